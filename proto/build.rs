@@ -1,0 +1,10 @@
+//! Compiles the gRPC schema. `protox` is a compiler in Rust, so no `protoc` is needed.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=schema");
+    let descriptors = protox::compile(["waymark.proto"], ["schema"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

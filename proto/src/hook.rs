@@ -1,0 +1,137 @@
+//! Hooks: the named places of the Linux datapath.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
+        /// A named place in the Linux datapath. The order is that of declaration, not of traversal.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[repr(u8)]
+        pub enum Hook {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Hook {
+            /// Every hook.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name in text and JSON.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// The hook of a number on the wire.
+            pub fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+hooks! {
+    /// The raw socket that sends the marked packet.
+    Inject = 1, "inject";
+    /// The routing decision: policy rules, tables, source validation (`ip_route_input_noref`,
+    /// `ip_route_output_key`).
+    Route = 2, "route";
+    /// Netfilter `NF_INET_PRE_ROUTING`.
+    NetfilterPrerouting = 3, "netfilter-prerouting";
+    /// Netfilter `NF_INET_LOCAL_IN`.
+    NetfilterInput = 4, "netfilter-input";
+    /// Netfilter `NF_INET_FORWARD`.
+    NetfilterForward = 5, "netfilter-forward";
+    /// Netfilter `NF_INET_LOCAL_OUT`.
+    NetfilterOutput = 6, "netfilter-output";
+    /// Netfilter `NF_INET_POST_ROUTING`.
+    NetfilterPostrouting = 7, "netfilter-postrouting";
+    /// Resolution of the next hop's link-layer address (`neigh_resolve_output`).
+    Neighbour = 8, "neighbour";
+    /// Entry of a device's queueing discipline (`__dev_queue_xmit`).
+    Qdisc = 9, "qdisc";
+    /// Hand-over to a device's driver (`ndo_start_xmit`).
+    DriverTx = 10, "driver-tx";
+    /// Reception from a device's driver (`netif_rx`, `__netif_receive_skb_core`).
+    DriverRx = 11, "driver-rx";
+    /// The forwarding decision of a bridge (`br_handle_frame`).
+    Bridge = 12, "bridge";
+    /// Encapsulation or decapsulation by a tunnel device.
+    Tunnel = 13, "tunnel";
+    /// What lies between two nodes: cables, switches, a cloud's fabric. No agent watches it.
+    Wire = 14, "wire";
+    /// Local delivery: the socket, or the kernel's own ICMP responder.
+    Socket = 15, "socket";
+    /// Somewhere in the IP layer that no other hook names (header checks, fragmentation, TTL).
+    Ip = 16, "ip";
+}
+
+impl Hook {
+    /// Whether this is one of the five netfilter hooks.
+    pub fn is_netfilter(self) -> bool {
+        matches!(
+            self,
+            Self::NetfilterPrerouting
+                | Self::NetfilterInput
+                | Self::NetfilterForward
+                | Self::NetfilterOutput
+                | Self::NetfilterPostrouting
+        )
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Who reports a hook on a node, or why nobody does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum Observability {
+    /// A provider is attached; its name, e.g. `tp_btf/netif_receive_skb`.
+    Observed {
+        /// The provider.
+        provider: String,
+    },
+    /// The hook has no provider on this node: not seeing a packet there means nothing.
+    NotObservable {
+        /// Why: what was tried, and what to do about it.
+        why: String,
+    },
+}
+
+/// One row of an agent's report of what it can see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookReport {
+    /// The hook.
+    pub hook: Hook,
+    /// The namespace, if the answer differs between the namespaces of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<crate::NetnsName>,
+    /// The answer.
+    #[serde(flatten)]
+    pub observability: Observability,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_agree_with_serde() {
+        for &hook in Hook::ALL {
+            assert_eq!(serde_json::to_string(&hook).unwrap(), format!("{:?}", hook.name()));
+            assert_eq!(Hook::from_number(hook as u8), Some(hook));
+        }
+        assert_eq!(Hook::from_number(0), None);
+    }
+}

@@ -1,0 +1,254 @@
+//! Inventory: the cluster as a file, for where there is no Kubernetes to ask.
+//!
+//! `waymark-testbed status -o json` prints one.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{NetnsName, NodeName, Place, Protocol};
+
+/// Nodes, pods and Services of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inventory {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The pods.
+    #[serde(default)]
+    pub pods: Vec<Pod>,
+    /// The Services, one entry per Service port.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// The underlay, where it is a namespace of the testbed. No agent may look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fabric: Option<Fabric>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    /// Name.
+    pub name: NodeName,
+    /// Its network namespace: a name under `/run/netns`, a path, or `host`.
+    #[serde(default = "host_netns")]
+    pub netns: NetnsName,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its second address, of the other family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<IpAddr>,
+    /// Device towards the other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<String>,
+    /// Its pods' addresses.
+    #[serde(default, rename = "podCidr", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr: Option<IpNet>,
+    /// Its pods' second addresses.
+    #[serde(default, rename = "podCidr6", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr6: Option<IpNet>,
+}
+
+fn host_netns() -> NetnsName {
+    NetnsName::from(NetnsName::HOST)
+}
+
+impl Node {
+    /// The node's own namespace.
+    pub fn place(&self) -> Place {
+        Place { node: self.name.clone(), netns: self.netns.clone() }
+    }
+
+    /// Its address of a family.
+    pub fn address(&self, ipv6: bool) -> Option<IpAddr> {
+        [Some(self.ip), self.ip6].into_iter().flatten().find(|ip| ip.is_ipv6() == ipv6)
+    }
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pod {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Node that it runs on.
+    pub node: NodeName,
+    /// Its network namespace: a name under `/run/netns` or a path.
+    pub netns: NetnsName,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its second address, of the other family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<IpAddr>,
+    /// Its device inside its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The other end of that device in the node's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_device: Option<String>,
+}
+
+impl Pod {
+    /// The pod's namespace.
+    pub fn place(&self) -> Place {
+        Place { node: self.node.clone(), netns: self.netns.clone() }
+    }
+
+    /// `namespace/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Its address of a family.
+    pub fn address(&self, ipv6: bool) -> Option<IpAddr> {
+        [Some(self.ip), self.ip6].into_iter().flatten().find(|ip| ip.is_ipv6() == ipv6)
+    }
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Service {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Virtual address.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: IpAddr,
+    /// Virtual port.
+    pub port: u16,
+    /// Protocol.
+    #[serde(default = "tcp")]
+    pub protocol: Protocol,
+    /// Where its traffic may go.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
+}
+
+fn tcp() -> Protocol {
+    Protocol::Tcp
+}
+
+/// An endpoint of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backend {
+    /// The pod, as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its port.
+    pub port: u16,
+}
+
+/// The underlay of a testbed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fabric {
+    /// Its network namespace.
+    pub netns: NetnsName,
+}
+
+/// What is wrong with an inventory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InventoryError {
+    /// Not readable as JSON of this shape.
+    #[error("not an inventory: {0}")]
+    Syntax(String),
+    /// Two entries of one name.
+    #[error("{kind} {name:?} is there twice")]
+    Twice {
+        /// `node` or `pod`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A pod on a node that is not there.
+    #[error("pod {pod:?} is on node {node:?}, which is not in the inventory")]
+    UnknownNode {
+        /// The pod.
+        pod: String,
+        /// The node.
+        node: NodeName,
+    },
+}
+
+impl Inventory {
+    /// Reads and checks an inventory.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, InventoryError> {
+        let inventory: Self =
+            serde_json::from_slice(bytes).map_err(|error| InventoryError::Syntax(error.to_string()))?;
+        inventory.check()?;
+        Ok(inventory)
+    }
+
+    fn check(&self) -> Result<(), InventoryError> {
+        let mut nodes = std::collections::BTreeSet::new();
+        for node in &self.nodes {
+            if !nodes.insert(&node.name) {
+                return Err(InventoryError::Twice { kind: "node", name: node.name.to_string() });
+            }
+        }
+        let mut pods = std::collections::BTreeSet::new();
+        for pod in &self.pods {
+            if !pods.insert(pod.full_name()) {
+                return Err(InventoryError::Twice { kind: "pod", name: pod.full_name() });
+            }
+            if !nodes.contains(&pod.node) {
+                return Err(InventoryError::UnknownNode { pod: pod.full_name(), node: pod.node.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A node by name.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+
+    /// A pod by Kubernetes namespace and name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name)
+    }
+
+    /// The pod whose network namespace a place is.
+    pub fn pod_at(&self, place: &Place) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.node == place.node && pod.netns == place.netns)
+    }
+
+    /// The pods of a node.
+    pub fn pods_on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Pod> {
+        self.pods.iter().filter(move |pod| pod.node == *node)
+    }
+
+    /// Who has an address: a pod or a node.
+    pub fn owner(&self, ip: IpAddr) -> Option<Place> {
+        let pod = self.pods.iter().find(|pod| pod.ip == ip || pod.ip6 == Some(ip)).map(Pod::place);
+        pod.or_else(|| {
+            self.nodes.iter().find(|node| node.ip == ip || node.ip6 == Some(ip)).map(Node::place)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_is_checked() {
+        let twice = br#"{"nodes":[{"name":"a","ip":"10.0.0.1"},{"name":"a","ip":"10.0.0.2"}]}"#;
+        assert!(matches!(Inventory::from_json(twice), Err(InventoryError::Twice { kind: "node", .. })));
+        let stray = br#"{"nodes":[],"pods":[{"namespace":"x","name":"y","node":"n","netns":"z","ip":"10.0.0.1"}]}"#;
+        assert!(matches!(Inventory::from_json(stray), Err(InventoryError::UnknownNode { .. })));
+        assert!(matches!(Inventory::from_json(b"{"), Err(InventoryError::Syntax(_))));
+        let good = Inventory::from_json(br#"{"nodes":[{"name":"a","ip":"10.0.0.1"}]}"#).unwrap();
+        assert_eq!(good.nodes[0].netns.as_str(), NetnsName::HOST);
+        assert_eq!(good.owner("10.0.0.1".parse().unwrap()), Some(Place::new("a", "host")));
+    }
+}

@@ -1,0 +1,58 @@
+//! The vocabulary of Waymark: what two of its parts must agree on.
+//!
+//! Waymark compares three walks of a packet through a cluster: the *intended*, the *predicted* and the
+//! *observed*. All three are sequences of the same [`Step`]: a [`Hook`] in a network namespace of a node,
+//! with what it did.
+//!
+//! ```
+//! use waymark_proto::{Action, Cause, Disposition, Hook, Path, Place, Step};
+//!
+//! let pod = Place::new("node1", "shop-cart");
+//! let mut last = Step::new(pod.clone(), Hook::Route, Action::Dropped);
+//! last.cause = Some(Cause::NoRoute);
+//! let path = Path::new(Disposition::NoRoute, vec![Step::new(pod, Hook::Inject, Action::Injected), last])?;
+//! assert_eq!(path.hops().count(), 1);
+//! # Ok::<(), waymark_proto::PathShape>(())
+//! ```
+//!
+//! * `ids`: names and numbers, one type each
+//! * `flow`: the traffic in question
+//! * [`marker`]: the identity of one injected packet, as it travels
+//! * `hook`: the places of the datapath, and who can see them
+//! * `cause`: why packets die, one table
+//! * `walk`: steps, hops, paths and their branches
+//! * `sighting`: records from the kernel
+//! * `facts`: what is known about a node
+//! * `inventory`: the cluster as a file
+//! * `result`: what a check answers
+//! * [`rpc`]: the gRPC messages and their conversions
+
+mod cause;
+mod facts;
+mod flow;
+mod hook;
+mod ids;
+mod inventory;
+pub mod marker;
+mod result;
+pub mod rpc;
+mod sighting;
+mod walk;
+
+pub use cause::Cause;
+pub use facts::{
+    Address, BridgePort, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump, Link, LinkKind,
+    MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, Route, RouteType, RuleAction,
+    Socket,
+};
+pub use flow::{Flow, Protocol};
+pub use hook::{Hook, HookReport, Observability};
+pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
+pub use inventory::{Backend, Fabric, Inventory, InventoryError, Node, Pod, Service};
+pub use marker::{Marker, MarkerKey, Tag};
+pub use result::{
+    API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, Span, SpanEnd,
+    Verdict, WalkComparison,
+};
+pub use sighting::{Event, Headers, Losses, Match, Sighting};
+pub use walk::{Action, Branch, Direction, Disposition, Outer, Path, PathSet, PathShape, RuleRef, Step};

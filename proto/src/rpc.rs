@@ -1,0 +1,276 @@
+//! The gRPC messages of `schema/waymark.proto`, and their conversions from and to the vocabulary.
+
+use std::net::IpAddr;
+
+use crate::{
+    Event, Flow, Hook, Losses, Marker, Match, NetnsName, NodeName, Place, Protocol, RuleRef, Seq,
+};
+
+#[allow(missing_docs, clippy::pedantic, reason = "generated")]
+mod generated {
+    tonic::include_proto!("waymark.v1");
+}
+
+pub use generated::*;
+
+/// What is wrong with a message from another part.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message: {0}")]
+pub struct Malformed(pub String);
+
+fn malformed(what: impl Into<String>) -> Malformed {
+    Malformed(what.into())
+}
+
+/// An address as the bytes of its family.
+fn address_bytes(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn address(bytes: &[u8]) -> Result<IpAddr, Malformed> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Ok(v4.into());
+    }
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(v6) => Ok(v6.into()),
+        Err(_) => Err(malformed(format!("an address of {} bytes", bytes.len()))),
+    }
+}
+
+fn port(number: u32) -> Result<u16, Malformed> {
+    u16::try_from(number).map_err(|_| malformed(format!("port {number}")))
+}
+
+const MATCHES: [Match; 6] =
+    [Match::Tag, Match::EchoReply, Match::TcpSeq, Match::TcpAck, Match::Quoted, Match::Buffer];
+
+impl From<&crate::Headers> for Headers {
+    fn from(headers: &crate::Headers) -> Self {
+        let flow = &headers.flow;
+        let matched = MATCHES.iter().position(|&m| m == headers.matched).unwrap_or_default();
+        Self {
+            src: address_bytes(flow.src),
+            dst: address_bytes(flow.dst),
+            protocol: flow.protocol.number(flow.is_ipv6()).into(),
+            src_port: flow.src_port.into(),
+            dst_port: flow.dst_port.into(),
+            matched: matched as u32,
+            ttl: headers.ttl.into(),
+            len: headers.len.into(),
+            ip_id: headers.ip_id.into(),
+            tcp_flags: headers.tcp_flags.into(),
+            mark: headers.mark,
+            outer: headers.outer.as_ref().map(Outer::from),
+        }
+    }
+}
+
+impl TryFrom<Headers> for crate::Headers {
+    type Error = Malformed;
+
+    fn try_from(headers: Headers) -> Result<Self, Malformed> {
+        let protocol = u8::try_from(headers.protocol).ok().and_then(Protocol::from_number);
+        Ok(Self {
+            flow: Flow {
+                src: address(&headers.src)?,
+                dst: address(&headers.dst)?,
+                protocol: protocol.ok_or_else(|| malformed(format!("protocol {}", headers.protocol)))?,
+                src_port: port(headers.src_port)?,
+                dst_port: port(headers.dst_port)?,
+            },
+            matched: *MATCHES
+                .get(headers.matched as usize)
+                .ok_or_else(|| malformed(format!("match {}", headers.matched)))?,
+            ttl: headers.ttl as u8,
+            len: port(headers.len)?,
+            ip_id: port(headers.ip_id)?,
+            tcp_flags: headers.tcp_flags as u8,
+            mark: headers.mark,
+            outer: headers.outer.map(crate::Outer::try_from).transpose()?,
+        })
+    }
+}
+
+impl From<&crate::Outer> for Outer {
+    fn from(outer: &crate::Outer) -> Self {
+        Self {
+            kind: outer.kind.clone(),
+            src: address_bytes(outer.src),
+            dst: address_bytes(outer.dst),
+            vni: outer.vni,
+        }
+    }
+}
+
+impl TryFrom<Outer> for crate::Outer {
+    type Error = Malformed;
+
+    fn try_from(outer: Outer) -> Result<Self, Malformed> {
+        Ok(Self { kind: outer.kind, src: address(&outer.src)?, dst: address(&outer.dst)?, vni: outer.vni })
+    }
+}
+
+impl From<&crate::Sighting> for Sighting {
+    fn from(sighting: &crate::Sighting) -> Self {
+        use sighting::Event as Wire;
+        let event = match &sighting.event {
+            Event::Seen => Wire::Seen(Nothing {}),
+            Event::Entered => Wire::Entered(Nothing {}),
+            Event::Left => Wire::Left(Nothing {}),
+            Event::Verdict { rule, verdict } => Wire::Verdict(RuleVerdict {
+                family: rule.family.clone(),
+                table: rule.table.clone(),
+                chain: rule.chain.clone(),
+                handle: rule.handle,
+                position: rule.position,
+                text: rule.text.clone(),
+                verdict: verdict.clone(),
+            }),
+            Event::Transmitted { code } => Wire::Transmitted(*code),
+            Event::Dropped { reason, function } => {
+                Wire::Dropped(Freed { reason: reason.clone(), function: Some(function.clone()) })
+            }
+            Event::Consumed { function } => {
+                Wire::Consumed(Freed { reason: None, function: function.clone() })
+            }
+        };
+        Self {
+            netns: sighting.place.netns.to_string(),
+            at_ns: sighting.at_ns,
+            seq: sighting.marker.seq.0,
+            hook: u32::from(sighting.hook as u8),
+            device: sighting.device.clone(),
+            headers: sighting.headers.as_ref().map(Headers::from),
+            buffer: sighting.buffer,
+            event: Some(event),
+        }
+    }
+}
+
+impl Sighting {
+    /// The sighting that this message carries, which came from `node` about `check`.
+    pub fn into_sighting(self, node: &NodeName, check: crate::CheckId) -> Result<crate::Sighting, Malformed> {
+        use sighting::Event as Wire;
+        let hook = u8::try_from(self.hook).ok().and_then(Hook::from_number);
+        let event = match self.event.ok_or_else(|| malformed("a sighting without event"))? {
+            Wire::Seen(Nothing {}) => Event::Seen,
+            Wire::Entered(Nothing {}) => Event::Entered,
+            Wire::Left(Nothing {}) => Event::Left,
+            Wire::Verdict(rule) => Event::Verdict {
+                rule: RuleRef {
+                    family: rule.family,
+                    table: rule.table,
+                    chain: rule.chain,
+                    handle: rule.handle,
+                    position: rule.position,
+                    text: rule.text,
+                },
+                verdict: rule.verdict,
+            },
+            Wire::Transmitted(code) => Event::Transmitted { code },
+            Wire::Dropped(freed) => Event::Dropped {
+                reason: freed.reason,
+                function: freed.function.ok_or_else(|| malformed("a drop without function"))?,
+            },
+            Wire::Consumed(freed) => Event::Consumed { function: freed.function },
+        };
+        Ok(crate::Sighting {
+            place: Place { node: node.clone(), netns: NetnsName::from(self.netns) },
+            at_ns: self.at_ns,
+            marker: Marker { check, seq: Seq(self.seq) },
+            hook: hook.ok_or_else(|| malformed(format!("hook {}", self.hook)))?,
+            device: self.device,
+            event,
+            headers: self.headers.map(crate::Headers::try_from).transpose()?,
+            buffer: self.buffer,
+        })
+    }
+}
+
+impl From<Losses> for Disarmed {
+    fn from(losses: Losses) -> Self {
+        Self {
+            ring_full: losses.ring_full,
+            trace_overruns: losses.trace_overruns,
+            follow_full: losses.follow_full,
+        }
+    }
+}
+
+impl From<Disarmed> for Losses {
+    fn from(disarmed: Disarmed) -> Self {
+        Self {
+            ring_full: disarmed.ring_full,
+            trace_overruns: disarmed.trace_overruns,
+            follow_full: disarmed.follow_full,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CheckId;
+
+    #[test]
+    fn a_sighting_survives_the_wire() {
+        let check = CheckId::new(9).unwrap();
+        let flow = Flow {
+            src: "10.0.0.1".parse().unwrap(),
+            dst: "10.0.0.2".parse().unwrap(),
+            protocol: Protocol::Udp,
+            src_port: 4000,
+            dst_port: 53,
+        };
+        let outer = crate::Outer {
+            kind: "vxlan".into(),
+            src: "172.16.0.1".parse().unwrap(),
+            dst: "172.16.0.2".parse().unwrap(),
+            vni: Some(42),
+        };
+        let headers = crate::Headers {
+            flow,
+            matched: Match::Tag,
+            ttl: 64,
+            len: 60,
+            ip_id: 7,
+            tcp_flags: 0,
+            mark: 1,
+            outer: Some(outer),
+        };
+        let rule = RuleRef {
+            family: "ip".into(),
+            table: "filter".into(),
+            chain: "FORWARD".into(),
+            handle: Some(4),
+            position: None,
+            text: None,
+        };
+        let events = [
+            Event::Seen,
+            Event::Entered,
+            Event::Left,
+            Event::Verdict { rule, verdict: "drop".into() },
+            Event::Transmitted { code: 16 },
+            Event::Dropped { reason: Some("NO_SOCKET".into()), function: "f+0x1".into() },
+            Event::Consumed { function: None },
+        ];
+        for event in events {
+            let sighting = crate::Sighting {
+                place: Place::new("n", "x"),
+                at_ns: 5,
+                marker: Marker { check, seq: Seq(3) },
+                hook: Hook::DriverRx,
+                device: Some("eth0".into()),
+                event,
+                headers: Some(headers.clone()),
+                buffer: 0xffff,
+            };
+            let back = Sighting::from(&sighting).into_sighting(&NodeName::from("n"), check);
+            assert_eq!(back, Ok(sighting));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Sightings: what the kernel reported about one marked packet at one hook.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Flow, Hook, Marker, Outer, Place, RuleRef};
+
+/// One record from the kernel: this marker, at this hook, at this time, with these headers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    /// Node and namespace.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Nanoseconds of the node's monotonic clock.
+    pub at_ns: u64,
+    /// Which packet. An answer carries the marker of the packet that it answers.
+    pub marker: Marker,
+    /// Which hook.
+    pub hook: Hook,
+    /// The device, if the hook has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What happened.
+    pub event: Event,
+    /// The headers at that moment; of the inner packet if it is encapsulated. Absent when the packet was
+    /// followed by its buffer alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers>,
+    /// The buffer that held it (`skb->head`); 0 where the provider does not know it.
+    #[serde(default)]
+    pub buffer: u64,
+}
+
+/// What a provider says about the packet at its hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Event {
+    /// It came by.
+    Seen,
+    /// It entered a netfilter hook: the chain of first priority saw it.
+    Entered,
+    /// It left a netfilter hook alive: the chain of last priority saw it.
+    Left,
+    /// A netfilter rule or a chain's policy gave a verdict.
+    Verdict {
+        /// The rule.
+        rule: RuleRef,
+        /// `accept`, `drop`, `jump NAME`, `goto NAME`, `return`, `continue`, `queue`, …
+        verdict: String,
+    },
+    /// The driver answered to a transmission.
+    Transmitted {
+        /// `netdev_tx_t`: 0 is `NETDEV_TX_OK`.
+        code: i32,
+    },
+    /// The kernel freed it as dropped.
+    Dropped {
+        /// The drop reason by its kernel name without prefix (`NO_SOCKET`), if the kernel gives one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The function that dropped it: `symbol+0xoffset`.
+        function: String,
+    },
+    /// The kernel freed it as used up.
+    Consumed {
+        /// The function that freed it, if known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        function: Option<String>,
+    },
+}
+
+/// How the marker was recognized, and so which way the packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Match {
+    /// The tag in a UDP payload or an ICMP echo request.
+    Tag,
+    /// The tag in an ICMP echo reply.
+    EchoReply,
+    /// A TCP sequence number.
+    TcpSeq,
+    /// A TCP acknowledgement number: the answer.
+    TcpAck,
+    /// The packet quoted in an ICMP error.
+    Quoted,
+    /// The buffer alone; the headers say nothing.
+    Buffer,
+}
+
+/// Headers of a packet at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Headers {
+    /// The flow as it stands now.
+    pub flow: Flow,
+    /// How the marker was recognized.
+    pub matched: Match,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IP total length in bytes, both families counting their header.
+    pub len: u16,
+    /// IPv4 identification of the outermost header; 0 for IPv6.
+    #[serde(default)]
+    pub ip_id: u16,
+    /// TCP flags; 0 for others.
+    #[serde(default)]
+    pub tcp_flags: u8,
+    /// `skb->mark`.
+    #[serde(default)]
+    pub mark: u32,
+    /// The tunnel around it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Outer>,
+}
+
+/// What a provider lost: a result with losses says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Losses {
+    /// Records that did not fit into the ring buffer.
+    pub ring_full: u64,
+    /// Netlink trace messages that the kernel dropped (counted by overruns of the socket).
+    pub trace_overruns: u64,
+    /// Buffers that could not be followed because the map was full.
+    pub follow_full: u64,
+}
+
+impl Losses {
+    /// All of them together.
+    pub fn total(&self) -> u64 {
+        self.ring_full + self.trace_overruns + self.follow_full
+    }
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.ring_full += other.ring_full;
+        self.trace_overruns += other.trace_overruns;
+        self.follow_full += other.follow_full;
+    }
+}
