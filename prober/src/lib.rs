@@ -1,1 +1,3 @@
-//! prober
+//! The node agent.
+
+pub mod netns;
