@@ -22,12 +22,14 @@
 //! * `cause`: why packets die, one table
 //! * `walk`: steps, hops, paths and their branches
 //! * `sighting`: records from the kernel
+//! * `endpoint`: where the controller listens
 //! * `facts`: what is known about a node
 //! * `inventory`: the cluster as a file
 //! * `result`: what a check answers
 //! * [`rpc`]: the gRPC messages and their conversions
 
 mod cause;
+mod endpoint;
 mod facts;
 mod flow;
 mod hook;
@@ -40,6 +42,7 @@ mod sighting;
 mod walk;
 
 pub use cause::Cause;
+pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError};
 pub use facts::{
     Address, BridgePort, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump, Link, LinkKind,
     MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, Route, RouteType, RuleAction,
