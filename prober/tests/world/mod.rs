@@ -1,0 +1,141 @@
+//! A small world for the tracer's tests: a node and two pods, each a network namespace of its own.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use waymark_prober::agent::Agent;
+use waymark_proto::{CheckId, Flow, Inventory, MarkerKey, Protocol, Sighting, rpc};
+
+/// Secret of the tests' checks.
+pub const KEY: MarkerKey = MarkerKey([9; 16]);
+
+/// `node` with `client` (10.9.1.2) and `server` (10.9.2.2), joined by veth pairs, routed.
+pub struct World {
+    prefix: String,
+    pub inventory: Inventory,
+    pub agent: Agent,
+}
+
+/// Whether tests can run here. Without root they are left out, aloud; under CI that is a failure.
+pub fn privileged() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "tests of the tracer need root");
+    eprintln!("skipped: the tests of the tracer need root");
+    false
+}
+
+pub fn run(command: &str) -> String {
+    let words: Vec<_> = command.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{command}: {e}"));
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl World {
+    pub fn new() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !privileged() {
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("wmt-{}-{number}", std::process::id());
+        let guard = Namespaces(prefix.clone());
+        let name = |part: &str| format!("{prefix}-{part}");
+        let (node, client, server) = (name("node"), name("client"), name("server"));
+        for netns in [&node, &client, &server] {
+            run(&format!("ip netns add {netns}"));
+            run(&format!("ip -n {netns} link set lo up"));
+        }
+        for (pod, device, subnet) in [(&client, "vc", "10.9.1"), (&server, "vs", "10.9.2")] {
+            run(&format!("ip -n {node} link add {device} type veth peer name eth0 netns {pod}"));
+            run(&format!("ip -n {node} addr add {subnet}.1/24 dev {device}"));
+            run(&format!("ip -n {node} link set {device} up"));
+            run(&format!("ip -n {pod} addr add {subnet}.2/24 dev eth0"));
+            run(&format!("ip -n {pod} link set eth0 up"));
+            run(&format!("ip -n {pod} route add default via {subnet}.1"));
+        }
+        run(&format!("ip netns exec {node} sysctl -q -w net.ipv4.ip_forward=1"));
+        let pod = |name: &str, netns: &str, ip: &str| {
+            format!(r#"{{"namespace":"test","name":"{name}","node":"node","netns":"{netns}","ip":"{ip}"}}"#)
+        };
+        let json = format!(
+            r#"{{"nodes":[{{"name":"node","netns":"{node}","ip":"10.9.1.1"}}],"pods":[{},{}]}}"#,
+            pod("client", &client, "10.9.1.2"),
+            pod("server", &server, "10.9.2.2")
+        );
+        let inventory = Inventory::from_json(json.as_bytes()).expect("the test's inventory is right");
+        let agent = Agent::new(inventory.clone(), "node".into()).expect("the agent starts");
+        std::mem::forget(guard);
+        Some(Self { prefix, inventory, agent })
+    }
+
+    /// Name of a namespace by its part.
+    pub fn netns(&self, part: &str) -> String {
+        format!("{}-{part}", self.prefix)
+    }
+
+    /// Sends `count` packets from client to server and gives back what was seen of them.
+    pub async fn check(&self, protocol: Protocol, count: u32) -> Vec<Sighting> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let check = CheckId::new(NUMBER.fetch_add(1, Ordering::Relaxed)).expect("not zero");
+        let (sink, mut sightings) = mpsc::channel(65536);
+        let arm = rpc::Arm {
+            check: check.get(),
+            key: KEY.0.to_vec(),
+            count,
+            lease_ms: 10_000,
+            protocol: protocol.number(false).into(),
+            netns: vec![],
+        };
+        let t = std::time::Instant::now();
+        self.agent.arm(&arm, sink).await.expect("it arms");
+        println!("arm {:?}", t.elapsed());
+        let flow = Flow {
+            src: "10.9.1.2".parse().unwrap(),
+            dst: "10.9.2.2".parse().unwrap(),
+            protocol,
+            src_port: 0,
+            dst_port: 80,
+        };
+        let order = rpc::Inject {
+            check: check.get(),
+            key: KEY.0.to_vec(),
+            netns: self.netns("client"),
+            flow_json: serde_json::to_vec(&flow).unwrap(),
+            count,
+            ..Default::default()
+        };
+        let injected = self.agent.inject(&order).await.expect("it injects");
+        println!("{injected:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let t = std::time::Instant::now();
+        let losses = self.agent.disarm(check).await.expect("it disarms");
+        println!("disarm {:?} {losses:?}", t.elapsed());
+        let mut all = Vec::new();
+        while let Ok(sighting) = sightings.try_recv() {
+            all.push(sighting);
+        }
+        all
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop(Namespaces(self.prefix.clone()));
+    }
+}
+
+/// Removes the namespaces of a prefix when dropped.
+struct Namespaces(String);
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for part in ["node", "client", "server"] {
+            let _ = Command::new("ip").args(["netns", "del", &format!("{}-{part}", self.0)]).output();
+        }
+    }
+}
