@@ -1,3 +1,23 @@
-//! The node agent.
+//! The node agent: injects marked packets, traces them, collects facts.
+//!
+//! A node is a network namespace with its pods' namespaces. The agent finds them by its inventory, enters
+//! them as its orders need, and leaves nothing behind: programs, tables and sockets are owned by file
+//! descriptors and end with the process.
+//!
+//! * [`agent`]: the agent of one node, the orders as methods
+//! * [`link`]: its line to the controller
+//! * [`inject`]: marked packets by raw socket
+//! * [`tracer`]: what tracepoints and netfilter saw of them
+//! * [`nftrace`]: netfilter's own trace
+//! * [`facts`]: what the kernel holds that decides a packet's way
+//! * [`doctor`]: what this machine lacks
+//! * [`netns`]: namespaces by descriptor
 
+pub mod agent;
+pub mod doctor;
+pub mod facts;
+pub mod inject;
+pub mod link;
 pub mod netns;
+pub mod nftrace;
+pub mod tracer;

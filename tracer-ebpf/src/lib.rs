@@ -1,1 +1,63 @@
-//! tracer-ebpf
+//! Kernel side of Waymark's tracer: BPF programs in C with CO-RE, and the crate that builds, embeds and
+//! types them.
+//!
+//! ```text
+//! bpf/record.h      what kernel and user space share; Rust's side is generated from it
+//! bpf/kernel.h      the few kernel types that are read, relocated at load time
+//! bpf/maps.h        maps and counters
+//! bpf/match.h       is this packet marked?
+//! bpf/pipeline.h    marked? → armed? → ours? → record → submit; the same for every hook
+//! bpf/device.h      hook family: devices
+//! bpf/free.h        hook family: drops and frees
+//! bpf/floor.bpf.c   the object of the floor tier
+//! ```
+//!
+//! A hook is one row of [`PROGRAMS`] and one function in a family's file. To add one, write both and give
+//! it a number in `record.h`.
+//!
+//! The programs are C and not Rust because rustc emits no CO-RE relocations: struct offsets would be those
+//! of the build machine, and go wrong silently elsewhere.
+
+mod record;
+
+pub use record::{Counter, MatchKind, Point, Record};
+use waymark_proto::Hook;
+
+/// The object of the floor tier, as `aya::EbpfLoader` takes it.
+pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.bpf.o"));
+
+/// Names of the maps in the object.
+pub mod maps {
+    /// Armed checks: `u32` id → `u64` end of lease (`CLOCK_MONOTONIC` nanoseconds).
+    pub const ARMED: &str = "armed";
+    /// Initial sequence numbers: `u32` → [`Marker`](super::record::Marker).
+    pub const ISNS: &str = "isns";
+    /// Namespaces of the node: `u32` inode → `u8`.
+    pub const NAMESPACES: &str = "namespaces";
+    /// Ring buffer of [`Record`](super::Record)s.
+    pub const RECORDS: &str = "records";
+    /// Per-CPU `u64` counters, indexed by [`Counter`](super::Counter).
+    pub const COUNTERS: &str = "counters";
+}
+
+pub use record::Marker as MapMarker;
+
+/// One BPF program: the row that a hook has in the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name of the program in the object, and of the tracepoint that it is attached to.
+    pub tracepoint: &'static str,
+    /// The hook that it serves; `None` for those that serve whichever hook the packet was at.
+    pub hook: Option<Hook>,
+}
+
+/// The programs of the floor tier.
+pub const PROGRAMS: &[Program] = &[
+    Program { tracepoint: "netif_rx", hook: Some(Hook::DriverRx) },
+    Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx) },
+    Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc) },
+    Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx) },
+    Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx) },
+    Program { tracepoint: "kfree_skb", hook: None },
+    Program { tracepoint: "consume_skb", hook: None },
+];

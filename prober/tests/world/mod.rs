@@ -1,12 +1,15 @@
 //! A small world for the tracer's tests: a node and two pods, each a network namespace of its own.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use waymark_prober::agent::Agent;
-use waymark_proto::{CheckId, Flow, Inventory, MarkerKey, Protocol, Sighting, rpc};
+use waymark_proto::{
+    CheckId, Event, Flow, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
+};
 
 /// Secret of the tests' checks.
 pub const KEY: MarkerKey = MarkerKey([9; 16]);
@@ -14,8 +17,8 @@ pub const KEY: MarkerKey = MarkerKey([9; 16]);
 /// `node` with `client` (10.9.1.2) and `server` (10.9.2.2), joined by veth pairs, routed.
 pub struct World {
     prefix: String,
-    pub inventory: Inventory,
     pub agent: Agent,
+    _namespaces: Namespaces,
 }
 
 /// Whether tests can run here. Without root they are left out, aloud; under CI that is a failure.
@@ -30,7 +33,8 @@ pub fn privileged() -> bool {
 
 pub fn run(command: &str) -> String {
     let words: Vec<_> = command.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{command}: {e}"));
+    let output =
+        Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{command}: {e}"));
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -43,7 +47,7 @@ impl World {
         }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("wmt-{}-{number}", std::process::id());
-        let guard = Namespaces(prefix.clone());
+        let namespaces = Namespaces(prefix.clone());
         let name = |part: &str| format!("{prefix}-{part}");
         let (node, client, server) = (name("node"), name("client"), name("server"));
         for netns in [&node, &client, &server] {
@@ -68,9 +72,8 @@ impl World {
             pod("server", &server, "10.9.2.2")
         );
         let inventory = Inventory::from_json(json.as_bytes()).expect("the test's inventory is right");
-        let agent = Agent::new(inventory.clone(), "node".into()).expect("the agent starts");
-        std::mem::forget(guard);
-        Some(Self { prefix, inventory, agent })
+        let agent = Agent::new(inventory, "node".into()).expect("the agent starts");
+        Some(Self { prefix, agent, _namespaces: namespaces })
     }
 
     /// Name of a namespace by its part.
@@ -78,8 +81,23 @@ impl World {
         format!("{}-{part}", self.prefix)
     }
 
-    /// Sends `count` packets from client to server and gives back what was seen of them.
-    pub async fn check(&self, protocol: Protocol, count: u32) -> Vec<Sighting> {
+    /// The part that a namespace's name stands for.
+    pub fn part<'a>(&self, netns: &'a NetnsName) -> &'a str {
+        netns.as_str().trim_start_matches(&self.prefix).trim_start_matches('-')
+    }
+
+    /// Sends packets from client to server and gives back what was seen of them.
+    pub async fn check(&self, protocol: Protocol, count: u32) -> (Vec<Sighting>, Losses) {
+        self.try_check(protocol, count, "10.9.2.2").await.expect("the check is carried out")
+    }
+
+    /// The same to any address, and it may fail.
+    pub async fn try_check(
+        &self,
+        protocol: Protocol,
+        count: u32,
+        dst: &str,
+    ) -> Result<(Vec<Sighting>, Losses), String> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let check = CheckId::new(NUMBER.fetch_add(1, Ordering::Relaxed)).expect("not zero");
         let (sink, mut sightings) = mpsc::channel(65536);
@@ -87,16 +105,14 @@ impl World {
             check: check.get(),
             key: KEY.0.to_vec(),
             count,
-            lease_ms: 10_000,
+            lease_ms: 60_000,
             protocol: protocol.number(false).into(),
             netns: vec![],
         };
-        let t = std::time::Instant::now();
-        self.agent.arm(&arm, sink).await.expect("it arms");
-        println!("arm {:?}", t.elapsed());
+        self.agent.arm(&arm, sink).await.map_err(|error| error.to_string())?;
         let flow = Flow {
-            src: "10.9.1.2".parse().unwrap(),
-            dst: "10.9.2.2".parse().unwrap(),
+            src: "10.9.1.2".parse().expect("an address"),
+            dst: dst.parse().expect("an address"),
             protocol,
             src_port: 0,
             dst_port: 80,
@@ -105,28 +121,45 @@ impl World {
             check: check.get(),
             key: KEY.0.to_vec(),
             netns: self.netns("client"),
-            flow_json: serde_json::to_vec(&flow).unwrap(),
+            flow_json: serde_json::to_vec(&flow).expect("a flow has a JSON form"),
             count,
             ..Default::default()
         };
-        let injected = self.agent.inject(&order).await.expect("it injects");
-        println!("{injected:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let t = std::time::Instant::now();
-        let losses = self.agent.disarm(check).await.expect("it disarms");
-        println!("disarm {:?} {losses:?}", t.elapsed());
+        let injected = self.agent.inject(&order).await.map_err(|error| error.to_string())?;
+        assert!(injected.packets.iter().all(|packet| packet.error.is_empty()), "{injected:?}");
+
+        // A packet's fate is known when its receiver or a drop gave back the buffer.
         let mut all = Vec::new();
-        while let Ok(sighting) = sightings.try_recv() {
+        let mut open: BTreeSet<u32> = (0..count).collect();
+        while !open.is_empty() {
+            let next = tokio::time::timeout(Duration::from_secs(20), sightings.recv()).await;
+            let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
+            if is_fate(&sighting) {
+                open.remove(&sighting.marker.seq.0);
+            }
             all.push(sighting);
         }
-        all
+        let losses = self.agent.disarm(check).await.map_err(|error| error.to_string())?;
+        while let Some(sighting) = sightings.recv().await {
+            all.push(sighting);
+        }
+        Ok((all, losses))
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        drop(Namespaces(self.prefix.clone()));
-    }
+fn is_fate(sighting: &Sighting) -> bool {
+    let forward = sighting
+        .headers
+        .as_ref()
+        .is_some_and(|headers| matches!(headers.matched, Match::Tag | Match::TcpSeq));
+    forward
+        && match &sighting.event {
+            Event::Dropped { .. } => true,
+            Event::Consumed { function } => {
+                function.as_deref().is_some_and(|function| function.starts_with("icmp_rcv"))
+            }
+            _ => false,
+        }
 }
 
 /// Removes the namespaces of a prefix when dropped.

@@ -1,0 +1,322 @@
+//! The agent of one node: what the controller's orders come to.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinError};
+use waymark_proto::{
+    CheckId, Facts, Flow, HookReport, Inventory, Losses, MarkerKey, NetnsName, NodeName, Place, Protocol,
+    Sighting, rpc,
+};
+
+use crate::facts::{self, FactsError};
+use crate::inject::{InjectError, InjectSpec, Reservations, inject};
+use crate::netns::Netns;
+use crate::tracer::{ArmSpec, Tracer, TracerError};
+
+/// What an agent refuses to exceed, whoever asks.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Packets of one check.
+    pub count: u32,
+    /// Packets per second of one check.
+    pub packets_per_second: u32,
+    /// How long a check may stay armed.
+    pub lease: Duration,
+    /// Destinations beyond those of the inventory.
+    pub allow: Vec<IpNet>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { count: 1000, packets_per_second: 1000, lease: Duration::from_secs(300), allow: Vec::new() }
+    }
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The node is not in the inventory.
+    #[error("node {node} is not in the inventory; it has {}", known.join(", "))]
+    UnknownNode {
+        /// The node.
+        node: NodeName,
+        /// Those that are.
+        known: Vec<String>,
+    },
+    /// The namespace is not one of this node's.
+    #[error("network namespace {netns} is not one of node {node}'s, or it is gone")]
+    UnknownNetns {
+        /// The node.
+        node: NodeName,
+        /// The namespace.
+        netns: NetnsName,
+    },
+    /// The order makes no sense.
+    #[error("malformed order: {0}")]
+    Malformed(String),
+    /// The order asks for too much.
+    #[error("{what} {asked} exceeds this agent's limit of {limit}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How much was asked for.
+        asked: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// The destination is not to be disturbed.
+    #[error("{0} is neither in the inventory nor allowed: start the agent with --allow to send there")]
+    Destination(IpAddr),
+    /// The check is not armed.
+    #[error("check {0} is not armed on this node: arm it before injecting")]
+    NotArmed(CheckId),
+    /// Facts.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// Tracing.
+    #[error(transparent)]
+    Tracer(#[from] TracerError),
+    /// Injecting.
+    #[error(transparent)]
+    Inject(#[from] InjectError),
+    /// The work was cut short.
+    #[error("the agent was stopped while it worked")]
+    Stopped(#[from] JoinError),
+}
+
+/// An armed check's belongings beside its trace.
+struct Lease {
+    timer: AbortHandle,
+    reservations: Vec<Reservations>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}
+
+/// The agent of one node. Cheap to clone; clones are the same agent.
+#[derive(Clone)]
+pub struct Agent(Arc<Inner>);
+
+struct Inner {
+    inventory: Inventory,
+    node: NodeName,
+    limits: Limits,
+    tracer: Tracer,
+    leases: Mutex<HashMap<CheckId, Lease>>,
+}
+
+impl Agent {
+    /// An agent for a node of the inventory, with the default limits.
+    ///
+    /// Loads the tracer's programs; must be called within a tokio runtime.
+    pub fn new(inventory: Inventory, node: NodeName) -> Result<Self, AgentError> {
+        Self::with_limits(inventory, node, Limits::default())
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(inventory: Inventory, node: NodeName, limits: Limits) -> Result<Self, AgentError> {
+        if inventory.node(&node).is_none() {
+            let known = inventory.nodes.iter().map(|node| node.name.to_string()).collect();
+            return Err(AgentError::UnknownNode { node, known });
+        }
+        let tracer = Tracer::new()?;
+        let agent = Self(Arc::new(Inner { inventory, node, limits, tracer, leases: Mutex::default() }));
+        let preparing = agent.clone();
+        // Nobody waits for it: who needs the names first reads them.
+        tokio::task::spawn_blocking(move || preparing.0.tracer.prepare_names());
+        Ok(agent)
+    }
+
+    /// The node.
+    pub fn node(&self) -> &NodeName {
+        &self.0.node
+    }
+
+    /// Collects the node's facts.
+    pub async fn collect_facts(&self) -> Result<Facts, AgentError> {
+        let agent = self.0.clone();
+        let facts =
+            tokio::task::spawn_blocking(move || facts::collect(&agent.inventory, &agent.node)).await??;
+        Ok(facts)
+    }
+
+    /// Watches for a check's markers; sightings go to `sink` until [`Agent::disarm`] or the lease's end.
+    pub async fn arm(
+        &self,
+        order: &rpc::Arm,
+        sink: mpsc::Sender<Sighting>,
+    ) -> Result<Vec<HookReport>, AgentError> {
+        let check = check_id(order.check)?;
+        let lease = Duration::from_millis(order.lease_ms.into());
+        within("a number of packets of", order.count, self.0.limits.count)?;
+        within(
+            "a lease in milliseconds of",
+            order.lease_ms,
+            u32::try_from(self.0.limits.lease.as_millis()).unwrap_or(u32::MAX),
+        )?;
+        let namespaces = self.0.open_namespaces();
+        let wanted = |netns: &Netns| {
+            order.netns.is_empty() || order.netns.iter().any(|name| name == netns.name().as_str())
+        };
+        let spec = ArmSpec {
+            check,
+            key: key(&order.key)?,
+            count: order.count,
+            protocol: protocol(order.protocol)?,
+            lease,
+            netfilter: namespaces
+                .iter()
+                .map(|(_, netns)| netns)
+                .filter(|netns| wanted(netns))
+                .cloned()
+                .collect(),
+        };
+        let inner = self.0.clone();
+        let reports = tokio::task::spawn_blocking(move || {
+            inner.tracer.set_namespaces(&namespaces)?;
+            inner.tracer.arm(spec, sink)
+        })
+        .await??;
+        self.start_lease(check, lease);
+        Ok(reports)
+    }
+
+    fn start_lease(&self, check: CheckId, lease: Duration) {
+        let agent = self.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(lease).await;
+            tracing::warn!(%check, "the lease ended without a word from the controller");
+            agent.end(check);
+        });
+        let lease = Lease { timer: timer.abort_handle(), reservations: Vec::new() };
+        self.0.leases().insert(check, lease);
+    }
+
+    /// Sends a check's packets. The check must be armed here, so that no packet goes unseen.
+    pub async fn inject(&self, order: &rpc::Inject) -> Result<rpc::Injected, AgentError> {
+        let check = check_id(order.check)?;
+        if !self.0.leases().contains_key(&check) {
+            return Err(AgentError::NotArmed(check));
+        }
+        let limits = &self.0.limits;
+        within("a number of packets of", order.count, limits.count)?;
+        let flow: Flow = serde_json::from_slice(&order.flow_json)
+            .map_err(|error| AgentError::Malformed(format!("flow: {error}")))?;
+        if !self.0.may_send_to(flow.dst) {
+            return Err(AgentError::Destination(flow.dst));
+        }
+        let name = NetnsName::from(order.netns.as_str());
+        let (_, netns) = self
+            .0
+            .open_namespaces()
+            .into_iter()
+            .find(|(_, netns)| *netns.name() == name)
+            .ok_or_else(|| AgentError::UnknownNetns { node: self.0.node.clone(), netns: name.clone() })?;
+        let least = Duration::from_secs(1) / limits.packets_per_second.max(1);
+        let spec = InjectSpec {
+            check,
+            key: key(&order.key)?,
+            flow,
+            count: order.count,
+            interval: Duration::from_micros(order.interval_us.into()).max(least),
+            size: order.size,
+            ttl: match order.ttl {
+                0 => 64,
+                ttl => u8::try_from(ttl).map_err(|_| AgentError::Malformed(format!("ttl {ttl}")))?,
+            },
+        };
+        let (sent, reservations) = tokio::task::spawn_blocking(move || inject(&netns, &spec)).await??;
+        if let Some(lease) = self.0.leases().get_mut(&check) {
+            lease.reservations.push(reservations);
+        }
+        let packets = sent.into_iter().map(|packet| rpc::SentPacket {
+            seq: packet.seq.0,
+            source_port: packet.source_port.into(),
+            sent_ns: packet.sent_ns,
+            error: packet.error_text,
+        });
+        Ok(rpc::Injected { packets: packets.collect() })
+    }
+
+    /// Ends a check. What it was, and whether it was, armed does not matter.
+    pub async fn disarm(&self, check: CheckId) -> Result<Losses, AgentError> {
+        let agent = self.clone();
+        Ok(tokio::task::spawn_blocking(move || agent.end(check)).await?)
+    }
+
+    /// Ends every check that is armed.
+    pub async fn disarm_all(&self) -> Result<(), AgentError> {
+        let checks: Vec<_> = self.0.leases().keys().copied().collect();
+        for check in checks {
+            self.disarm(check).await?;
+        }
+        Ok(())
+    }
+
+    fn end(&self, check: CheckId) -> Losses {
+        let losses = self.0.tracer.disarm(check);
+        // Reserved ports last: what closing them does to late answers is no sighting any more.
+        self.0.leases().remove(&check);
+        losses
+    }
+}
+
+impl Inner {
+    fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<CheckId, Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's namespaces that are there now: its own first, then its pods'. Pods come and go, so this
+    /// is asked anew for each order.
+    fn open_namespaces(&self) -> Vec<(Place, Netns)> {
+        let own = self.inventory.node(&self.node).map(waymark_proto::Node::place);
+        let pods = self.inventory.pods_on(&self.node).map(waymark_proto::Pod::place);
+        own.into_iter()
+            .chain(pods)
+            .filter_map(|place| match Netns::open(&place.netns) {
+                Ok(netns) => Some((place, netns)),
+                Err(error) => {
+                    tracing::warn!(%place, %error, "left out");
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn may_send_to(&self, ip: IpAddr) -> bool {
+        let inventory = &self.inventory;
+        inventory.owner(ip).is_some()
+            || inventory.services.iter().any(|service| service.cluster_ip == ip)
+            || inventory.services.iter().flat_map(|service| &service.backends).any(|b| b.ip == ip)
+            || inventory.nodes.iter().any(|node| {
+                [node.pod_cidr, node.pod_cidr6].into_iter().flatten().any(|cidr| cidr.contains(&ip))
+            })
+            || self.limits.allow.iter().any(|allowed| allowed.contains(&ip))
+    }
+}
+
+fn within(what: &'static str, asked: u32, limit: u32) -> Result<(), AgentError> {
+    if asked > limit { Err(AgentError::Limit { what, asked, limit }) } else { Ok(()) }
+}
+
+fn check_id(id: u32) -> Result<CheckId, AgentError> {
+    CheckId::new(id).ok_or_else(|| AgentError::Malformed("check id 0".to_owned()))
+}
+
+fn key(bytes: &[u8]) -> Result<MarkerKey, AgentError> {
+    let key = bytes.try_into();
+    key.map(MarkerKey).map_err(|_| AgentError::Malformed(format!("a key of {} bytes", bytes.len())))
+}
+
+fn protocol(number: u32) -> Result<Protocol, AgentError> {
+    let known = u8::try_from(number).ok().and_then(Protocol::from_number);
+    known.ok_or_else(|| AgentError::Malformed(format!("protocol {number}")))
+}

@@ -1,0 +1,181 @@
+//! Injecting: marked packets sent from a pod's network namespace by raw sockets, so that the pod's own
+//! output hooks, routes, neighbours and policies apply.
+//!
+//! Every packet is a flow of its own: its source port is reserved by a bound socket for as long as the
+//! check lasts, so that no connection of the pod can have the same and that the answer to a UDP packet
+//! does not meet a closed port. A lone SYN's answer is reset by the pod's own kernel.
+
+mod packet;
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol as RawProtocol, SockAddr, Socket, Type};
+use waymark_proto::{CheckId, Flow, Marker, MarkerKey, Protocol, Seq};
+
+use crate::netns::{Netns, NetnsError};
+use crate::tracer::now_ns;
+pub use packet::PacketError;
+use packet::{Shape, build};
+
+/// `IPPROTO_RAW`: the sender provides the IP header.
+const IPPROTO_RAW: i32 = 255;
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct InjectSpec {
+    /// The check.
+    pub check: CheckId,
+    /// Its secret.
+    pub key: MarkerKey,
+    /// Flow of the first packet; source port 0 lets the kernel choose a free one for each packet, any other
+    /// is the first of a run of ports.
+    pub flow: Flow,
+    /// How many packets.
+    pub count: u32,
+    /// Time between two packets.
+    pub interval: Duration,
+    /// IP packet length in bytes; 0 for the smallest.
+    pub size: u32,
+    /// TTL or hop limit.
+    pub ttl: u8,
+}
+
+/// What became of one packet in the sending system call.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Its number.
+    pub seq: Seq,
+    /// Its source port or echo identifier.
+    pub source_port: u16,
+    /// When, in nanoseconds of the monotonic clock.
+    pub sent_ns: u64,
+    /// Why the kernel did not take it.
+    pub error: Option<io::ErrorKind>,
+    /// The same as text, with the name of the error number.
+    pub error_text: String,
+}
+
+/// Reserved ports. They are free again when this is dropped.
+#[derive(Debug, Default)]
+pub struct Reservations(#[expect(dead_code, reason = "held, not used")] Vec<Socket>);
+
+/// Why nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The packet cannot be built.
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    /// The raw socket could not be made.
+    #[error("cannot open a raw socket in network namespace {netns}: {source}; this needs CAP_NET_RAW")]
+    Socket {
+        /// Where.
+        netns: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No source port could be had.
+    #[error("cannot reserve a {protocol} source port on {address} in network namespace {netns}: {source}")]
+    Port {
+        /// Where.
+        netns: String,
+        /// Of which protocol.
+        protocol: Protocol,
+        /// Of which address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Sends the packets of a check. Blocks for as long as their intervals take.
+pub fn inject(netns: &Netns, spec: &InjectSpec) -> Result<(Vec<Sent>, Reservations), InjectError> {
+    netns.run(|| {
+        let failed = |source| InjectError::Socket { netns: netns.name().to_string(), source };
+        let domain = if spec.flow.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::RAW, Some(RawProtocol::from(IPPROTO_RAW))).map_err(failed)?;
+        let mut reservations = Vec::new();
+        let mut sent = Vec::new();
+        let start = Instant::now();
+        for number in 0..spec.count {
+            // Open loop: the schedule does not wait for what a send took.
+            let due = start + spec.interval * number;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let flow = reserve(netns, spec, number, &mut reservations)?;
+            sent.push(send(&socket, spec, flow, Seq(number))?);
+        }
+        Ok((sent, Reservations(reservations)))
+    })?
+}
+
+fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq) -> Result<Sent, PacketError> {
+    let marker = Marker { check: spec.check, seq };
+    let sent_ns = now_ns();
+    let bytes = build(&flow, &spec.key, marker, sent_ns, Shape { size: spec.size, ttl: spec.ttl })?;
+    // Port 0: raw sockets of IPv6 refuse any other.
+    let to = SockAddr::from(SocketAddr::new(flow.dst, 0));
+    let outcome = socket.send_to(&bytes, &to);
+    let error = outcome.err();
+    Ok(Sent {
+        seq,
+        source_port: flow.src_port,
+        sent_ns,
+        error: error.as_ref().map(io::Error::kind),
+        error_text: error.map(|error| errno_text(&error)).unwrap_or_default(),
+    })
+}
+
+/// `ENETUNREACH: Network is unreachable`
+fn errno_text(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => {
+            let errno = nix::errno::Errno::from_raw(number);
+            format!("{errno:?}: {}", errno.desc())
+        }
+        None => error.to_string(),
+    }
+}
+
+/// The flow of a packet, with a source port that nobody else uses as long as the reservation lasts.
+fn reserve(
+    netns: &Netns,
+    spec: &InjectSpec,
+    number: u32,
+    reservations: &mut Vec<Socket>,
+) -> Result<Flow, InjectError> {
+    let mut flow = spec.flow;
+    let wanted = flow.src_port.wrapping_add(if flow.src_port == 0 { 0 } else { number as u16 });
+    if !flow.protocol.has_ports() {
+        // Echo identifiers need no reservation: an answer that nobody waits for disturbs nobody.
+        let own = (spec.check.get() as u16).wrapping_add(number as u16);
+        flow.src_port = if flow.src_port == 0 { own } else { wanted };
+        flow.dst_port = flow.src_port;
+        return Ok(flow);
+    }
+    let kind = if flow.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+    let bind = |port: u16| {
+        let socket = Socket::new(Domain::for_address(SocketAddr::new(flow.src, port)), kind, None)?;
+        socket.bind(&SocketAddr::new(flow.src, port).into())?;
+        Ok::<_, io::Error>(socket)
+    };
+    let bound = match bind(wanted) {
+        // Taken by the pod: any free one serves as well.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(0),
+        other => other,
+    };
+    let socket = bound.map_err(|source| InjectError::Port {
+        netns: netns.name().to_string(),
+        protocol: flow.protocol,
+        address: SocketAddr::new(flow.src, wanted),
+        source,
+    })?;
+    let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+    flow.src_port = local.map_or(wanted, |address| address.port());
+    reservations.push(socket);
+    Ok(flow)
+}

@@ -1,0 +1,173 @@
+//! `waymark-agent`: the node agent.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use tokio::signal::unix::{SignalKind, signal};
+use waymark_prober::agent::{Agent, Limits};
+use waymark_prober::{doctor, facts, link};
+use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, Inventory, NodeName};
+
+/// Exit code for wrong usage, as sysexits.h has it.
+const USAGE: u8 = 64;
+/// Exit code for anything that failed.
+const FAILED: u8 = 70;
+/// Exit code of `doctor` when something needed is missing.
+const UNFIT: u8 = 1;
+
+/// The node agent of Waymark: injects marked packets, traces them, collects facts.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Attach to a controller and carry out its orders.
+    Run {
+        #[command(flatten)]
+        node: NodeArguments,
+        /// The controller: unix:/PATH, http://HOST:PORT or HOST:PORT.
+        #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
+        controller: Endpoint,
+        /// A file to make once a controller has accepted this agent.
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+        /// Addresses beyond the inventory's that packets may be sent to.
+        #[arg(long, value_name = "CIDR", value_parser = network)]
+        allow: Vec<IpNet>,
+    },
+    /// Print the node's facts as JSON.
+    Facts {
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Say what this machine lacks, and what to do about it.
+    Doctor {
+        /// The cluster, to try its namespaces too.
+        #[arg(long, requires = "node")]
+        inventory: Option<PathBuf>,
+        /// The node of the inventory that this is.
+        #[arg(long, requires = "inventory")]
+        node: Option<NodeName>,
+        /// Output format.
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+}
+
+#[derive(clap::Args)]
+struct NodeArguments {
+    /// The cluster: an inventory file.
+    #[arg(long)]
+    inventory: PathBuf,
+    /// The node of the inventory that this is.
+    #[arg(long)]
+    node: NodeName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// A prefix, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("{text:?} is neither an address nor a prefix"))
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; they go to standard output.
+            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            let _ = error.print();
+            return code;
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    let outcome = match arguments.command {
+        Command::Run { node, controller, ready_file, allow } => run(&node, &controller, ready_file, allow),
+        Command::Facts { node } => print_facts(&node),
+        Command::Doctor { inventory, node, output } => examine(inventory.as_deref(), node.as_ref(), output),
+    };
+    outcome.unwrap_or_else(|message| {
+        eprintln!("waymark-agent: error: {message}");
+        ExitCode::from(FAILED)
+    })
+}
+
+fn read_inventory(path: &Path) -> Result<Inventory, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Inventory::from_json(&bytes).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn run(
+    node: &NodeArguments,
+    controller: &Endpoint,
+    ready_file: Option<PathBuf>,
+    allow: Vec<IpNet>,
+) -> Result<ExitCode, String> {
+    let inventory = read_inventory(&node.inventory)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        let limits = Limits { allow, ..Limits::default() };
+        let agent = Agent::with_limits(inventory, node.node.clone(), limits)
+            .map_err(|error| format!("{error}. `waymark-agent doctor` tells what this machine lacks"))?;
+        let stop = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
+        let (mut terminated, mut interrupted) =
+            (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+        let attached = || {
+            println!("attached to {controller}");
+            if let Some(path) = &ready_file
+                && let Err(error) = std::fs::write(path, controller.to_string())
+            {
+                tracing::error!(path = %path.display(), %error, "cannot write the ready file");
+            }
+        };
+        tokio::select! {
+            never = link::run(&agent, controller, attached) => match never {},
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+        agent.disarm_all().await.map_err(|error| error.to_string())?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn print_facts(node: &NodeArguments) -> Result<ExitCode, String> {
+    let inventory = read_inventory(&node.inventory)?;
+    let facts = facts::collect(&inventory, &node.node).map_err(|error| error.to_string())?;
+    let json = serde_json::to_string_pretty(&facts).map_err(|error| error.to_string())?;
+    println!("{json}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn examine(inventory: Option<&Path>, node: Option<&NodeName>, output: Format) -> Result<ExitCode, String> {
+    let inventory = inventory.map(read_inventory).transpose()?;
+    let findings = doctor::examine(inventory.as_ref().zip(node));
+    match output {
+        Format::Text => print!("{}", doctor::render(&findings)),
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&findings).map_err(|error| error.to_string())?);
+        }
+    }
+    Ok(if doctor::usable(&findings) { ExitCode::SUCCESS } else { ExitCode::from(UNFIT) })
+}

@@ -1,0 +1,146 @@
+//! Netfilter's own trace of marked packets: entering and leaving each hook, and every rule between.
+//!
+//! * `table`: the table that makes the kernel report
+//! * `event`: its reports, parsed
+//! * `translate`: reports → sightings
+
+mod event;
+mod table;
+mod translate;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use waymark_proto::{CheckId, MarkerKey, Place, Protocol};
+
+use crate::netns::{Netns, NetnsError};
+pub use table::TABLE_PREFIX;
+use table::TraceTable;
+pub use translate::{Markers, OuterKey, Translator};
+
+/// `NFNLGRP_NFTRACE`
+const GROUP: u32 = 9;
+/// Room for some ten thousand events between two reads.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Longer than any datagram of the kernel's.
+const DATAGRAM: usize = 1 << 16;
+
+/// What went wrong with the trace of a namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum NftraceError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// nftables or netlink refused.
+    #[error("cannot {what} in network namespace {netns}: {source}")]
+    Netlink {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        netns: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The trace of one namespace. Ends, with its table, when it is dropped.
+pub struct Watch {
+    table: TraceTable,
+    events: Socket,
+    translator: Mutex<Translator>,
+}
+
+impl Watch {
+    /// Begins to watch a namespace. Nothing is traced before a check is armed.
+    pub fn start(place: Place, netns: &Netns) -> Result<Self, NftraceError> {
+        let failed = |what: &'static str| {
+            let netns = netns.name().to_string();
+            move |source| NftraceError::Netlink { what, netns, source }
+        };
+        let (table, events, devices) = netns.run(|| {
+            // Listen first: no event may be lost between the two.
+            let events = listen().map_err(failed("listen to nftables' trace"))?;
+            let table = TraceTable::create().map_err(failed("make the trace table of nftables"))?;
+            Ok::<_, NftraceError>((table, events, device_names()))
+        })??;
+        let translator = Mutex::new(Translator::new(place, table.name(), devices));
+        Ok(Self { table, events, translator })
+    }
+
+    /// Traces the markers of a check.
+    pub fn arm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
+        self.table.arm(check, key, count, protocol)
+    }
+
+    /// No longer traces the markers of a check.
+    pub fn disarm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
+        self.table.disarm(check, key, count, protocol)
+    }
+
+    /// A descriptor that becomes readable when there are events.
+    pub fn readiness(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the socket is open while `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.events.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// Takes all events that are there now. Returns how often the kernel had to drop some.
+    pub fn drain(&self, markers: &mut dyn Markers) -> u64 {
+        let mut overruns = 0;
+        let mut translator = self.translator();
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        loop {
+            datagram.clear();
+            match self.events.recv(&mut datagram, libc::MSG_DONTWAIT) {
+                Ok(_) => {
+                    for event in event::parse(&datagram) {
+                        translator.event(&event, markers);
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing more for now; any other error would come again at the next call.
+                Err(_) => return overruns,
+            }
+        }
+    }
+
+    /// A tracer below saw which marker is inside this encapsulated packet.
+    pub fn learn_outer(&self, key: OuterKey, inner: &waymark_proto::Sighting, markers: &mut dyn Markers) {
+        self.translator().learn_outer(key, inner, markers);
+    }
+
+    fn translator(&self) -> MutexGuard<'_, Translator> {
+        // A panic while translating leaves a usable state: at worst one packet's context is missing.
+        self.translator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn listen() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    // Larger than net.core.rmem_max, which CAP_NET_ADMIN may exceed; the default does for small checks.
+    if set_receive_buffer_force(&socket, RECEIVE_BUFFER).is_err() {
+        socket.set_rx_buf_sz(RECEIVE_BUFFER as u32)?;
+    }
+    socket.add_membership(GROUP)?;
+    Ok(socket)
+}
+
+fn set_receive_buffer_force(socket: &Socket, bytes: usize) -> nix::Result<()> {
+    // SAFETY: the socket is open while it is borrowed.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::RcvBufForce, &bytes)
+}
+
+/// Names of the devices of the calling thread's namespace, by index. Without them devices are shown by
+/// number, so a failure is not worth an error.
+fn device_names() -> BTreeMap<u32, String> {
+    let interfaces = nix::net::if_::if_nameindex();
+    let named = |interface: &nix::net::if_::Interface| {
+        (interface.index(), interface.name().to_string_lossy().into_owned())
+    };
+    interfaces.map(|all| all.iter().map(named).collect()).unwrap_or_default()
+}

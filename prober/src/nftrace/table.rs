@@ -1,0 +1,332 @@
+//! The nftables table that makes the kernel report what happens to marked packets.
+//!
+//! One table of family `inet` in each watched namespace:
+//!
+//! * for each of the five hooks a base chain of the first and one of the last priority there is. Both let
+//!   everything pass. For a traced packet each reports its policy, so the pair brackets the hook: who was
+//!   seen by the first and not by the last died between them, whatever did it;
+//! * in each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
+//!   number is in a set. Arming a check adds elements to the sets, disarming removes them.
+//!
+//! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
+//! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use netlink_packet_core::{NLMSG_ERROR, NLMSG_OVERRUN};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nftnl::expr::{Cmp, CmpOp, Expression, Immediate, Lookup, Meta, Payload, Register, TransportHeaderField};
+use nftnl::nftnl_sys::{self as sys, libc};
+use nftnl::set::{Set, SetKey};
+use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
+use waymark_proto::marker::MAGIC;
+use waymark_proto::{CheckId, Hook, MarkerKey, Protocol};
+
+use crate::tracer::isns;
+
+/// Tables whose names begin so are Waymark's own.
+pub const TABLE_PREFIX: &str = "waymark_";
+
+/// `NFT_TABLE_F_OWNER`: the table belongs to its socket.
+const TABLE_F_OWNER: u32 = 0x2;
+/// `NFT_META_NFTRACE`
+const META_NFTRACE: u32 = libc::NFT_META_NFTRACE as u32;
+
+/// The five hooks of the IP layer, with the names of their chains.
+const HOOKS: [(Hook, NfHook, &str); 5] = [
+    (Hook::NetfilterPrerouting, NfHook::PreRouting, "prerouting"),
+    (Hook::NetfilterInput, NfHook::In, "input"),
+    (Hook::NetfilterForward, NfHook::Forward, "forward"),
+    (Hook::NetfilterOutput, NfHook::Out, "output"),
+    (Hook::NetfilterPostrouting, NfHook::PostRouting, "postrouting"),
+];
+
+/// Where a tag's first eight bytes may be, in bytes from the transport header: behind a UDP or ICMP
+/// header, and behind that of a packet inside VXLAN (UDP 8, VXLAN 8, Ethernet 14, IPv4 20 or IPv6 40).
+const TAG_OFFSETS: [u32; 3] = [8, 58, 78];
+/// Where the TCP sequence number may be, likewise; the acknowledgement number follows it.
+const SEQUENCE_OFFSETS: [u32; 3] = [4, 54, 74];
+
+/// What a chain of the table stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bracket {
+    /// The first chain of a hook.
+    First(Hook),
+    /// The last chain of a hook.
+    Last(Hook),
+}
+
+impl Bracket {
+    /// The meaning of a chain's name.
+    pub fn of_chain(name: &str) -> Option<Self> {
+        let (hook, end) = name.split_once('-')?;
+        let (hook, ..) = HOOKS.iter().find(|(_, _, known)| *known == hook)?;
+        match end {
+            "first" => Some(Self::First(*hook)),
+            "last" => Some(Self::Last(*hook)),
+            _ => None,
+        }
+    }
+}
+
+/// A table in the kernel, alive as long as this value.
+pub struct TraceTable {
+    socket: Socket,
+    table: Table,
+}
+
+impl TraceTable {
+    /// Makes the table in the namespace of the calling thread.
+    pub fn create() -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = c_string(&format!("{TABLE_PREFIX}{}_{number}", std::process::id()));
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        // Errors quote the request otherwise, and a batch is long.
+        socket.set_cap_ack(true)?;
+        let made = Self { socket, table: Table::new(name, ProtoFamily::Inet) };
+        made.commit(&made.definition())?;
+        Ok(made)
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> String {
+        self.table.get_name().to_string_lossy().into_owned()
+    }
+
+    /// Traces the markers of a check.
+    pub fn arm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
+        self.change_elements(check, key, count, protocol, MsgType::Add)
+    }
+
+    /// No longer traces the markers of a check.
+    pub fn disarm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
+        self.change_elements(check, key, count, protocol, MsgType::Del)
+    }
+
+    fn definition(&self) -> FinalizedBatch {
+        let mut batch = Batch::new();
+        batch.add(&OwnedTable(&self.table), MsgType::Add);
+        let tags = self.set::<Tag>();
+        let sequences = self.set::<Sequence>();
+        let acknowledgements = self.set::<Acknowledgement>();
+        batch.add(&tags, MsgType::Add);
+        batch.add(&sequences, MsgType::Add);
+        batch.add(&acknowledgements, MsgType::Add);
+        for (_, hook, name) in HOOKS {
+            let first = self.base_chain(&format!("{name}-first"), hook, i32::MIN);
+            let last = self.base_chain(&format!("{name}-last"), hook, i32::MAX);
+            batch.add(&first, MsgType::Add);
+            batch.add(&last, MsgType::Add);
+            for offset in TAG_OFFSETS {
+                batch.add(&trace_if(&first, None, offset, 8, &tags), MsgType::Add);
+            }
+            for offset in SEQUENCE_OFFSETS {
+                // Only the outermost header's protocol can be matched; inside a tunnel it is UDP.
+                let protocol = if offset == SEQUENCE_OFFSETS[0] { Protocol::Tcp } else { Protocol::Udp };
+                let protocol = Some(protocol.number(false));
+                batch.add(&trace_if(&first, protocol, offset, 4, &sequences), MsgType::Add);
+                batch.add(&trace_if(&first, protocol, offset + 4, 4, &acknowledgements), MsgType::Add);
+            }
+        }
+        batch.finalize()
+    }
+
+    fn change_elements(
+        &self,
+        check: CheckId,
+        key: &MarkerKey,
+        count: u32,
+        protocol: Protocol,
+        change: MsgType,
+    ) -> io::Result<()> {
+        let mut batch = Batch::new();
+        if protocol == Protocol::Tcp {
+            let mut sequences = self.set::<Sequence>();
+            let mut acknowledgements = self.set::<Acknowledgement>();
+            for (_, isn) in isns(check, key, count) {
+                sequences.add(&Sequence(isn.to_be_bytes()));
+                acknowledgements.add(&Acknowledgement(isn.wrapping_add(1).to_be_bytes()));
+            }
+            batch.add_iter(sequences.elems_iter(), change);
+            batch.add_iter(acknowledgements.elems_iter(), change);
+        } else {
+            let mut tags = self.set::<Tag>();
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
+            bytes[4..].copy_from_slice(&check.get().to_be_bytes());
+            tags.add(&Tag(bytes));
+            batch.add_iter(tags.elems_iter(), change);
+        }
+        self.commit(&batch.finalize())
+    }
+
+    fn set<K: NamedKey>(&self) -> Set<'_, K> {
+        Set::new_named(K::NAME, K::ID, &self.table, ProtoFamily::Inet)
+    }
+
+    fn base_chain(&self, name: &str, hook: NfHook, priority: i32) -> Chain<'_> {
+        let mut chain = Chain::new(c_string(name), &self.table);
+        chain.set_hook(hook, priority);
+        chain.set_policy(Policy::Accept);
+        chain
+    }
+
+    /// Sends a batch and reads the kernel's answers to it.
+    fn commit(&self, batch: &FinalizedBatch) -> io::Result<()> {
+        let bytes: Vec<u8> = batch.iter().flatten().copied().collect();
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+        // The kernel answers within send(): whatever it has to say is in the queue by now.
+        let mut outcome = Ok(());
+        loop {
+            let mut answer = Vec::with_capacity(1 << 16);
+            match self.socket.recv(&mut answer, libc::MSG_DONTWAIT) {
+                Ok(_) => {
+                    if let Some(error) = first_error(&answer) {
+                        outcome = Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return outcome,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The first error among the messages of a datagram.
+fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
+    // struct nlmsghdr: length, type, flags, sequence number, port; then struct nlmsgerr: errno first.
+    while let (Some(length), Some(kind)) = (datagram.get(..4), datagram.get(4..6)) {
+        let length = u32::from_ne_bytes(length.try_into().ok()?) as usize;
+        let kind = u16::from_ne_bytes(kind.try_into().ok()?);
+        if kind == NLMSG_OVERRUN {
+            return Some(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
+        if kind == NLMSG_ERROR {
+            let code = i32::from_ne_bytes(datagram.get(16..20)?.try_into().ok()?);
+            if code != 0 {
+                return Some(io::Error::from_raw_os_error(-code));
+            }
+        }
+        datagram = datagram.get(length.next_multiple_of(4).max(16)..)?;
+    }
+    None
+}
+
+/// `payload in @set → nftrace on`, for packets of a transport protocol if one is given.
+fn trace_if<'a, K: NamedKey>(
+    chain: &'a Chain<'a>,
+    protocol: Option<u8>,
+    offset: u32,
+    length: u32,
+    set: &Set<'_, K>,
+) -> Rule<'a> {
+    let mut rule = Rule::new(chain);
+    if let Some(protocol) = protocol {
+        rule.add_expr(&Meta::L4Proto);
+        rule.add_expr(&Cmp::new(CmpOp::Eq, protocol));
+    }
+    // The crate's names say bits; the kernel takes bytes, and gets these numbers as they are.
+    let field = TransportHeaderField::Raw { offset_bits: offset, length_bits: length };
+    rule.add_expr(&Payload::Transport(field));
+    rule.add_expr(&Lookup::new(set));
+    rule.add_expr(&Immediate::new(1_u8, Register::Reg1));
+    rule.add_expr(&SetNftrace);
+    rule
+}
+
+/// `meta nftrace set <register 1>`, which the crate does not have.
+struct SetNftrace;
+
+impl Expression for SetNftrace {
+    fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name is a C string; the attributes are those of a meta expression and of its
+        // types. The caller frees the expression.
+        unsafe {
+            let expression = NonNull::new(sys::nftnl_expr_alloc(c"meta".as_ptr()))
+                .expect("libnftnl knows meta expressions and has memory for one");
+            sys::nftnl_expr_set_u32(expression.as_ptr(), sys::NFTNL_EXPR_META_KEY as u16, META_NFTRACE);
+            sys::nftnl_expr_set_u32(
+                expression.as_ptr(),
+                sys::NFTNL_EXPR_META_SREG as u16,
+                Register::Reg1.to_raw(),
+            );
+            expression
+        }
+    }
+}
+
+/// The message that makes a table with the owner flag, which the crate cannot set.
+struct OwnedTable<'a>(&'a Table);
+
+// SAFETY: writes one message, as libnftnl builds it, into the buffer that the batch provides for one.
+unsafe impl NlMsg for OwnedTable<'_> {
+    unsafe fn write(&self, buffer: *mut c_void, seq: u32, _: MsgType) {
+        // SAFETY: `buffer` has room for a message, which is the caller's part; the table is freed after
+        // its last use.
+        unsafe {
+            let table = NonNull::new(sys::nftnl_table_alloc()).expect("there is memory for a table").as_ptr();
+            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, ProtoFamily::Inet as u32);
+            sys::nftnl_table_set_str(table, sys::NFTNL_TABLE_NAME as u16, self.0.get_name().as_ptr());
+            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, TABLE_F_OWNER);
+            let header = sys::nftnl_nlmsg_build_hdr(
+                buffer.cast::<c_char>(),
+                libc::NFT_MSG_NEWTABLE as u16,
+                ProtoFamily::Inet as u16,
+                (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16,
+                seq,
+            );
+            sys::nftnl_table_nlmsg_build_payload(header, table);
+            sys::nftnl_table_free(table);
+        }
+    }
+}
+
+/// A set's key together with the set's name and its number within the transaction.
+trait NamedKey: SetKey {
+    const NAME: &'static CStr;
+    const ID: u32;
+}
+
+macro_rules! set_key {
+    ($(#[$doc:meta])* $type:ident, $length:literal, $name:literal, $id:literal) => {
+        $(#[$doc])*
+        struct $type([u8; $length]);
+
+        impl SetKey for $type {
+            /// `TYPE_INTEGER` of nft, which is for display only.
+            const TYPE: u32 = 4;
+            const LEN: u32 = $length;
+
+            fn data(&self) -> Box<[u8]> {
+                Box::new(self.0)
+            }
+        }
+
+        impl NamedKey for $type {
+            const NAME: &'static CStr = $name;
+            const ID: u32 = $id;
+        }
+    };
+}
+
+set_key!(
+    /// Magic and check of a tag.
+    Tag, 8, c"tags", 1
+);
+set_key!(
+    /// TCP sequence number.
+    Sequence, 4, c"sequences", 2
+);
+set_key!(
+    /// TCP acknowledgement number.
+    Acknowledgement, 4, c"acknowledgements", 3
+);
+
+fn c_string(text: &str) -> CString {
+    CString::new(text).expect("names are made of letters, digits, dashes and underscores")
+}

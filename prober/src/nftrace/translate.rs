@@ -1,0 +1,254 @@
+//! From trace events to sightings.
+//!
+//! Only the first event of each base chain carries the packet's headers, so they are kept by the event's
+//! packet id until the packet is seen to leave. The headers quote 20 bytes of transport header, which name
+//! the marker of a plain packet but not of one inside a tunnel: that one is known by its outer addresses and
+//! IP identification once a tracepoint has seen the same packet, and its events wait until then.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use waymark_proto::marker::parse_identity;
+use waymark_proto::{Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
+
+use super::event::{TraceEvent, TraceType, TracedPacket};
+use super::table::{Bracket, TABLE_PREFIX};
+
+/// Packets in flight that are remembered at most; a packet needs one place per hook.
+const MAX_PACKETS: usize = 16384;
+
+/// What the translator needs to know about armed checks, and where its sightings go.
+pub trait Markers {
+    /// The armed marker whose initial sequence number this is.
+    fn by_isn(&self, isn: u32) -> Option<Marker>;
+    /// Whether the marker's check is armed here.
+    fn is_armed(&self, marker: Marker) -> bool;
+    /// A sighting.
+    fn sighted(&mut self, sighting: Sighting);
+    /// The time, in nanoseconds of the monotonic clock.
+    fn now_ns(&self) -> u64;
+}
+
+/// What tells one encapsulated packet from another, on one node: outer addresses and IP identification.
+pub type OuterKey = (IpAddr, IpAddr, u16);
+
+/// What is known about a packet while it is in a hook.
+struct Known {
+    hook: Hook,
+    device: Option<String>,
+    identity: Identity,
+}
+
+enum Identity {
+    Marked(Marker, Box<Headers>),
+    Inside(OuterKey),
+    Foreign,
+}
+
+/// State of one namespace.
+pub struct Translator {
+    place: Place,
+    table: String,
+    devices: BTreeMap<u32, String>,
+    packets: HashMap<u32, Known>,
+    /// Markers of encapsulated packets.
+    outers: HashMap<OuterKey, (Marker, Headers)>,
+    /// Sightings of encapsulated packets whose marker is not known yet.
+    waiting: HashMap<OuterKey, Vec<(Hook, Option<String>, Event, u64)>>,
+}
+
+impl Translator {
+    /// A translator for the events of one namespace.
+    pub fn new(place: Place, table: String, devices: BTreeMap<u32, String>) -> Self {
+        Self {
+            place,
+            table,
+            devices,
+            packets: HashMap::new(),
+            outers: HashMap::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, event: &TraceEvent, markers: &mut dyn Markers) {
+        let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
+        if let Some(Bracket::First(hook)) = bracket
+            && let Some(packet) = &event.packet
+        {
+            self.enter(event.id, hook, packet, markers);
+        }
+        let what = match (bracket, event.kind) {
+            (Some(Bracket::First(_)), TraceType::Policy) => Event::Entered,
+            (Some(Bracket::Last(_)), TraceType::Policy) => Event::Left,
+            // The rule that set the trace bit.
+            (Some(_), _) => return,
+            (None, _) if event.table.starts_with(TABLE_PREFIX) => return,
+            (None, _) => verdict(event),
+        };
+        // NAT between the brackets: the last chain sees the new headers.
+        if what == Event::Left
+            && let Some(packet) = &event.packet
+            && let Some(known) = self.packets.get(&event.id)
+        {
+            let hook = known.hook;
+            self.enter(event.id, hook, packet, markers);
+        }
+        let Some(known) = self.packets.get(&event.id) else { return };
+        let (hook, device, at_ns) = (known.hook, known.device.clone(), markers.now_ns());
+        match &known.identity {
+            Identity::Marked(marker, headers) => {
+                let sighting = self.sighting(*marker, hook, device, what, at_ns, Some(*headers.clone()));
+                markers.sighted(sighting);
+            }
+            Identity::Inside(key) => match self.outers.get(key) {
+                Some((marker, headers)) => {
+                    let sighting = self.sighting(*marker, hook, device, what, at_ns, Some(headers.clone()));
+                    markers.sighted(sighting);
+                }
+                None => self.waiting.entry(*key).or_default().push((hook, device, what, at_ns)),
+            },
+            Identity::Foreign => {}
+        }
+    }
+
+    /// A tracepoint saw which marker is inside an encapsulated packet.
+    pub fn learn_outer(&mut self, key: OuterKey, inner: &Sighting, markers: &mut dyn Markers) {
+        let Some(headers) = &inner.headers else { return };
+        for (hook, device, event, at_ns) in self.waiting.remove(&key).unwrap_or_default() {
+            let sighting = self.sighting(inner.marker, hook, device, event, at_ns, Some(headers.clone()));
+            markers.sighted(sighting);
+        }
+        if self.outers.len() >= MAX_PACKETS {
+            self.outers.clear();
+        }
+        self.outers.insert(key, (inner.marker, headers.clone()));
+    }
+
+    fn enter(&mut self, id: u32, hook: Hook, packet: &TracedPacket, markers: &dyn Markers) {
+        if self.packets.len() >= MAX_PACKETS {
+            self.packets.clear();
+            self.waiting.clear();
+        }
+        let identity = identify(packet, markers);
+        let index = match hook {
+            Hook::NetfilterOutput | Hook::NetfilterPostrouting => packet.oif,
+            _ => packet.iif,
+        };
+        let device =
+            index.map(|index| self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}")));
+        self.packets.insert(id, Known { hook, device, identity });
+    }
+
+    fn sighting(
+        &self,
+        marker: Marker,
+        hook: Hook,
+        device: Option<String>,
+        event: Event,
+        at_ns: u64,
+        headers: Option<Headers>,
+    ) -> Sighting {
+        Sighting { place: self.place.clone(), at_ns, marker, hook, device, event, headers, buffer: 0 }
+    }
+}
+
+fn verdict(event: &TraceEvent) -> Event {
+    let rule = RuleRef {
+        family: event.family.to_owned(),
+        table: event.table.clone(),
+        chain: event.chain.clone(),
+        handle: event.handle,
+        position: None,
+        text: None,
+    };
+    Event::Verdict { rule, verdict: event.verdict.clone() }
+}
+
+/// Which packet is it? See the module's text.
+fn identify(packet: &TracedPacket, markers: &dyn Markers) -> Identity {
+    let Some(ip) = parse_ip(&packet.network) else { return Identity::Foreign };
+    let transport = &packet.transport;
+    let word = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
+    let long = |at: usize| Some(u32::from_be_bytes(transport.get(at..at + 4)?.try_into().ok()?));
+    let tag = transport.get(8..).and_then(parse_identity).filter(|&marker| markers.is_armed(marker));
+    let isn = |at: usize, less: u32| markers.by_isn(long(at)?.wrapping_sub(less));
+
+    let found = match ip.protocol {
+        Protocol::Udp => tag.map(|marker| (marker, Match::Tag)),
+        Protocol::Icmp => {
+            let reply = matches!(transport.first(), Some(0 | 129));
+            tag.map(|marker| (marker, if reply { Match::EchoReply } else { Match::Tag }))
+        }
+        Protocol::Tcp => isn(4, 0)
+            .map(|marker| (marker, Match::TcpSeq))
+            .or_else(|| isn(8, 1).map(|marker| (marker, Match::TcpAck))),
+    };
+    let ports = match ip.protocol {
+        Protocol::Icmp => word(4).map(|id| (id, id)),
+        _ => word(0).zip(word(2)),
+    };
+    match (found, ports) {
+        (Some((marker, matched)), Some((src_port, dst_port))) => {
+            let flow = Flow { src: ip.src, dst: ip.dst, protocol: ip.protocol, src_port, dst_port };
+            let tcp_flags = match ip.protocol {
+                Protocol::Tcp => transport.get(13).copied().unwrap_or_default(),
+                _ => 0,
+            };
+            let headers = Headers {
+                flow,
+                matched,
+                ttl: ip.ttl,
+                len: ip.len,
+                ip_id: ip.id,
+                tcp_flags,
+                mark: packet.mark,
+                outer: None,
+            };
+            Identity::Marked(marker, Box::new(headers))
+        }
+        (None, _) if ip.protocol == Protocol::Udp => Identity::Inside((ip.src, ip.dst, ip.id)),
+        _ => Identity::Foreign,
+    }
+}
+
+struct IpHeader {
+    src: IpAddr,
+    dst: IpAddr,
+    protocol: Protocol,
+    ttl: u8,
+    len: u16,
+    id: u16,
+}
+
+/// Reads what a trace event quotes of the IP header, by `pnet`'s views.
+fn parse_ip(bytes: &[u8]) -> Option<IpHeader> {
+    use pnet_packet::ipv4::Ipv4Packet;
+    use pnet_packet::ipv6::Ipv6Packet;
+
+    match bytes.first()? >> 4 {
+        4 => {
+            let ip = Ipv4Packet::new(bytes)?;
+            Some(IpHeader {
+                src: ip.get_source().into(),
+                dst: ip.get_destination().into(),
+                protocol: Protocol::from_number(ip.get_next_level_protocol().0)?,
+                ttl: ip.get_ttl(),
+                len: ip.get_total_length(),
+                id: ip.get_identification(),
+            })
+        }
+        6 => {
+            let ip = Ipv6Packet::new(bytes)?;
+            Some(IpHeader {
+                src: ip.get_source().into(),
+                dst: ip.get_destination().into(),
+                protocol: Protocol::from_number(ip.get_next_header().0)?,
+                ttl: ip.get_hop_limit(),
+                len: ip.get_payload_length().saturating_add(40),
+                id: 0,
+            })
+        }
+        _ => None,
+    }
+}

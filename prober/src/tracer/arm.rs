@@ -1,0 +1,38 @@
+//! What is armed: one entry per check, with its lease and the way to its owner.
+
+use tokio::sync::mpsc;
+use waymark_proto::{CheckId, Losses, Marker, MarkerKey, Protocol, Seq, Sighting};
+
+/// One armed check.
+#[derive(Debug)]
+pub struct Armed {
+    /// Secret of the check.
+    pub key: MarkerKey,
+    /// Its markers are 0 to `count`, exclusive.
+    pub count: u32,
+    /// Protocol of its packets.
+    pub protocol: Protocol,
+    /// Where its sightings go.
+    pub sink: mpsc::Sender<Sighting>,
+    /// What was lost before it was armed, of all checks together; losses are the difference.
+    pub losses_before: Losses,
+    /// Sightings that its owner was too slow to take.
+    pub refused: u64,
+}
+
+impl Armed {
+    /// Hands a sighting to the check's owner, without ever waiting for it.
+    pub fn deliver(&mut self, sighting: Sighting) {
+        if self.sink.try_send(sighting).is_err() {
+            self.refused += 1;
+        }
+    }
+}
+
+/// The initial sequence numbers of a check's TCP markers.
+pub fn isns(check: CheckId, key: &MarkerKey, count: u32) -> impl Iterator<Item = (Seq, u32)> {
+    (0..count).map(move |seq| {
+        let marker = Marker { check, seq: Seq(seq) };
+        (marker.seq, key.isn(marker))
+    })
+}

@@ -1,0 +1,106 @@
+//! From the kernel side's records to sightings.
+
+use std::sync::OnceLock;
+
+use waymark_proto::{Event, Flow, Headers, Hook, Match, Outer, Place, Protocol, Sighting};
+use waymark_tracer_ebpf::{MatchKind, Point, Record};
+
+use super::marker;
+use super::reasons::DropReasons;
+use super::symbols::Symbols;
+use crate::nftrace::OuterKey;
+
+/// Names of the running kernel's functions and drop reasons, read when first needed.
+#[derive(Default)]
+pub struct Names {
+    symbols: OnceLock<Option<Symbols>>,
+    reasons: OnceLock<DropReasons>,
+}
+
+impl Names {
+    /// Reads all names now, so that the first drop need not wait for it.
+    pub fn prepare(&self) {
+        let _ = self.reasons();
+        let _ = self.symbols();
+    }
+
+    fn symbols(&self) -> Option<&Symbols> {
+        let read = || {
+            Symbols::of_running_kernel()
+                .inspect_err(|error| tracing::warn!(%error, "drops are shown without function names"))
+                .ok()
+        };
+        self.symbols.get_or_init(read).as_ref()
+    }
+
+    fn reasons(&self) -> &DropReasons {
+        self.reasons.get_or_init(DropReasons::of_running_kernel)
+    }
+
+    fn function(&self, address: u64) -> String {
+        self.symbols().map_or_else(|| format!("{address:#x}"), |symbols| symbols.name(address))
+    }
+}
+
+/// The sighting that a record tells of; `None` if it is damaged.
+///
+/// The hook of a drop is [`Hook::Ip`] here: which hook the packet was at follows from reason, function and
+/// what was seen before, which is the comparison's business.
+pub fn sighting(record: &Record, place: &Place, names: &Names) -> Option<Sighting> {
+    let (check, seq) = record.marker();
+    let (hook, event) = match record.point()? {
+        Point::NetifRx | Point::NetifReceiveSkb => (Hook::DriverRx, Event::Seen),
+        Point::NetDevQueue => (Hook::Qdisc, Event::Seen),
+        Point::NetDevStartXmit => (Hook::DriverTx, Event::Seen),
+        Point::NetDevXmit => (Hook::DriverTx, Event::Transmitted { code: record.code() }),
+        Point::KfreeSkb => {
+            let reason = names.reasons().name(record.reason());
+            (Hook::Ip, Event::Dropped { reason, function: names.function(record.location()) })
+        }
+        Point::ConsumeSkb => {
+            let function = (record.location() != 0).then(|| names.function(record.location()));
+            (Hook::Ip, Event::Consumed { function })
+        }
+    };
+    Some(Sighting {
+        place: place.clone(),
+        at_ns: record.time_ns(),
+        marker: marker(check, seq)?,
+        hook,
+        device: record.device(),
+        event,
+        headers: headers(record),
+        buffer: record.buffer(),
+    })
+}
+
+/// What identifies the packet on its way through the hooks of a tunnel's outer header.
+pub fn outer_key(record: &Record) -> Option<OuterKey> {
+    let (src, dst, _) = record.vxlan()?;
+    Some((src, dst, record.ip_id()))
+}
+
+fn headers(record: &Record) -> Option<Headers> {
+    let (src, dst) = record.addresses()?;
+    let (src_port, dst_port) = record.ports();
+    let protocol = Protocol::from_number(record.protocol())?;
+    let outer =
+        record.vxlan().map(|(src, dst, vni)| Outer { kind: "vxlan".into(), src, dst, vni: Some(vni) });
+    Some(Headers {
+        flow: Flow { src, dst, protocol, src_port, dst_port },
+        matched: match record.matched()? {
+            MatchKind::Tag => Match::Tag,
+            MatchKind::EchoReply => Match::EchoReply,
+            MatchKind::TcpSeq => Match::TcpSeq,
+            MatchKind::TcpAck => Match::TcpAck,
+            MatchKind::Quoted => Match::Quoted,
+            MatchKind::Buffer => Match::Buffer,
+        },
+        ttl: record.ttl(),
+        len: record.ip_len(),
+        ip_id: record.ip_id(),
+        tcp_flags: record.tcp_flags(),
+        mark: record.mark(),
+        outer,
+    })
+}

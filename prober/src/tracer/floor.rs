@@ -1,0 +1,194 @@
+//! The floor tier: loading and attaching the tracepoint programs. The only file that loads BPF.
+//!
+//! Programs are loaded (and verified by the kernel) once and attached only while a check is armed, so an
+//! idle agent costs nothing. Programs, maps and links are owned by file descriptors: they end with the
+//! process, however it ends.
+
+use std::collections::BTreeSet;
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::{BtfTracePoint, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use waymark_proto::{CheckId, Losses, MarkerKey, NetnsInode};
+use waymark_tracer_ebpf::{Counter, FLOOR, MapMarker, PROGRAMS, Program, maps};
+
+use super::arm::isns;
+
+/// What went wrong with the tracer.
+#[derive(Debug, thiserror::Error)]
+pub enum FloorError {
+    /// The kernel has no type information.
+    #[error(
+        "cannot read the kernel's BTF from /sys/kernel/btf/vmlinux: {0}; a kernel with CONFIG_DEBUG_INFO_BTF is needed"
+    )]
+    Btf(#[source] aya::BtfError),
+    /// The object as a whole was refused.
+    #[error("cannot load the tracer's BPF object: {0}; this needs root, or CAP_BPF and CAP_PERFMON")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// The object lacks something; it is built together with this program, so this is a bug.
+    #[error("the tracer's BPF object has no {0:?}")]
+    Incomplete(&'static str),
+    /// A map operation failed.
+    #[error("BPF map {map:?}: {source}")]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        source: Box<MapError>,
+    },
+}
+
+/// Why a program does not run on this kernel.
+#[derive(Debug)]
+struct Refused {
+    tracepoint: &'static str,
+    why: String,
+}
+
+/// The loaded programs and their maps.
+pub struct Floor {
+    ebpf: Ebpf,
+    loaded: Vec<&'static Program>,
+    refused: Vec<Refused>,
+    links: Vec<(&'static str, BtfTracePointLinkId)>,
+    armed: HashMap<MapData, u32, u64>,
+    isns: HashMap<MapData, u32, MapMarker>,
+    namespaces: HashMap<MapData, u32, u8>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl Floor {
+    /// Loads the object and every program that this kernel accepts. Attaches nothing.
+    pub fn load() -> Result<(Self, RingBuf<MapData>), FloorError> {
+        let btf = Btf::from_sys_fs().map_err(FloorError::Btf)?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .load(FLOOR)
+            .map_err(|error| FloorError::Object(Box::new(error)))?;
+
+        let mut loaded = Vec::new();
+        let mut refused = Vec::new();
+        for program in PROGRAMS {
+            match load_program(&mut ebpf, program, &btf) {
+                Ok(()) => loaded.push(program),
+                Err(error) => {
+                    refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
+                }
+            }
+        }
+        let records = take(&mut ebpf, maps::RECORDS)?;
+        let floor = Self {
+            armed: take(&mut ebpf, maps::ARMED)?,
+            isns: take(&mut ebpf, maps::ISNS)?,
+            namespaces: take(&mut ebpf, maps::NAMESPACES)?,
+            counters: take(&mut ebpf, maps::COUNTERS)?,
+            ebpf,
+            loaded,
+            refused,
+            links: Vec::new(),
+        };
+        Ok((floor, records))
+    }
+
+    /// The tracepoints that are served, and why the others are not.
+    pub fn served(&self) -> (Vec<&'static Program>, Vec<(&'static str, &str)>) {
+        let refused = self.refused.iter().map(|refused| (refused.tracepoint, refused.why.as_str()));
+        (self.loaded.clone(), refused.collect())
+    }
+
+    /// Says which namespaces are this node's.
+    pub fn watch_namespaces(&mut self, inodes: &BTreeSet<NetnsInode>) -> Result<(), FloorError> {
+        let known: Vec<u32> = self.namespaces.keys().filter_map(Result::ok).collect();
+        for gone in known.into_iter().filter(|inode| !inodes.contains(&NetnsInode(*inode))) {
+            // It may have been removed by nobody else: this object is the map's only writer.
+            self.namespaces.remove(&gone).map_err(on(maps::NAMESPACES))?;
+        }
+        for inode in inodes {
+            self.namespaces.insert(inode.0, 1, 0).map_err(on(maps::NAMESPACES))?;
+        }
+        Ok(())
+    }
+
+    /// Watches for the markers of a check until the given monotonic time, attaching the programs if this
+    /// is the first check.
+    pub fn arm(
+        &mut self,
+        check: CheckId,
+        key: &MarkerKey,
+        count: u32,
+        until_ns: u64,
+    ) -> Result<(), FloorError> {
+        for (seq, isn) in isns(check, key, count) {
+            self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
+        }
+        self.armed.insert(check.get(), until_ns, 0).map_err(on(maps::ARMED))?;
+        self.attach();
+        Ok(())
+    }
+
+    /// Stops watching for the markers of a check. What is not there need not be removed.
+    pub fn disarm(&mut self, check: CheckId, key: &MarkerKey, count: u32) {
+        // Removal fails only for keys that are not there.
+        let _ = self.armed.remove(&check.get());
+        for (_, isn) in isns(check, key, count) {
+            let _ = self.isns.remove(&isn);
+        }
+    }
+
+    fn attach(&mut self) {
+        for program in self.loaded.clone() {
+            if self.links.iter().any(|(name, _)| *name == program.tracepoint) {
+                continue;
+            }
+            match attach_program(&mut self.ebpf, program) {
+                Ok(link) => self.links.push((program.tracepoint, link)),
+                Err(error) => {
+                    self.loaded.retain(|loaded| loaded.tracepoint != program.tracepoint);
+                    self.refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
+                }
+            }
+        }
+    }
+
+    /// Detaches every program: no check is armed any more.
+    pub fn detach(&mut self) {
+        for (name, link) in self.links.drain(..) {
+            if let Ok(program) = program(&mut self.ebpf, name) {
+                // A link that is not there is what is wanted.
+                let _ = program.detach(link);
+            }
+        }
+    }
+
+    /// What the kernel side has lost since it was loaded.
+    pub fn losses(&self) -> Losses {
+        let sum = |counter: Counter| -> u64 {
+            self.counters.get(&(counter as u32), 0).map_or(0, |values| values.iter().sum())
+        };
+        Losses { ring_full: sum(Counter::RingFull), trace_overruns: 0, follow_full: sum(Counter::FollowFull) }
+    }
+}
+
+fn on(map: &'static str) -> impl Fn(MapError) -> FloorError {
+    move |source| FloorError::Map { map, source: Box::new(source) }
+}
+
+fn take<T: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, FloorError> {
+    ebpf.take_map(name).ok_or(FloorError::Incomplete(name))?.try_into().map_err(on(name))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, ProgramError> {
+    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+fn load_program(ebpf: &mut Ebpf, row: &Program, btf: &Btf) -> Result<(), ProgramError> {
+    program(ebpf, row.tracepoint)?.load(row.tracepoint, btf)
+}
+
+fn attach_program(ebpf: &mut Ebpf, row: &Program) -> Result<BtfTracePointLinkId, ProgramError> {
+    program(ebpf, row.tracepoint)?.attach()
+}

@@ -1,0 +1,415 @@
+//! The tracer of one node: tracepoints and netfilter's trace together, as one stream of sightings.
+//!
+//! * `floor`: the BPF programs, loaded once, attached while something is armed
+//! * `arm`: what is armed
+//! * `decode`: records of the kernel side → sightings
+//! * `symbols`, `reasons`: names for addresses and drop reasons of the running kernel
+//!
+//! A check is armed with a lease. It ends by [`Tracer::disarm`], or when the lease runs out: the kernel side
+//! looks at the lease itself, so even a stuck agent records nothing beyond it.
+
+mod arm;
+mod decode;
+mod floor;
+mod reasons;
+mod symbols;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use waymark_proto::{
+    CheckId, Hook, HookReport, Losses, Marker, MarkerKey, NetnsInode, NetnsName, Observability, Place,
+    Protocol, Seq, Sighting,
+};
+use waymark_tracer_ebpf::Record;
+
+use crate::netns::Netns;
+use crate::nftrace::{Markers, Watch};
+use arm::Armed;
+pub use arm::isns;
+use decode::Names;
+use floor::Floor;
+pub use floor::FloorError;
+
+/// What a check asks of a tracer.
+#[derive(Clone, Debug)]
+pub struct ArmSpec {
+    /// The check.
+    pub check: CheckId,
+    /// Its secret.
+    pub key: MarkerKey,
+    /// Its markers are 0 to `count`, exclusive.
+    pub count: u32,
+    /// Protocol of its packets.
+    pub protocol: Protocol,
+    /// How long it may stay armed.
+    pub lease: std::time::Duration,
+    /// Namespaces whose netfilter hooks are of interest.
+    pub netfilter: Vec<Netns>,
+}
+
+/// What went wrong with the tracer.
+#[derive(Debug, thiserror::Error)]
+pub enum TracerError {
+    /// The BPF side.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
+    /// The check is armed already.
+    #[error("check {0} is armed already")]
+    Twice(CheckId),
+    /// Readiness of a descriptor could not be asked for.
+    #[error("cannot watch a descriptor: {0}")]
+    Poll(#[source] io::Error),
+}
+
+/// The tracer of one node.
+pub struct Tracer {
+    shared: Arc<Shared>,
+    ring_task: JoinHandle<()>,
+}
+
+/// What the reading tasks and the tracer have in common.
+struct Shared {
+    places: Mutex<BTreeMap<NetnsInode, Place>>,
+    names: Names,
+    floor: Mutex<Floor>,
+    ring: Mutex<RingBuf<MapData>>,
+    armed: Mutex<ArmedChecks>,
+    watches: Mutex<BTreeMap<NetnsInode, WatchTask>>,
+}
+
+/// A namespace's netfilter trace with the task that reads it.
+struct WatchTask {
+    watch: Arc<Watch>,
+    place: Place,
+    checks: BTreeSet<CheckId>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for WatchTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The armed checks, with the reverse index of their TCP markers.
+#[derive(Default)]
+struct ArmedChecks {
+    checks: HashMap<CheckId, Armed>,
+    isns: HashMap<u32, Marker>,
+    trace_overruns: u64,
+}
+
+impl Markers for ArmedChecks {
+    fn by_isn(&self, isn: u32) -> Option<Marker> {
+        self.isns.get(&isn).copied()
+    }
+
+    fn is_armed(&self, marker: Marker) -> bool {
+        self.checks.get(&marker.check).is_some_and(|armed| marker.seq.0 < armed.count)
+    }
+
+    fn sighted(&mut self, sighting: Sighting) {
+        if self.is_armed(sighting.marker)
+            && let Some(armed) = self.checks.get_mut(&sighting.marker.check)
+        {
+            armed.deliver(sighting);
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`.
+pub fn now_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+        // Monotonic time is never negative.
+        (now.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec() as u64)
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section leaves its data usable at each step, so a panic elsewhere does no harm here.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tracer {
+    /// Loads the programs. Attaches nothing yet.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn new() -> Result<Self, TracerError> {
+        let (floor, ring) = Floor::load()?;
+        let readiness = duplicate(ring.as_raw_fd()).map_err(TracerError::Poll)?;
+        let shared = Arc::new(Shared {
+            places: Mutex::default(),
+            names: Names::default(),
+            floor: Mutex::new(floor),
+            ring: Mutex::new(ring),
+            armed: Mutex::default(),
+            watches: Mutex::default(),
+        });
+        let ring_task = read_when_ready(readiness, &shared, Shared::drain_ring)?;
+        Ok(Self { shared, ring_task })
+    }
+
+    /// Says which namespaces are this node's: sightings of others are not recorded.
+    pub fn set_namespaces(&self, namespaces: &[(Place, Netns)]) -> Result<(), TracerError> {
+        let places: BTreeMap<_, _> =
+            namespaces.iter().map(|(place, netns)| (netns.inode(), place.clone())).collect();
+        lock(&self.shared.floor).watch_namespaces(&places.keys().copied().collect())?;
+        *lock(&self.shared.places) = places;
+        Ok(())
+    }
+
+    /// Reads the names of the kernel's functions and drop reasons, which takes a moment, ahead of need.
+    pub fn prepare_names(&self) {
+        self.shared.names.prepare();
+    }
+
+    /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
+    pub fn arm(&self, spec: ArmSpec, sink: mpsc::Sender<Sighting>) -> Result<Vec<HookReport>, TracerError> {
+        let ArmSpec { check, key, count, protocol, lease, netfilter } = spec;
+        if lock(&self.shared.armed).checks.contains_key(&check) {
+            return Err(TracerError::Twice(check));
+        }
+        let until = now_ns().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
+        let losses_before = self.shared.losses();
+        {
+            let mut armed = lock(&self.shared.armed);
+            if protocol == Protocol::Tcp {
+                let markers = isns(check, &key, count);
+                armed.isns.extend(markers.map(|(seq, isn)| (isn, Marker { check, seq })));
+            }
+            let entry = Armed { key, count, protocol, sink, losses_before, refused: 0 };
+            armed.checks.insert(check, entry);
+        }
+        if let Err(error) = lock(&self.shared.floor).arm(check, &key, count, until) {
+            self.disarm(check);
+            return Err(error.into());
+        }
+        let mut reports = self.shared.floor_reports();
+        for netns in &netfilter {
+            let traced = self.shared.watch(netns, check, &key, count, protocol);
+            let name = netns.name().clone();
+            reports.extend(netfilter_reports(&name, traced));
+        }
+        Ok(reports)
+    }
+
+    /// Ends a check: takes what there is still to read, then forgets it. Says what was lost while it was
+    /// armed; nothing if it was not.
+    pub fn disarm(&self, check: CheckId) -> Losses {
+        self.shared.drain_ring();
+        let watches: Vec<_> = lock(&self.shared.watches).values().map(|task| task.watch.clone()).collect();
+        for watch in watches {
+            self.shared.drain_watch(&watch);
+        }
+        let losses_now = self.shared.losses();
+        let mut armed = lock(&self.shared.armed);
+        let Some(entry) = armed.checks.remove(&check) else { return Losses::default() };
+        armed.isns.retain(|_, marker| marker.check != check);
+        let idle = armed.checks.is_empty();
+        drop(armed);
+
+        let mut floor = lock(&self.shared.floor);
+        floor.disarm(check, &entry.key, entry.count);
+        if idle {
+            floor.detach();
+        }
+        drop(floor);
+        self.shared.unwatch(check, &entry);
+        let before = entry.losses_before;
+        Losses {
+            ring_full: losses_now.ring_full - before.ring_full + entry.refused,
+            trace_overruns: losses_now.trace_overruns - before.trace_overruns,
+            follow_full: losses_now.follow_full - before.follow_full,
+        }
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.ring_task.abort();
+    }
+}
+
+impl Shared {
+    /// Takes all records that are in the ring buffer now.
+    fn drain_ring(self: &Arc<Self>) {
+        let mut ring = lock(&self.ring);
+        while let Some(item) = ring.next() {
+            let Some(record) = Record::from_bytes(&item) else { continue };
+            drop(item);
+            self.record(&record);
+        }
+    }
+
+    fn record(&self, record: &Record) {
+        let Some(place) = lock(&self.places).get(&NetnsInode(record.netns())).cloned() else { return };
+        let Some(sighting) = decode::sighting(record, &place, &self.names) else { return };
+        let outer = decode::outer_key(record);
+        let watch = outer.and_then(|key| {
+            let watches = lock(&self.watches);
+            watches.get(&NetnsInode(record.netns())).map(|task| (key, task.watch.clone()))
+        });
+        let mut armed = lock(&self.armed);
+        if let Some((key, watch)) = watch {
+            watch.learn_outer(key, &sighting, &mut *armed);
+        }
+        armed.sighted(sighting);
+    }
+
+    fn drain_watch(&self, watch: &Watch) {
+        let mut armed = lock(&self.armed);
+        let overruns = watch.drain(&mut *armed);
+        armed.trace_overruns += overruns;
+    }
+
+    fn losses(&self) -> Losses {
+        let mut losses = lock(&self.floor).losses();
+        losses.trace_overruns = lock(&self.armed).trace_overruns;
+        losses
+    }
+
+    /// Traces a check in a namespace's netfilter hooks.
+    fn watch(
+        self: &Arc<Self>,
+        netns: &Netns,
+        check: CheckId,
+        key: &MarkerKey,
+        count: u32,
+        protocol: Protocol,
+    ) -> Result<(), String> {
+        let inode = netns.inode();
+        let place = lock(&self.places).get(&inode).cloned().ok_or("it is not a namespace of this node")?;
+        let mut watches = lock(&self.watches);
+        if !watches.contains_key(&inode) {
+            let started = self.start_watch(&place, netns).map_err(|error| error.to_string())?;
+            watches.insert(inode, started);
+        }
+        let entry = watches.get_mut(&inode).expect("it was there or has been inserted");
+        entry.watch.arm(check, key, count, protocol).map_err(|error| error.to_string())?;
+        entry.checks.insert(check);
+        Ok(())
+    }
+
+    fn start_watch(
+        self: &Arc<Self>,
+        place: &Place,
+        netns: &Netns,
+    ) -> Result<WatchTask, Box<dyn std::error::Error>> {
+        let watch = Arc::new(Watch::start(place.clone(), netns)?);
+        let readiness = watch.readiness()?;
+        let reader = watch.clone();
+        let task = read_when_ready(readiness, self, move |shared| shared.drain_watch(&reader))?;
+        Ok(WatchTask { watch, place: place.clone(), checks: BTreeSet::new(), task })
+    }
+
+    /// Ends a check's netfilter traces; a namespace that nobody traces any more loses its table.
+    fn unwatch(&self, check: CheckId, entry: &Armed) {
+        lock(&self.watches).retain(|_, task| {
+            if !task.checks.remove(&check) {
+                return true;
+            }
+            if task.checks.is_empty() {
+                return false;
+            }
+            if let Err(error) = task.watch.disarm(check, &entry.key, entry.count, entry.protocol) {
+                tracing::warn!(place = %task.place, %check, %error, "cannot remove a check from the trace table");
+            }
+            true
+        });
+    }
+
+    /// What the tracepoints serve.
+    fn floor_reports(&self) -> Vec<HookReport> {
+        let floor = lock(&self.floor);
+        let (served, refused) = floor.served();
+        let mut reports = Vec::new();
+        for hook in [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx] {
+            let provider = served.iter().find(|program| program.hook == Some(hook));
+            let observability = match provider {
+                Some(program) => {
+                    Observability::Observed { provider: format!("tp_btf/{}", program.tracepoint) }
+                }
+                None => Observability::NotObservable { why: why_refused(&refused) },
+            };
+            reports.push(HookReport { hook, netns: None, observability });
+        }
+        let drops = served.iter().any(|program| program.tracepoint == "kfree_skb");
+        for hook in [Hook::Socket, Hook::Ip] {
+            let observability = if drops {
+                Observability::Observed { provider: "tp_btf/kfree_skb, tp_btf/consume_skb".to_owned() }
+            } else {
+                Observability::NotObservable { why: why_refused(&refused) }
+            };
+            reports.push(HookReport { hook, netns: None, observability });
+        }
+        for hook in [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel] {
+            let why = "tracepoints report only drops here, not passing".to_owned();
+            reports.push(HookReport {
+                hook,
+                netns: None,
+                observability: Observability::NotObservable { why },
+            });
+        }
+        reports
+    }
+}
+
+fn why_refused(refused: &[(&'static str, &str)]) -> String {
+    let each = refused.iter().map(|(name, why)| format!("tp_btf/{name}: {why}"));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+fn netfilter_reports(netns: &NetnsName, traced: Result<(), String>) -> impl Iterator<Item = HookReport> {
+    let observability = match traced {
+        Ok(()) => Observability::Observed { provider: "nftables trace".to_owned() },
+        Err(why) => Observability::NotObservable { why },
+    };
+    let netns = netns.clone();
+    Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| HookReport {
+        hook,
+        netns: Some(netns.clone()),
+        observability: observability.clone(),
+    })
+}
+
+fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's object holds the descriptor open during this call.
+    unsafe { BorrowedFd::borrow_raw(fd) }.as_fd().try_clone_to_owned()
+}
+
+/// Calls `drain` whenever the descriptor is readable, as long as there is a tracer.
+fn read_when_ready(
+    fd: OwnedFd,
+    shared: &Arc<Shared>,
+    drain: impl Fn(&Arc<Shared>) + Send + Sync + 'static,
+) -> Result<JoinHandle<()>, TracerError> {
+    // SAFETY: an OwnedFd gives the same open descriptor until it is dropped, with the AsyncFd.
+    let ready = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+        .map_err(|error| TracerError::Poll(error.into()))?;
+    let shared: Weak<Shared> = Arc::downgrade(shared);
+    Ok(tokio::spawn(async move {
+        while let Ok(mut guard) = ready.readable().await {
+            // Cleared before reading: what comes meanwhile makes it ready again.
+            guard.clear_ready();
+            let Some(shared) = shared.upgrade() else { return };
+            drain(&shared);
+        }
+    }))
+}
+
+/// The marker of a record, if it could be one.
+fn marker(check: u32, seq: u32) -> Option<Marker> {
+    Some(Marker { check: CheckId::new(check)?, seq: Seq(seq) })
+}

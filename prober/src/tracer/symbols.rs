@@ -1,0 +1,89 @@
+//! Kernel addresses as `symbol+0xoffset`, from `/proc/kallsyms`.
+
+use std::fs;
+use std::io;
+
+/// The kernel's functions by address.
+pub struct Symbols {
+    /// Address and where the name stands in `names`, by address.
+    functions: Vec<(u64, u32, u32)>,
+    names: String,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum SymbolsError {
+    /// The file could not be read.
+    #[error("cannot read /proc/kallsyms: {0}")]
+    Read(#[from] io::Error),
+    /// Every address is zero.
+    #[error("/proc/kallsyms shows no addresses; as root, set the sysctl kernel.kptr_restrict to 0 or 1")]
+    Hidden,
+}
+
+impl Symbols {
+    /// Reads the running kernel's functions.
+    pub fn of_running_kernel() -> Result<Self, SymbolsError> {
+        Self::parse(&fs::read_to_string("/proc/kallsyms")?)
+    }
+
+    fn parse(text: &str) -> Result<Self, SymbolsError> {
+        let mut functions = Vec::new();
+        let mut names = String::new();
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            if !matches!(kind, "t" | "T" | "w" | "W") {
+                continue;
+            }
+            match u64::from_str_radix(address, 16) {
+                Ok(0) | Err(_) => {}
+                Ok(address) => {
+                    functions.push((address, names.len() as u32, name.len() as u32));
+                    names.push_str(name);
+                }
+            }
+        }
+        if functions.is_empty() {
+            return Err(SymbolsError::Hidden);
+        }
+        functions.sort_unstable();
+        Ok(Self { functions, names })
+    }
+
+    /// `symbol+0xoffset` of an address; the bare address if it is before the first function.
+    pub fn name(&self, address: u64) -> String {
+        let after = self.functions.partition_point(|&(start, _, _)| start <= address);
+        match after.checked_sub(1).and_then(|index| self.functions.get(index)) {
+            Some(&(start, at, len)) => {
+                let name = &self.names[at as usize..(at + len) as usize];
+                format!("{name}+{:#x}", address - start)
+            }
+            None => format!("{address:#x}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_the_function_before_them() {
+        let text = "0000000000001000 T alpha\n0000000000002000 t beta [veth]\n0000000000001800 D data\n";
+        let symbols = Symbols::parse(text).unwrap();
+        assert_eq!(symbols.name(0x1000), "alpha+0x0");
+        assert_eq!(symbols.name(0x1fff), "alpha+0xfff");
+        assert_eq!(symbols.name(0x2010), "beta+0x10");
+        assert_eq!(symbols.name(0x10), "0x10");
+    }
+
+    #[test]
+    fn hidden_addresses_are_an_error() {
+        let hidden = "0000000000000000 T alpha\n0000000000000000 T beta\n";
+        assert!(matches!(Symbols::parse(hidden), Err(SymbolsError::Hidden)));
+        assert!(matches!(Symbols::parse("garbage"), Err(SymbolsError::Hidden)));
+    }
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* Hook family: devices. */
+#ifndef WAYMARK_DEVICE_H
+#define WAYMARK_DEVICE_H
+
+#include "pipeline.h"
+
+/* A software device hands a packet in: veth, loopback, decapsulated tunnels. */
+SEC("tp_btf/netif_rx")
+int BPF_PROG(netif_rx, struct sk_buff *skb)
+{
+	struct hook hook = { .point = WM_POINT_NETIF_RX, .at_data = 1 };
+
+	return pipeline(skb, &hook);
+}
+
+/* Every packet that enters the stack (__netif_receive_skb_core), before taps, tc and bridge. */
+SEC("tp_btf/netif_receive_skb")
+int BPF_PROG(netif_receive_skb, struct sk_buff *skb)
+{
+	struct hook hook = { .point = WM_POINT_NETIF_RECEIVE_SKB, .at_data = 1 };
+
+	return pipeline(skb, &hook);
+}
+
+/* Entry of the device's queueing discipline (__dev_queue_xmit). */
+SEC("tp_btf/net_dev_queue")
+int BPF_PROG(net_dev_queue, struct sk_buff *skb)
+{
+	struct hook hook = { .point = WM_POINT_NET_DEV_QUEUE };
+
+	return pipeline(skb, &hook);
+}
+
+/* The driver is about to be called (xmit_one). */
+SEC("tp_btf/net_dev_start_xmit")
+int BPF_PROG(net_dev_start_xmit, struct sk_buff *skb, struct net_device *dev)
+{
+	struct hook hook = { .point = WM_POINT_NET_DEV_START_XMIT, .device = dev };
+
+	return pipeline(skb, &hook);
+}
+
+/*
+ * The driver has answered. By now the packet may be freed and its memory hold another one, so nothing
+ * of it is read: what net_dev_start_xmit saw is repeated with the answer.
+ */
+SEC("tp_btf/net_dev_xmit")
+int BPF_PROG(net_dev_xmit, struct sk_buff *skb, int code, struct net_device *dev)
+{
+	struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)dev };
+	struct wm_record *seen = bpf_map_lookup_elem(&in_flight, &flight);
+	struct wm_record r;
+
+	if (!seen)
+		return count(WM_COUNT_NOT_IN_FLIGHT);
+	r = *seen;
+	bpf_map_delete_elem(&in_flight, &flight);
+	r.time_ns = bpf_ktime_get_ns();
+	r.point = WM_POINT_NET_DEV_XMIT;
+	r.code = code;
+	return submit(&r);
+}
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The kernel's types, as far as the programs read them. Offsets are relocated at load time (CO-RE), so
+ * only names and kinds of members matter; these stand in for a vmlinux.h of several megabytes.
+ */
+#ifndef WAYMARK_KERNEL_H
+#define WAYMARK_KERNEL_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#define relocated __attribute__((preserve_access_index))
+
+struct ns_common {
+	unsigned int inum;
+} relocated;
+
+struct net {
+	struct ns_common ns;
+} relocated;
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	char name[16];
+	int ifindex;
+	possible_net_t nd_net;
+} relocated;
+
+struct sock_common {
+	possible_net_t skc_net;
+} relocated;
+
+struct sock {
+	struct sock_common __sk_common;
+} relocated;
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned int len;
+	__u32 mark;
+	__u16 network_header;
+	unsigned int tail;
+	unsigned char *head;
+	unsigned char *data;
+} relocated;
+
+/* The members of the tracepoints' records tell which arguments this kernel's tracepoints have. */
+enum skb_drop_reason { SKB_NOT_DROPPED_YET = 0 };
+
+struct trace_event_raw_kfree_skb {
+	enum skb_drop_reason reason;
+} relocated;
+
+struct trace_event_raw_consume_skb {
+	void *location;
+} relocated;
+
+#endif

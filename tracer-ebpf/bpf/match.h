@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Does this packet carry a marker? Header parsing from `head + offset`, because `skb->len` and
+ * `skb->data` mean other things at other hooks. Only the linear part is read: markers are small.
+ *
+ * On a match the record's headers are filled in; before it nothing is written.
+ */
+#ifndef WAYMARK_MATCH_H
+#define WAYMARK_MATCH_H
+
+#include "maps.h"
+
+#define MAGIC 0x5741594d /* marker::MAGIC of the vocabulary */
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+
+enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ICMPV6 = 58 };
+enum { TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
+
+/* The readable bytes of a packet's buffer. */
+struct window {
+	unsigned char *head;
+	__u32 end;
+};
+
+/* An IP header, as far as it matters here. */
+struct ip_view {
+	__u8 src[16];
+	__u8 dst[16];
+	__u32 l4;   /* offset of the transport header */
+	__u16 len;
+	__u16 id;
+	__u8 family;
+	__u8 protocol;
+	__u8 ttl;
+};
+
+/* What was found, and in which transport header. */
+struct match_view {
+	struct wm_marker marker;
+	__u16 src_port;
+	__u16 dst_port;
+	__u8 match;
+	__u8 tcp_flags;
+};
+
+static __always_inline int load(const struct window *w, __u32 offset, void *to, __u32 n)
+{
+	if (offset + n > w->end)
+		return -1;
+	return bpf_probe_read_kernel(to, n, w->head + offset);
+}
+
+static __always_inline int view_ip(const struct window *w, __u32 offset, struct ip_view *ip)
+{
+	__u8 h[40];
+
+	if (load(w, offset, h, 20))
+		return -1;
+	__builtin_memset(ip, 0, sizeof(*ip));
+	if (h[0] >> 4 == 4) {
+		__u32 header = (h[0] & 15) * 4;
+
+		/* A later fragment has no transport header. */
+		if (header < 20 || (h[6] & 0x1f) || h[7])
+			return -1;
+		ip->family = 4;
+		ip->l4 = offset + header;
+		ip->len = h[2] << 8 | h[3];
+		ip->id = h[4] << 8 | h[5];
+		ip->ttl = h[8];
+		ip->protocol = h[9];
+		__builtin_memcpy(ip->src, h + 12, 4);
+		__builtin_memcpy(ip->dst, h + 16, 4);
+		return 0;
+	}
+	if (h[0] >> 4 == 6) {
+		if (load(w, offset, h, 40))
+			return -1;
+		ip->family = 6;
+		ip->l4 = offset + 40;
+		ip->len = (h[4] << 8 | h[5]) + 40;
+		ip->protocol = h[6];
+		ip->ttl = h[7];
+		__builtin_memcpy(ip->src, h + 8, 16);
+		__builtin_memcpy(ip->dst, h + 24, 16);
+		return 0;
+	}
+	return -1;
+}
+
+static __always_inline __u32 be32(const __u8 *p)
+{
+	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
+}
+
+static __always_inline int match_tag(const __u8 *payload, struct wm_marker *marker)
+{
+	if (be32(payload) != MAGIC)
+		return -1;
+	marker->check = be32(payload + 4);
+	marker->seq = be32(payload + 8);
+	return 0;
+}
+
+static __always_inline int match_isn(__u32 isn, struct wm_marker *marker)
+{
+	struct wm_marker *known = bpf_map_lookup_elem(&isns, &isn);
+
+	if (!known)
+		return -1;
+	*marker = *known;
+	return 0;
+}
+
+/* Looks for a marker in the transport header at `ip->l4` and right behind it. */
+static __always_inline int match_transport(const struct window *w, const struct ip_view *ip, struct match_view *m)
+{
+	__u8 h[20];
+
+	/* All that is of interest fits into the first 20 bytes: UDP and ICMP header are 8 bytes, a tag's
+	 * identity 12; of TCP, ports, sequence, acknowledgement and flags lie within the first 14.
+	 */
+	if (load(w, ip->l4, h, 20))
+		return -1;
+	m->src_port = h[0] << 8 | h[1];
+	m->dst_port = h[2] << 8 | h[3];
+	m->tcp_flags = 0;
+
+	switch (ip->protocol) {
+	case PROTO_UDP:
+		m->match = WM_MATCH_TAG;
+		return match_tag(h + 8, &m->marker);
+	case PROTO_TCP:
+		m->tcp_flags = h[13];
+		if ((h[13] & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
+			m->match = WM_MATCH_TCP_SEQ;
+			return match_isn(be32(h + 4), &m->marker);
+		}
+		if ((h[13] & TCP_ACK) && (h[13] & (TCP_SYN | TCP_RST))) {
+			m->match = WM_MATCH_TCP_ACK;
+			return match_isn(be32(h + 8) - 1, &m->marker);
+		}
+		return -1;
+	case PROTO_ICMP:
+	case PROTO_ICMPV6: {
+		__u8 request = ip->protocol == PROTO_ICMP ? 8 : 128;
+		__u8 reply = ip->protocol == PROTO_ICMP ? 0 : 129;
+
+		if (h[0] != request && h[0] != reply)
+			return -1;
+		m->match = h[0] == request ? WM_MATCH_TAG : WM_MATCH_ECHO_REPLY;
+		m->src_port = m->dst_port = h[4] << 8 | h[5];
+		return match_tag(h + 8, &m->marker);
+	}
+	}
+	return -1;
+}
+
+/* An ICMP error quotes the packet that caused it (RFC 792, RFC 4443). */
+static __always_inline int match_quoted(const struct window *w, const struct ip_view *ip, struct match_view *m)
+{
+	struct ip_view quoted;
+	__u8 type;
+
+	if (load(w, ip->l4, &type, 1))
+		return -1;
+	if (ip->protocol == PROTO_ICMP) {
+		if (type != 3 && type != 5 && type != 11 && type != 12)
+			return -1;
+	} else if (ip->protocol != PROTO_ICMPV6 || type < 1 || type > 4) {
+		return -1;
+	}
+	if (view_ip(w, ip->l4 + 8, &quoted) || match_transport(w, &quoted, m))
+		return -1;
+	m->match = WM_MATCH_QUOTED;
+	return 0;
+}
+
+static __always_inline void fill_headers(struct wm_record *r, const struct ip_view *ip, const struct match_view *m)
+{
+	__builtin_memset(r, 0, sizeof(*r));
+	r->check = m->marker.check;
+	r->seq = m->marker.seq;
+	r->match = m->match;
+	r->tcp_flags = m->tcp_flags;
+	r->src_port = m->src_port;
+	r->dst_port = m->dst_port;
+	r->family = ip->family;
+	r->protocol = ip->protocol;
+	r->ttl = ip->ttl;
+	r->len = ip->len;
+	r->ip_id = ip->id;
+	__builtin_memcpy(r->src, ip->src, 16);
+	__builtin_memcpy(r->dst, ip->dst, 16);
+}
+
+/* Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. */
+static __always_inline int match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_record *r)
+{
+	struct match_view m;
+	struct ip_view inner;
+	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
+	__u16 ethertype;
+
+	if (outer->protocol != PROTO_UDP || load(w, outer->l4, h, sizeof(h)))
+		return -1;
+	/* Only the I flag is set, and what is reserved is zero. */
+	if (h[8] != 0x08 || h[9] || h[10] || h[11])
+		return -1;
+	ethertype = h[28] << 8 | h[29];
+	if (ethertype != ETH_P_IP && ethertype != ETH_P_IPV6)
+		return -1;
+	if (view_ip(w, outer->l4 + sizeof(h), &inner))
+		return -1;
+	if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m))
+		return -1;
+	fill_headers(r, &inner, &m);
+	r->outer_kind = 1;
+	r->outer_family = outer->family;
+	r->ip_id = outer->id;
+	r->vni = (__u32)h[12] << 16 | (__u32)h[13] << 8 | h[14];
+	__builtin_memcpy(r->outer_src, outer->src, 16);
+	__builtin_memcpy(r->outer_dst, outer->dst, 16);
+	return 0;
+}
+
+/* Is there a marked IP packet at this offset of the buffer? */
+static __always_inline int match_at(const struct window *w, __u32 offset, struct wm_record *r)
+{
+	struct match_view m;
+	struct ip_view ip;
+
+	if (view_ip(w, offset, &ip))
+		return -1;
+	if (!match_transport(w, &ip, &m) || !match_quoted(w, &ip, &m)) {
+		fill_headers(r, &ip, &m);
+		return 0;
+	}
+	return match_vxlan(w, &ip, r);
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The pipeline that all hooks share: marked? → armed? → ours? → fill the record → submit.
+ * Every early exit is counted.
+ */
+#ifndef WAYMARK_PIPELINE_H
+#define WAYMARK_PIPELINE_H
+
+#include "match.h"
+
+/* A buffer that was not seen for so long has another packet in it: addresses are re-used at once. */
+#define FOLLOW_NS 1000000000ULL
+
+/* What a hook knows beside the packet. */
+struct hook {
+	struct net_device *device; /* 0: the packet's own */
+	__u64 location;
+	__u32 reason;
+	__s32 code;
+	__u8 point;
+	__u8 at_data; /* the network header is where skb->data points, not yet in skb->network_header */
+	__u8 frees;   /* the buffer is given back */
+};
+
+static __always_inline int match_buffer(__u64 head, __u64 now, struct wm_record *r)
+{
+	struct wm_followed *f = bpf_map_lookup_elem(&followed, &head);
+
+	if (!f || now - f->time_ns > FOLLOW_NS)
+		return -1;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->check = f->check;
+	r->seq = f->seq;
+	r->netns = f->netns;
+	r->match = WM_MATCH_BUFFER;
+	return 0;
+}
+
+/*
+ * Where is the packet? The device says it; a socket may still be the sender's in another namespace, as
+ * behind a veth before ip_rcv orphans the packet. Only where there is no device, as in local output, or
+ * where skb->dev holds something else, as in a UDP receive queue (udp_skb_scratch), the socket is asked.
+ * Loads through a wrong pointer read as zero.
+ */
+static __always_inline void fill_place(struct sk_buff *skb, const struct hook *hook, struct wm_record *r)
+{
+	struct net_device *dev = hook->device ? hook->device : skb->dev;
+	struct sock *sk = skb->sk;
+	__u32 netns = 0;
+
+	if (dev)
+		netns = dev->nd_net.net->ns.inum;
+	if (netns) {
+		r->netns = netns;
+		r->ifindex = dev->ifindex;
+		bpf_probe_read_kernel_str(r->device, sizeof(r->device), &dev->name);
+	} else if (sk) {
+		r->netns = sk->__sk_common.skc_net.net->ns.inum;
+	}
+}
+
+static __always_inline int submit(struct wm_record *r)
+{
+	if (bpf_ringbuf_output(&records, r, sizeof(*r), 0))
+		return count(WM_COUNT_RING_FULL);
+	return count(WM_COUNT_RECORDED);
+}
+
+static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
+{
+	__u64 head = (__u64)skb->head;
+	__u64 now = bpf_ktime_get_ns();
+	struct window w = { .head = skb->head, .end = skb->tail };
+	__u32 data = skb->data - skb->head;
+	__u32 network = skb->network_header;
+	struct wm_record r;
+	__u64 *lease;
+
+	if (match_at(&w, hook->at_data ? data : network, &r) && match_buffer(head, now, &r))
+		return count(WM_COUNT_NOT_MARKED);
+
+	lease = bpf_map_lookup_elem(&armed, &r.check);
+	if (!lease)
+		return count(WM_COUNT_NOT_ARMED);
+	if (*lease < now)
+		return count(WM_COUNT_EXPIRED);
+
+	fill_place(skb, hook, &r);
+	if (!bpf_map_lookup_elem(&namespaces, &r.netns))
+		return count(WM_COUNT_FOREIGN_NETNS);
+
+	r.time_ns = now;
+	r.buffer = head;
+	r.mark = skb->mark;
+	r.location = hook->location;
+	r.reason = hook->reason;
+	r.code = hook->code;
+	r.point = hook->point;
+
+	if (hook->point == WM_POINT_NET_DEV_START_XMIT) {
+		struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)hook->device };
+
+		bpf_map_update_elem(&in_flight, &flight, &r, BPF_ANY);
+	}
+	if (hook->frees) {
+		bpf_map_delete_elem(&followed, &head);
+	} else if (r.match != WM_MATCH_QUOTED) {
+		struct wm_followed f = { .check = r.check, .seq = r.seq, .netns = r.netns, .time_ns = now };
+
+		if (bpf_map_update_elem(&followed, &head, &f, BPF_ANY))
+			count(WM_COUNT_FOLLOW_FULL);
+	}
+	return submit(&r);
+}
+
+#endif

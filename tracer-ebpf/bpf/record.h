@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * What kernel and user space share. The Rust side is generated from this file at build time.
+ *
+ * No implicit padding: every field is aligned by the order of declaration, and both sides assert the
+ * size. Numbers are in host byte order unless they are addresses.
+ */
+#ifndef WAYMARK_RECORD_H
+#define WAYMARK_RECORD_H
+
+#include <linux/types.h>
+
+/* Where in the datapath a record was made; one per BPF program. */
+enum wm_point {
+	WM_POINT_NETIF_RX = 1,
+	WM_POINT_NETIF_RECEIVE_SKB = 2,
+	WM_POINT_NET_DEV_QUEUE = 3,
+	WM_POINT_NET_DEV_START_XMIT = 4,
+	WM_POINT_NET_DEV_XMIT = 5,
+	WM_POINT_KFREE_SKB = 6,
+	WM_POINT_CONSUME_SKB = 7,
+};
+
+/* How the marker was recognized. */
+enum wm_match {
+	WM_MATCH_TAG = 1,
+	WM_MATCH_ECHO_REPLY = 2,
+	WM_MATCH_TCP_SEQ = 3,
+	WM_MATCH_TCP_ACK = 4,
+	WM_MATCH_QUOTED = 5,
+	WM_MATCH_BUFFER = 6,
+};
+
+/* Counters of the pipeline: every early exit has one. */
+enum wm_counter {
+	WM_COUNT_NOT_MARKED = 0,
+	WM_COUNT_NOT_ARMED = 1,
+	WM_COUNT_EXPIRED = 2,
+	WM_COUNT_FOREIGN_NETNS = 3,
+	WM_COUNT_RING_FULL = 4,
+	WM_COUNT_FOLLOW_FULL = 5,
+	WM_COUNT_RECORDED = 6,
+	WM_COUNT_NOT_IN_FLIGHT = 7,
+	WM_COUNTERS = 8,
+};
+
+/* One sighting. Addresses of IPv4 stand in the first four bytes. */
+struct wm_record {
+	__u64 time_ns;   /* bpf_ktime_get_ns */
+	__u64 buffer;    /* skb->head */
+	__u64 location;  /* caller, for kfree_skb and consume_skb; else 0 */
+	__u32 check;
+	__u32 seq;
+	__u32 netns;     /* net->ns.inum */
+	__u32 ifindex;
+	__u32 reason;    /* drop reason; 0 if the kernel gives none */
+	__s32 code;      /* netdev_tx_t, for net_dev_xmit */
+	__u32 mark;      /* skb->mark */
+	__u32 vni;
+	__u8 src[16];
+	__u8 dst[16];
+	__u8 outer_src[16];
+	__u8 outer_dst[16];
+	__u16 src_port;  /* echo identifier for ICMP */
+	__u16 dst_port;
+	__u16 len;       /* IP total length, header included */
+	__u16 ip_id;     /* of the outermost IPv4 header */
+	__u8 point;
+	__u8 match;
+	__u8 family;     /* 4, 6; 0 when followed by buffer alone */
+	__u8 protocol;   /* IANA number */
+	__u8 ttl;
+	__u8 tcp_flags;
+	__u8 outer_family; /* 4, 6; 0 when not encapsulated */
+	__u8 outer_kind;   /* 1 VXLAN */
+	char device[16];
+};
+
+_Static_assert(sizeof(struct wm_record) == 152, "no padding");
+
+/* A marker, as the maps hold it. */
+struct wm_marker {
+	__u32 check;
+	__u32 seq;
+};
+
+/* A buffer that held a marked packet. */
+struct wm_followed {
+	__u32 check;
+	__u32 seq;
+	__u32 netns;
+	__u32 reserved;
+	__u64 time_ns;
+};
+
+/* A packet that a driver has been given and did not answer for yet. */
+struct wm_flight {
+	__u64 skb;
+	__u64 device;
+};
+
+#endif

@@ -1,0 +1,262 @@
+//! The Rust side of `bpf/record.h`.
+
+use std::mem::size_of;
+use std::net::IpAddr;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    non_camel_case_types,
+    dead_code,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/record.rs"));
+}
+
+use generated as g;
+
+macro_rules! numbers {
+    ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident = $constant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum $type {
+            $($(#[$vdoc])* $variant = g::$constant,)*
+        }
+
+        impl $type {
+            /// The value of a number; `None` if `record.h` has none such.
+            pub fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $(g::$constant => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+numbers! {
+    /// Where in the datapath a record was made.
+    Point {
+        /// `netif_rx`
+        NetifRx = WM_POINT_NETIF_RX,
+        /// `__netif_receive_skb_core`
+        NetifReceiveSkb = WM_POINT_NETIF_RECEIVE_SKB,
+        /// `__dev_queue_xmit`
+        NetDevQueue = WM_POINT_NET_DEV_QUEUE,
+        /// `xmit_one`, before the driver
+        NetDevStartXmit = WM_POINT_NET_DEV_START_XMIT,
+        /// `xmit_one`, after the driver
+        NetDevXmit = WM_POINT_NET_DEV_XMIT,
+        /// A drop.
+        KfreeSkb = WM_POINT_KFREE_SKB,
+        /// A free that is no drop.
+        ConsumeSkb = WM_POINT_CONSUME_SKB,
+    }
+}
+
+numbers! {
+    /// How a marker was recognized.
+    MatchKind {
+        /// Tag in a UDP payload or an ICMP echo request.
+        Tag = WM_MATCH_TAG,
+        /// Tag in an ICMP echo reply.
+        EchoReply = WM_MATCH_ECHO_REPLY,
+        /// TCP sequence number.
+        TcpSeq = WM_MATCH_TCP_SEQ,
+        /// TCP acknowledgement number.
+        TcpAck = WM_MATCH_TCP_ACK,
+        /// The packet that an ICMP error quotes.
+        Quoted = WM_MATCH_QUOTED,
+        /// The buffer alone.
+        Buffer = WM_MATCH_BUFFER,
+    }
+}
+
+numbers! {
+    /// Counters of the in-kernel pipeline.
+    Counter {
+        /// Packets without a marker.
+        NotMarked = WM_COUNT_NOT_MARKED,
+        /// Markers of a check that is not armed.
+        NotArmed = WM_COUNT_NOT_ARMED,
+        /// Markers of a check whose lease has ended.
+        Expired = WM_COUNT_EXPIRED,
+        /// Markers in namespaces of other nodes.
+        ForeignNetns = WM_COUNT_FOREIGN_NETNS,
+        /// Records lost because the ring buffer was full.
+        RingFull = WM_COUNT_RING_FULL,
+        /// Buffers not followed because the map refused.
+        FollowFull = WM_COUNT_FOLLOW_FULL,
+        /// Records submitted.
+        Recorded = WM_COUNT_RECORDED,
+        /// Answers of drivers for packets that were not marked.
+        NotInFlight = WM_COUNT_NOT_IN_FLIGHT,
+    }
+}
+
+/// A marker as the maps hold it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct Marker(g::wm_marker);
+
+impl Marker {
+    /// A marker by its two numbers.
+    pub fn new(check: u32, seq: u32) -> Self {
+        Self(g::wm_marker { check, seq })
+    }
+}
+
+// SAFETY: two u32, no padding, every bit pattern valid.
+unsafe impl aya::Pod for Marker {}
+
+/// One sighting as the kernel side wrote it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct Record(g::wm_record);
+
+const _: () = assert!(size_of::<Record>() == 152, "record.h and its Rust side have one size");
+
+impl Record {
+    /// Reads a record from the bytes of a ring-buffer entry; `None` if their number is not right.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != size_of::<g::wm_record>() {
+            return None;
+        }
+        // SAFETY: the length was checked; wm_record holds integers only, so every bit pattern is valid,
+        // and read_unaligned asks for no alignment.
+        Some(Self(unsafe { bytes.as_ptr().cast::<g::wm_record>().read_unaligned() }))
+    }
+
+    /// Where it was made.
+    pub fn point(&self) -> Option<Point> {
+        Point::from_number(self.0.point.into())
+    }
+
+    /// How the marker was recognized.
+    pub fn matched(&self) -> Option<MatchKind> {
+        MatchKind::from_number(self.0.match_.into())
+    }
+
+    /// Nanoseconds of the monotonic clock.
+    pub fn time_ns(&self) -> u64 {
+        self.0.time_ns
+    }
+
+    /// Check and sequence number.
+    pub fn marker(&self) -> (u32, u32) {
+        (self.0.check, self.0.seq)
+    }
+
+    /// Inode of the namespace.
+    pub fn netns(&self) -> u32 {
+        self.0.netns
+    }
+
+    /// Name of the device; `None` if the packet had none.
+    pub fn device(&self) -> Option<String> {
+        let bytes: Vec<u8> = self.0.device.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
+        (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// `skb->head`.
+    pub fn buffer(&self) -> u64 {
+        self.0.buffer
+    }
+
+    /// Address of the function that freed it; 0 where the kernel does not say.
+    pub fn location(&self) -> u64 {
+        self.0.location
+    }
+
+    /// Drop reason; 0 where the kernel gives none.
+    pub fn reason(&self) -> u32 {
+        self.0.reason
+    }
+
+    /// The driver's answer.
+    pub fn code(&self) -> i32 {
+        self.0.code
+    }
+
+    /// `skb->mark`.
+    pub fn mark(&self) -> u32 {
+        self.0.mark
+    }
+
+    /// Source and destination address, if the headers were read.
+    pub fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+        Some((address(self.0.family, &self.0.src)?, address(self.0.family, &self.0.dst)?))
+    }
+
+    /// IANA protocol number.
+    pub fn protocol(&self) -> u8 {
+        self.0.protocol
+    }
+
+    /// Source and destination port, or twice the echo identifier.
+    pub fn ports(&self) -> (u16, u16) {
+        (self.0.src_port, self.0.dst_port)
+    }
+
+    /// TTL or hop limit.
+    pub fn ttl(&self) -> u8 {
+        self.0.ttl
+    }
+
+    /// TCP flags.
+    pub fn tcp_flags(&self) -> u8 {
+        self.0.tcp_flags
+    }
+
+    /// IP total length in bytes.
+    pub fn ip_len(&self) -> u16 {
+        self.0.len
+    }
+
+    /// IPv4 identification of the outermost header.
+    pub fn ip_id(&self) -> u16 {
+        self.0.ip_id
+    }
+
+    /// Outer source, outer destination and VNI of a VXLAN packet.
+    pub fn vxlan(&self) -> Option<(IpAddr, IpAddr, u32)> {
+        let family = self.0.outer_family;
+        Some((address(family, &self.0.outer_src)?, address(family, &self.0.outer_dst)?, self.0.vni))
+    }
+}
+
+fn address(family: u8, bytes: &[u8; 16]) -> Option<IpAddr> {
+    match family {
+        4 => Some(IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        6 => Some(IpAddr::from(*bytes)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_size_is_refused() {
+        assert!(Record::from_bytes(&[0; 151]).is_none());
+        assert!(Record::from_bytes(&[0; 153]).is_none());
+        let zero = Record::from_bytes(&[0; 152]).unwrap();
+        assert_eq!(zero.point(), None);
+        assert_eq!(zero.addresses(), None);
+        assert_eq!(zero.device(), None);
+    }
+
+    #[test]
+    fn numbers_of_the_header_are_known() {
+        for number in 1..=7 {
+            assert_eq!(Point::from_number(number).map(|point| point as u32), Some(number));
+        }
+        assert_eq!(Point::from_number(0), None);
+    }
+}
