@@ -1,1 +1,85 @@
-//! testbed
+//! Testbeds: clusters of network namespaces, faults that are put into them on purpose, and how well
+//! Waymark says where those are.
+//!
+//! A testbed looks like a Kubernetes cluster to everything that looks at it: nodes with bridges, VXLAN
+//! devices or per-pod routes as the common CNIs make them, pods that really listen, Services as
+//! kube-proxy writes them, and an underlay that nobody may look into. It needs no Kubernetes, only root.
+//!
+//! ```no_run
+//! use waymark_testbed::{Dataplane, Instance, Programs, Proxy, Topology, UpOptions};
+//!
+//! let instance = Instance::new("mine", Programs::find(None)?)?;
+//! let options = UpOptions {
+//!     topology: Topology::default(),
+//!     dataplane: Dataplane::BridgeVxlan,
+//!     proxy: Proxy::Iptables,
+//!     agents: true,
+//! };
+//! instance.up(&options)?;
+//! let guard = instance.inject(waymark_testbed::fault("wrong-vni")?)?;
+//! drop(guard); // undoes it
+//! instance.down()?;
+//! # Ok::<(), waymark_testbed::Error>(())
+//! ```
+//!
+//! What is there:
+//! * `topology`: the file that says which nodes, pods and Services
+//! * `plan`: names, addresses and devices that follow from it
+//! * `dataplane`: the scripts that make devices and routes
+//! * `proxy`: the scripts that make Services, in two of kube-proxy's modes
+//!
+//! How it comes to be:
+//! * `script`: what configures a namespace, and the one place that runs it
+//! * `namespace`: named namespaces
+//! * `process`: processes that outlive their starter
+//! * `server`: what a pod runs
+//! * `programs`: where the other programs are
+//! * `state`: what is known between two commands
+//! * `instance`: up and down
+//! * `interrupt`: Ctrl-C
+//!
+//! What it is for:
+//! * `fault`: the catalogue, each with the fault point that Waymark must name
+//! * `check`: runs the real client
+//! * `healthy`: flows that must be reachable
+//! * `accuracy`: the catalogue against the answers
+//! * `demo`: one of each, for people
+//! * `status`: what there is, as a table
+//! * `exec`: a command inside a node or pod
+
+mod accuracy;
+mod check;
+mod dataplane;
+mod demo;
+mod error;
+mod exec;
+mod fault;
+mod healthy;
+mod instance;
+pub mod interrupt;
+mod namespace;
+mod plan;
+mod process;
+mod programs;
+mod proxy;
+mod script;
+mod server;
+mod state;
+mod status;
+mod topology;
+
+pub use accuracy::{AccuracyOptions, DataplaneReport, FaultReport, HealthyReport, Report, accuracy};
+pub use check::Probe;
+pub use demo::demo;
+pub use error::{Error, Result};
+pub use exec::exec;
+pub use fault::{Act, CATALOGUE, Expected, Fault, Injected, fault, table as fault_table};
+pub use instance::{Instance, UpOptions};
+pub use plan::{Cluster, Dataplane, NodePlan, PodPlan, Proxy};
+pub use process::detach;
+pub use programs::Programs;
+pub use script::{Script, Tool};
+pub use server::serve;
+pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};
+pub use status::render as status_table;
+pub use topology::{BackendSpec, NodeSpec, PodSpec, ServiceSpec, Topology, TopologyError};

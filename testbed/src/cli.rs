@@ -1,0 +1,151 @@
+//! What the command line looks like.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use waymark_testbed::{DEFAULT_NAME, Dataplane, Proxy};
+
+/// Clusters of network namespaces, with faults on purpose.
+#[derive(Debug, Parser)]
+#[command(name = "waymark-testbed", version, about)]
+pub(crate) struct Cli {
+    /// Folder of waymark, waymark-agent and waymark-controller [default: this program's own]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which instance.
+#[derive(Args, Debug)]
+pub(crate) struct Name {
+    /// Name of the testbed
+    #[arg(long, default_value = DEFAULT_NAME)]
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring a testbed up; returns when everything is ready
+    Up {
+        #[command(flatten)]
+        name: Name,
+        /// Topology file (TOML) [default: three nodes, six pods]
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// How pods of different nodes reach one another
+        #[arg(long, value_enum, default_value_t = Dataplane::BridgeHostgw)]
+        dataplane: Dataplane,
+        /// Whose rules implement Services
+        #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
+        proxy: Proxy,
+        /// Network and pods only: no controller, no agents
+        #[arg(long)]
+        no_agents: bool,
+    },
+    /// Take a testbed down, whatever is left of it
+    Down {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Show what there is
+    Status {
+        #[command(flatten)]
+        name: Name,
+        /// Format; json is the inventory that agents, controller and client read
+        #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Run a command inside a node, a pod (as NAMESPACE/NAME) or `fabric`
+    Exec {
+        #[command(flatten)]
+        name: Name,
+        /// Node, NAMESPACE/NAME of a pod, or `fabric`
+        target: String,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Break something, or mend it
+    Fault {
+        #[command(subcommand)]
+        command: FaultCommand,
+    },
+    /// Bring up, check, break, localize, mend, take down
+    Demo {
+        /// Name of the testbed
+        #[arg(long, default_value = "demo")]
+        name: String,
+        /// How pods of different nodes reach one another
+        #[arg(long, value_enum, default_value_t = Dataplane::BridgeVxlan)]
+        dataplane: Dataplane,
+    },
+    /// Inject every fault and compare what Waymark says with what it should
+    Accuracy {
+        /// Names of the testbeds begin with this
+        #[arg(long, default_value = "accuracy")]
+        name: String,
+        /// Only these dataplanes [default: all]
+        #[arg(long = "dataplane", value_enum)]
+        dataplanes: Vec<Dataplane>,
+        /// Whose rules implement Services
+        #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
+        proxy: Proxy,
+        /// How many healthy flows to check per dataplane
+        #[arg(long, default_value_t = 50)]
+        healthy: usize,
+        /// Only these faults [default: all that apply]
+        #[arg(long = "fault", value_name = "NAME")]
+        faults: Vec<String>,
+        /// Format
+        #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// What a pod runs
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        tcp: Vec<u16>,
+        #[arg(long)]
+        udp: Vec<u16>,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
+    /// Become a background process
+    #[command(hide = true)]
+    Detach {
+        #[arg(long)]
+        pid_file: PathBuf,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultCommand {
+    /// Show the catalogue
+    List {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Inject a fault
+    Inject {
+        #[command(flatten)]
+        name: Name,
+        /// Its name in the catalogue
+        fault: String,
+    },
+    /// Undo a fault, or all
+    Clear {
+        #[command(flatten)]
+        name: Name,
+        /// Its name in the catalogue [default: all that are injected]
+        fault: Option<String>,
+    },
+}

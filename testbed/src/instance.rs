@@ -1,0 +1,248 @@
+//! An instance of a testbed: brought up, taken down, found again by its name.
+
+use std::time::Duration;
+
+use waymark_proto::Inventory;
+
+use crate::fault::Act;
+use crate::plan::{Cluster, Dataplane, PodPlan, Proxy};
+use crate::process::{self, Daemon, Starting};
+use crate::programs::Programs;
+use crate::state::{Lock, State, StateDir};
+use crate::topology::Topology;
+use crate::{Error, Result, dataplane, interrupt, namespace, plan, proxy};
+
+/// How long a process may take until it is ready. Programs load in milliseconds; a loaded machine that
+/// also builds has been seen to take seconds.
+const READY: Duration = Duration::from_secs(30);
+/// How long a process may take to end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often `down` looks for processes that were forked while it was ending others.
+const ROUNDS: usize = 5;
+
+/// How a testbed is to be.
+#[derive(Clone, Debug)]
+pub struct UpOptions {
+    /// Nodes, pods and Services.
+    pub topology: Topology,
+    /// How pods reach one another.
+    pub dataplane: Dataplane,
+    /// Whose rules implement Services.
+    pub proxy: Proxy,
+    /// Whether to run controller and agents.
+    pub agents: bool,
+}
+
+/// An instance by name, up or not.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    dir: StateDir,
+    programs: Programs,
+}
+
+impl Instance {
+    /// The instance of that name.
+    pub fn new(name: &str, programs: Programs) -> Result<Self> {
+        Ok(Self { dir: StateDir::new(name)?, programs })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.dir.name()
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &StateDir {
+        &self.dir
+    }
+
+    /// Where Waymark's programs are.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Its state.
+    ///
+    /// # Errors
+    /// If it is not up, or the state is damaged.
+    pub fn state(&self) -> Result<State> {
+        self.dir.load()?.ok_or_else(|| Error::NotUp { name: self.name().to_owned() })
+    }
+
+    /// Its inventory.
+    pub fn inventory(&self) -> Result<Inventory> {
+        Ok(self.state()?.cluster(self.name()).inventory())
+    }
+
+    /// Its processes by role, with the pid of those that live.
+    pub fn processes(&self) -> Vec<(String, Option<i32>)> {
+        let pid =
+            |role: &String| process::recorded(&self.dir.pid(role)).map(|running| running.pid.as_raw_pid());
+        self.dir.roles().into_iter().map(|role| (role.clone(), pid(&role))).collect()
+    }
+
+    /// Makes everything and returns when every process is ready and every agent attached. If that fails,
+    /// nothing stays.
+    pub fn up(&self, options: &UpOptions) -> Result<()> {
+        need_root("up")?;
+        if options.agents {
+            (self.programs.controller()?, self.programs.agent()?, self.programs.client()?);
+        }
+        let cluster = Cluster::plan(self.name(), &options.topology, options.dataplane, options.proxy);
+        let lock = self.dir.lock()?;
+        if self.dir.load().map_or(true, |state| state.is_some()) {
+            return Err(Error::AlreadyUp { name: self.name().to_owned() });
+        }
+        let there = namespace::all();
+        if let Some(netns) = cluster.namespaces().into_iter().find(|netns| there.contains(netns)) {
+            self.dir.remove(lock)?;
+            return Err(Error::Leftover { name: self.name().to_owned(), netns });
+        }
+        let mut state = State {
+            dataplane: options.dataplane,
+            proxy: options.proxy,
+            agents: options.agents,
+            complete: false,
+            topology: options.topology.clone(),
+            faults: Vec::new(),
+        };
+        self.dir.save(&lock, &state)?;
+        state.complete = true;
+        let made = self.make(&lock, &cluster, options.agents).and_then(|()| self.dir.save(&lock, &state));
+        made.or_else(|error| {
+            // The first error is the one to tell; what cannot be cleaned now, `down` can be asked for.
+            if let Err(second) = self.tear_down(lock) {
+                eprintln!("waymark-testbed: cleaning up: {second}");
+            }
+            Err(error)
+        })
+    }
+
+    fn make(&self, lock: &Lock, cluster: &Cluster, agents: bool) -> Result<()> {
+        self.dir.save_inventory(lock, &cluster.inventory())?;
+        namespace::create(&cluster.namespaces())?;
+        let rules = cluster.nodes.iter().flat_map(|node| proxy::scripts(cluster, node));
+        for script in dataplane::scripts(cluster).into_iter().chain(rules) {
+            interrupt::check()?;
+            script.run()?;
+        }
+        let servers = cluster.pods.iter().map(|pod| self.start_server(pod)).collect::<Result<Vec<_>>>()?;
+        all_ready(servers)?;
+        if agents { self.start_waymark(cluster) } else { Ok(()) }
+    }
+
+    fn start_server(&self, pod: &PodPlan) -> Result<Starting> {
+        let mut args = vec!["serve".to_owned()];
+        args.extend(pod.tcp.iter().flat_map(|port| ["--tcp".to_owned(), port.to_string()]));
+        args.extend(pod.udp.iter().flat_map(|port| ["--udp".to_owned(), port.to_string()]));
+        let program = self.programs.this().to_owned();
+        let daemon = Daemon { role: server_role(pod), netns: Some(pod.netns.clone()), program, args };
+        daemon.start(&self.dir, self.programs.this())
+    }
+
+    /// The controller first: agents dial it.
+    fn start_waymark(&self, cluster: &Cluster) -> Result<()> {
+        let (inventory, address) = (self.dir.inventory().display().to_string(), self.dir.controller());
+        let daemon = |role: String, netns, program, args: &[&str]| Daemon {
+            role,
+            netns,
+            program,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        };
+        let args = ["run", "--inventory", &inventory, "--listen", &address];
+        let controller = daemon("controller".into(), None, self.programs.controller()?, &args);
+        controller.start(&self.dir, self.programs.this())?.wait(READY)?;
+        let agents = cluster.nodes.iter().map(|node| {
+            let args = ["run", "--inventory", &inventory, "--node", &node.name, "--controller", &address];
+            let role = format!("agent-{}", node.name);
+            daemon(role, Some(node.netns.clone()), self.programs.agent()?, &args)
+                .start(&self.dir, self.programs.this())
+        });
+        all_ready(agents.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Takes everything away, whatever state it is in. Gives back whether there was anything.
+    pub fn down(&self) -> Result<bool> {
+        need_root("down")?;
+        let there = self.dir.exists() || !self.namespaces().is_empty();
+        if there {
+            self.tear_down(self.dir.lock()?)?;
+        }
+        Ok(there)
+    }
+
+    /// Processes first, so that the kernel can let the namespaces go; the state last, so that a `down`
+    /// that was itself killed can be repeated.
+    fn tear_down(&self, lock: Lock) -> Result<()> {
+        let namespaces = self.namespaces();
+        let inodes: Vec<_> = namespaces.iter().filter_map(|name| namespace::inode(name)).collect();
+        let roles = self.dir.roles();
+        for _ in 0..ROUNDS {
+            let mut processes: Vec<_> =
+                roles.iter().filter_map(|role| process::recorded(&self.dir.pid(role))).collect();
+            processes.extend(process::inside(&inodes));
+            if processes.is_empty() {
+                break;
+            }
+            let undead = |pid: rustix::process::Pid| Error::Undead {
+                name: self.name().to_owned(),
+                pid: pid.as_raw_pid(),
+            };
+            process::end(&processes, PATIENCE).map_err(undead)?;
+        }
+        namespaces.iter().try_for_each(|name| namespace::remove(name))?;
+        if self.dir.load().ok().flatten().is_some_and(|state| state.agents) {
+            self.dir.remove_socket()?;
+        }
+        self.dir.remove(lock)
+    }
+
+    /// The namespaces that are there and belong to this instance: by the state's plan, and without a
+    /// readable state by their prefix, less those of instances whose names begin alike.
+    fn namespaces(&self) -> Vec<String> {
+        let there = namespace::all();
+        if let Ok(Some(state)) = self.dir.load() {
+            let names = state.cluster(self.name()).namespaces();
+            return names.into_iter().filter(|name| there.contains(name)).collect();
+        }
+        let own = plan::prefix(self.name());
+        let others = StateDir::all().into_iter().map(|name| plan::prefix(&name));
+        let longer: Vec<_> = others.filter(|prefix| prefix.len() > own.len()).collect();
+        let mine =
+            |name: &String| name.starts_with(&own) && !longer.iter().any(|prefix| name.starts_with(prefix));
+        there.into_iter().filter(mine).collect()
+    }
+
+    /// Does what a fault, or its undoing, consists of.
+    pub(crate) fn act(&self, cluster: &Cluster, act: &Act) -> Result<()> {
+        let pod = |name: &str| cluster.pods.iter().find(|pod| pod.full_name == *name);
+        match act {
+            Act::Script(script) => script.run(),
+            Act::StopServer(name) => {
+                let running = pod(name).and_then(|pod| process::recorded(&self.dir.pid(&server_role(pod))));
+                let undead = |pid: rustix::process::Pid| Error::Undead {
+                    name: self.name().to_owned(),
+                    pid: pid.as_raw_pid(),
+                };
+                running.map_or(Ok(()), |running| process::end(&[running], PATIENCE).map_err(undead))
+            }
+            Act::StartServer(name) => match pod(name) {
+                Some(pod) => self.start_server(pod)?.wait(READY),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+fn server_role(pod: &PodPlan) -> String {
+    format!("serve-{}", pod.full_name.replace('/', "-"))
+}
+
+fn all_ready(processes: Vec<Starting>) -> Result<()> {
+    processes.into_iter().try_for_each(|process| process.wait(READY))
+}
+
+/// Fails unless this process is root.
+pub(crate) fn need_root(what: &'static str) -> Result<()> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { what }) }
+}

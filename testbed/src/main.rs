@@ -1,0 +1,166 @@
+//! `waymark-testbed`: the command line.
+
+mod cli;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use waymark_testbed::{
+    AccuracyOptions, Cluster, Dataplane, Error, Instance, Programs, Proxy, Result, Topology, UpOptions,
+    accuracy, demo, detach, exec, fault, fault_table, interrupt, serve, status_table,
+};
+
+use cli::{Cli, Command, FaultCommand, Output};
+
+/// The exit code for a command line that makes no sense (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            // A closed pipe is the reader's choice.
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("waymark-testbed: error: {error}");
+            error.exit_code().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let instance = |name: &str, folder| Instance::new(name, Programs::find(folder)?);
+    let catch = || {
+        interrupt::catch().map_err(|source| Error::File {
+            what: "catch signals by",
+            path: "signalfd".into(),
+            source,
+        })
+    };
+    let folder = cli.bin_dir;
+    match cli.command {
+        Command::Up { name, file, dataplane, proxy, no_agents } => {
+            catch()?;
+            let topology = read_topology(file)?;
+            let instance = instance(&name.name, folder)?;
+            instance.up(&UpOptions { topology, dataplane, proxy, agents: !no_agents })?;
+            say(format_args!(
+                "testbed {} is up: {dataplane}, {} namespaces",
+                name.name,
+                instance.state()?.cluster(&name.name).namespaces().len()
+            ));
+        }
+        Command::Down { name } => {
+            let there = instance(&name.name, folder)?.down()?;
+            say(format_args!("testbed {} {}", name.name, if there { "is down" } else { "was not up" }));
+        }
+        Command::Status { name, output } => {
+            let instance = instance(&name.name, folder)?;
+            match output {
+                Output::Table => say(status_table(&instance)?),
+                Output::Json => print_json(&instance.inventory()?),
+            }
+        }
+        Command::Exec { name, target, command } => {
+            let (program, args) = command.split_first().expect("clap asks for at least one word");
+            exec(&instance(&name.name, folder)?, &target, program, args)?;
+        }
+        Command::Fault { command } => run_fault(command, |name| instance(name, folder.clone()))?,
+        Command::Demo { name, dataplane } => {
+            catch()?;
+            demo(&instance(&name, folder)?, dataplane)?;
+        }
+        Command::Accuracy { name, dataplanes, proxy, healthy, faults, output } => {
+            catch()?;
+            let faults = faults.iter().map(|name| fault(name)).collect::<Result<_>>()?;
+            let dataplanes = if dataplanes.is_empty() { Dataplane::ALL.into() } else { dataplanes };
+            let options = AccuracyOptions { name, dataplanes, proxy, healthy, faults };
+            let report = accuracy(&options, &Programs::find(folder)?, &mut |line| eprintln!("{line}"))?;
+            match output {
+                Output::Table => say(report.table()),
+                Output::Json => print_json(&report),
+            }
+            report.verdict()?;
+        }
+        Command::Serve { tcp, udp, ready_file } => serve(&tcp, &udp, &ready_file)?,
+        Command::Detach { pid_file, command } => {
+            let (program, args) = command.split_first().expect("clap asks for at least one word");
+            return Err(detach(&pid_file, program.as_ref(), args));
+        }
+    }
+    Ok(())
+}
+
+fn run_fault(command: FaultCommand, instance: impl Fn(&str) -> Result<Instance>) -> Result<()> {
+    match command {
+        FaultCommand::List { name } => {
+            let instance = instance(&name.name)?;
+            let (cluster, active) = match instance.state() {
+                Ok(state) => {
+                    let active = state.faults.iter().map(|fault| fault.name.clone()).collect();
+                    (state.cluster(&name.name), active)
+                }
+                // Without an instance: as it would be in the default one with most of the faults.
+                Err(Error::NotUp { .. }) => {
+                    let topology = Topology::default();
+                    let cluster =
+                        Cluster::plan(&name.name, &topology, Dataplane::BridgeVxlan, Proxy::Iptables);
+                    (cluster, Vec::new())
+                }
+                Err(error) => return Err(error),
+            };
+            say(fault_table(&cluster, &active));
+        }
+        FaultCommand::Inject { name, fault: which } => {
+            let instance = instance(&name.name)?;
+            let which = fault(&which)?;
+            instance.inject(which)?.keep();
+            let cluster = instance.state()?.cluster(&name.name);
+            let probe = which.probe(&cluster)?;
+            say(format_args!("injected {}: {}", which.name, which.about));
+            say(format_args!(
+                "it shows on: waymark check {} {} --proto {}{}",
+                probe.from,
+                probe.to,
+                probe.protocol,
+                if probe.ipv6 { " --ipv6" } else { "" }
+            ));
+            say(format_args!("expected: {}", which.expected(&cluster)?));
+        }
+        FaultCommand::Clear { name, fault } => {
+            let cleared = instance(&name.name)?.clear(fault.as_deref())?;
+            say(format_args!(
+                "cleared: {}",
+                if cleared.is_empty() { "nothing was injected".into() } else { cleared.join(", ") }
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn read_topology(file: Option<std::path::PathBuf>) -> Result<Topology> {
+    let Some(path) = file else { return Ok(Topology::default()) };
+    let text = std::fs::read_to_string(&path).map_err(|source: io::Error| Error::File {
+        what: "read topology",
+        path: path.clone(),
+        source,
+    })?;
+    Topology::parse(&text).map_err(|source| Error::Topology { origin: path.display().to_string(), source })
+}
+
+/// Prints a line. A reader that went away wants no more of it, and that is no error.
+fn say(line: impl std::fmt::Display) {
+    use io::Write as _;
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn print_json(document: &impl serde::Serialize) {
+    say(serde_json::to_string_pretty(document).expect("names and numbers are always JSON"));
+}
