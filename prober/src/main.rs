@@ -32,7 +32,7 @@ enum Command {
     Run {
         #[command(flatten)]
         node: NodeArguments,
-        /// The controller: unix:/PATH, http://HOST:PORT or HOST:PORT.
+        /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
         #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
         controller: Endpoint,
         /// A file to make once a controller has accepted this agent.
@@ -101,7 +101,9 @@ fn main() -> ExitCode {
         )
         .init();
     let outcome = match arguments.command {
-        Command::Run { node, controller, ready_file, allow } => run(&node, &controller, ready_file, allow),
+        Command::Run { node, controller, ready_file, allow } => {
+            run(&node, &controller, ready_file.as_deref(), allow)
+        }
         Command::Facts { node } => print_facts(&node),
         Command::Doctor { inventory, node, output } => examine(inventory.as_deref(), node.as_ref(), output),
     };
@@ -119,7 +121,7 @@ fn read_inventory(path: &Path) -> Result<Inventory, String> {
 fn run(
     node: &NodeArguments,
     controller: &Endpoint,
-    ready_file: Option<PathBuf>,
+    ready_file: Option<&Path>,
     allow: Vec<IpNet>,
 ) -> Result<ExitCode, String> {
     let inventory = read_inventory(&node.inventory)?;
@@ -136,7 +138,7 @@ fn run(
             (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
         let attached = || {
             println!("attached to {controller}");
-            if let Some(path) = &ready_file
+            if let Some(path) = ready_file
                 && let Err(error) = std::fs::write(path, controller.to_string())
             {
                 tracing::error!(path = %path.display(), %error, "cannot write the ready file");

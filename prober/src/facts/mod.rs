@@ -33,7 +33,9 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use waymark_proto::{FACTS_API_VERSION, Facts, Inventory, MissingFact, NetnsFacts, NetnsName, NodeName};
+use waymark_proto::{
+    FACTS_API_VERSION, Facts, Inventory, MissingFact, NetnsFacts, NetnsInode, NetnsName, NodeName,
+};
 
 use crate::netns::{Netns, NetnsError};
 use netfilter::Tools;
@@ -68,25 +70,12 @@ struct Subject {
 /// If the inventory does not have the node, or none of its namespaces can be entered.
 pub fn collect(inventory: &Inventory, node: &NodeName) -> Result<Facts, FactsError> {
     let subjects = subjects(inventory, node)?;
-    let opened: Vec<Result<Netns, NetnsError>> =
-        subjects.iter().map(|subject| Netns::open(&subject.name)).collect();
-    let known: Vec<Netns> = opened.iter().flatten().cloned().collect();
-    let tools = Tools::find();
-    let read_one = |netns: &Netns| netns.run(|| read_inside(netns, &known, &tools));
-    let mut answers = in_parallel(&known, read_one).into_iter();
-    let outcomes: Vec<Result<(Netns, NetnsFacts), NetnsError>> = opened
-        .into_iter()
-        .map(|opened| {
-            let netns = opened?;
-            let facts = answers.next().expect("every namespace that was opened has an answer")?;
-            Ok((netns, facts))
-        })
-        .collect();
+    let outcomes = read_all(subjects.iter().map(|subject| Netns::open(&subject.name)).collect());
     let nothing = outcomes.iter().all(Result::is_err);
     let mut namespaces = Vec::with_capacity(subjects.len());
     for (subject, outcome) in subjects.into_iter().zip(outcomes) {
         let (inode, facts) = match outcome {
-            Ok((netns, facts)) => (netns.inode().0, facts),
+            Ok((inode, facts)) => (inode.0, facts),
             Err(source) if nothing => return Err(FactsError::Nothing { node: node.clone(), source }),
             Err(error) => (0, unreadable(&error)),
         };
@@ -109,6 +98,20 @@ fn subjects(inventory: &Inventory, node: &NodeName) -> Result<Vec<Subject>, Fact
         }
     }
     Ok(subjects)
+}
+
+/// Reads all namespaces that could be opened; the outcomes are in their order.
+fn read_all(opened: Vec<Result<Netns, NetnsError>>) -> Vec<Result<(NetnsInode, NetnsFacts), NetnsError>> {
+    let known: Vec<Netns> = opened.iter().flatten().cloned().collect();
+    let tools = Tools::find();
+    let read_one = |netns: &Netns| netns.run(|| read_inside(netns, &known, &tools));
+    let mut answers = in_parallel(&known, read_one).into_iter();
+    let mut outcome = |opened: Result<Netns, NetnsError>| {
+        let netns = opened?;
+        let facts = answers.next().expect("every namespace that was opened has an answer")?;
+        Ok((netns.inode(), facts))
+    };
+    opened.into_iter().map(&mut outcome).collect()
 }
 
 /// Reads namespaces on a few threads; the answers are in their order. Reading mostly waits for processes
@@ -192,7 +195,9 @@ impl Missing {
     }
 
     fn remarks(&mut self, what: &str, remarks: Vec<String>) {
-        remarks.into_iter().for_each(|why| self.note(what, why));
+        for why in remarks {
+            self.note(what, why);
+        }
     }
 
     fn or_note<T, E: Display>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {

@@ -50,16 +50,16 @@ pub(super) fn read_fdb(
         LinkKind::Vxlan { underlay, .. } => Some((link.index, underlay)),
         _ => None,
     };
-    let vxlan: BTreeMap<u32, Option<u32>> = links.iter().filter_map(underlay).collect();
+    let tunnels: BTreeMap<u32, Option<u32>> = links.iter().filter_map(underlay).collect();
     let has_bridge = links.iter().any(|link| matches!(link.kind, LinkKind::Bridge { .. }));
-    if vxlan.is_empty() && !has_bridge {
+    if tunnels.is_empty() && !has_bridge {
         return Ok(Vec::new());
     }
     let mut request = NeighbourMessage::default();
     request.header.family = AddressFamily::Bridge;
     let messages = dump(netlink, request, "fdb", missing)?;
     let mut entries: Vec<FdbEntry> =
-        messages.iter().filter_map(|message| fdb_entry(message, &vxlan, missing)).collect();
+        messages.iter().filter_map(|message| fdb_entry(message, &tunnels, missing)).collect();
     entries.sort_by(|a, b| {
         let key = |entry: &FdbEntry| (entry.index, entry.master, entry.vlan, entry.remote, entry.vni);
         key(a).cmp(&key(b)).then_with(|| a.mac.cmp(&b.mac))
@@ -106,11 +106,11 @@ fn state(state: NeighbourState) -> String {
     known.map_or("none", |(_, name)| name).to_owned()
 }
 
-/// `vxlan` maps the VXLAN devices to the devices below them. Every Ethernet device also lists the addresses that its filter takes (`ndo_dflt_fdb_dump`): they are no
+/// `tunnels` maps the VXLAN devices to the devices below them. Every Ethernet device also lists the addresses that its filter takes (`ndo_dflt_fdb_dump`): they are no
 /// forwarding entries and have neither a bridge nor a VXLAN device.
 fn fdb_entry(
     message: &NeighbourMessage,
-    vxlan: &BTreeMap<u32, Option<u32>>,
+    tunnels: &BTreeMap<u32, Option<u32>>,
     missing: &mut Missing,
 ) -> Option<FdbEntry> {
     let mut entry = FdbEntry {
@@ -132,14 +132,14 @@ fn fdb_entry(
             NeighbourAttribute::Controller(index) => entry.master = Some(*index),
             NeighbourAttribute::Port(port) => unmodelled.push(format!("remote port {port}")),
             // The default destination repeats the device below.
-            NeighbourAttribute::IfIndex(index) if vxlan.get(&entry.index) == Some(&Some(*index)) => {}
+            NeighbourAttribute::IfIndex(index) if tunnels.get(&entry.index) == Some(&Some(*index)) => {}
             NeighbourAttribute::IfIndex(index) => unmodelled.push(format!("by device {index}")),
             NeighbourAttribute::SourceVni(vni) => unmodelled.push(format!("source VNI {vni}")),
             other if other.kind() == NDA_NH_ID => unmodelled.push("by nexthop object".to_owned()),
             _ => {}
         }
     }
-    if entry.mac.is_empty() || (entry.master.is_none() && !vxlan.contains_key(&entry.index)) {
+    if entry.mac.is_empty() || (entry.master.is_none() && !tunnels.contains_key(&entry.index)) {
         return None;
     }
     entry.local = entry.master.is_some() && u16::from(message.header.state) & NUD_PERMANENT != 0;

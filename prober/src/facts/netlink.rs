@@ -248,3 +248,29 @@ impl NetlinkDeserializable for RawMessage {
         Ok(Self { kind: header.message_type, payload: payload.to_vec() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_refusal_is_told_and_the_socket_goes_on() {
+        let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        let nonsense = RawMessage { kind: 9999, payload: vec![0; 16] };
+        let error = netlink.dump(&nonsense).unwrap_err();
+        assert!(matches!(error, NetlinkError::Refused(_)) && error.is_unsupported(), "{error}");
+        // RTM_GETLINK for everything.
+        let links = netlink.dump(&RawMessage { kind: 18, payload: vec![0; 16] }).unwrap();
+        assert!(!links.messages.is_empty() && links.remarks.is_empty());
+        assert!(links.messages[0].attributes(16).any(|(kind, name)| kind == 3 && name == b"lo\0"));
+    }
+
+    #[test]
+    fn malformed_attributes_end_the_list() {
+        let attributes = |payload: &[u8]| {
+            RawMessage { kind: 0, payload: payload.to_vec() }.attributes(4).collect::<Vec<_>>()
+        };
+        assert_eq!(attributes(&[]), []);
+        assert_eq!(attributes(&[0, 0, 0, 0, 6, 0, 1, 0, 7, 8, 0, 0, 99, 0, 1, 0]), [(1, vec![7, 8])]);
+    }
+}

@@ -100,3 +100,35 @@ fn members(value: &[u8]) -> Vec<(u32, u32)> {
 fn number(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(attributes: &[(u16, &[u8])]) -> RawMessage {
+        let mut payload = vec![0; HEADER];
+        for (kind, value) in attributes {
+            payload.extend((4 + value.len() as u16).to_ne_bytes());
+            payload.extend(kind.to_ne_bytes());
+            payload.extend(*value);
+        }
+        RawMessage { kind: RTM_NEWNEXTHOP, payload }
+    }
+
+    #[test]
+    fn groups_keep_their_weights_and_blackholes_have_no_hop() {
+        let members = [5_u32.to_ne_bytes(), [6, 0, 0, 0], 9_u32.to_ne_bytes(), [0, 1, 0, 0]].concat();
+        let group = message(&[(NHA_ID, &3_u32.to_ne_bytes()), (NHA_GROUP, &members)]);
+        let Some((3, Object::Group(members))) = read_one(&group) else { panic!("a group") };
+        assert_eq!(members, [(5, 7), (9, 257)]);
+
+        let hole = message(&[(NHA_ID, &4_u32.to_ne_bytes())]);
+        assert!(matches!(read_one(&hole), Some((4, Object::Single(None)))));
+        let hop = message(&[(NHA_ID, &5_u32.to_ne_bytes()), (NHA_GATEWAY, &[10, 0, 0, 1])]);
+        let Some((5, Object::Single(Some(hop)))) = read_one(&hop) else { panic!("a next hop") };
+        assert_eq!((hop.via, hop.index), (Some(IpAddr::from([10, 0, 0, 1])), None));
+
+        assert!(read_one(&message(&[])).is_none());
+        assert!(read_one(&RawMessage { kind: RTM_NEWNEXTHOP, payload: vec![1] }).is_none());
+    }
+}

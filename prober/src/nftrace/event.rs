@@ -7,7 +7,7 @@ use netlink_packet_core::NlasIterator;
 const NLMSG_HEADER: usize = 16;
 const NFGEN_HEADER: usize = 4;
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE`
-const MESSAGE_TYPE: u16 = 10 << 8 | 17;
+const MESSAGE_TYPE: u16 = 0x0a11;
 
 // enum nft_trace_attributes
 const TABLE: u16 = 1;
@@ -102,8 +102,8 @@ fn parse_message(message: &[u8]) -> Option<TraceEvent> {
         let attribute = attribute.ok()?;
         let value = attribute.value();
         match attribute.kind() {
-            TABLE => table = text(value),
-            CHAIN => chain = text(value),
+            TABLE => table = Some(text(value)),
+            CHAIN => chain = Some(text(value)),
             RULE_HANDLE => handle = Some(u64::from_be_bytes(value.try_into().ok()?)),
             TYPE => {
                 kind = Some(match number(value)? {
@@ -123,7 +123,7 @@ fn parse_message(message: &[u8]) -> Option<TraceEvent> {
             IIF => packet.iif = number(value),
             OIF => packet.oif = number(value),
             MARK => packet.mark = number(value)?,
-            POLICY => policy = number(value).map(|code| verdict_name(code as i32, None)),
+            POLICY => policy = number(value).map(|code| verdict_name(code.cast_signed(), None)),
             _ => {}
         }
     }
@@ -146,11 +146,11 @@ fn parse_verdict(nested: &[u8]) -> Option<String> {
         let attribute = attribute.ok()?;
         match attribute.kind() {
             1 => code = number(attribute.value()),
-            2 => chain = text(attribute.value()),
+            2 => chain = Some(text(attribute.value())),
             _ => {}
         }
     }
-    Some(verdict_name(code? as i32, chain.as_deref()))
+    Some(verdict_name(code?.cast_signed(), chain.as_deref()))
 }
 
 /// `enum nft_verdicts` and the `NF_*` codes in words.
@@ -189,9 +189,9 @@ fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.try_into().ok()?))
 }
 
-fn text(value: &[u8]) -> Option<String> {
+fn text(value: &[u8]) -> String {
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    Some(String::from_utf8_lossy(&value[..end]).into_owned())
+    String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 #[cfg(test)]

@@ -45,6 +45,14 @@ enum Identity {
     Foreign,
 }
 
+/// A sighting without its marker.
+struct Waiting {
+    hook: Hook,
+    device: Option<String>,
+    event: Event,
+    at_ns: u64,
+}
+
 /// State of one namespace.
 pub struct Translator {
     place: Place,
@@ -54,7 +62,7 @@ pub struct Translator {
     /// Markers of encapsulated packets.
     outers: HashMap<OuterKey, (Marker, Headers)>,
     /// Sightings of encapsulated packets whose marker is not known yet.
-    waiting: HashMap<OuterKey, Vec<(Hook, Option<String>, Event, u64)>>,
+    waiting: HashMap<OuterKey, Vec<Waiting>>,
 }
 
 impl Translator {
@@ -106,7 +114,9 @@ impl Translator {
                     let sighting = self.sighting(*marker, hook, device, what, at_ns, Some(headers.clone()));
                     markers.sighted(sighting);
                 }
-                None => self.waiting.entry(*key).or_default().push((hook, device, what, at_ns)),
+                None => {
+                    self.waiting.entry(*key).or_default().push(Waiting { hook, device, event: what, at_ns })
+                }
             },
             Identity::Foreign => {}
         }
@@ -115,7 +125,7 @@ impl Translator {
     /// A tracepoint saw which marker is inside an encapsulated packet.
     pub fn learn_outer(&mut self, key: OuterKey, inner: &Sighting, markers: &mut dyn Markers) {
         let Some(headers) = &inner.headers else { return };
-        for (hook, device, event, at_ns) in self.waiting.remove(&key).unwrap_or_default() {
+        for Waiting { hook, device, event, at_ns } in self.waiting.remove(&key).unwrap_or_default() {
             let sighting = self.sighting(inner.marker, hook, device, event, at_ns, Some(headers.clone()));
             markers.sighted(sighting);
         }

@@ -14,10 +14,12 @@ mod floor;
 mod reasons;
 mod symbols;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
@@ -50,7 +52,7 @@ pub struct ArmSpec {
     /// Protocol of its packets.
     pub protocol: Protocol,
     /// How long it may stay armed.
-    pub lease: std::time::Duration,
+    pub lease: Duration,
     /// Namespaces whose netfilter hooks are of interest.
     pub netfilter: Vec<Netns>,
 }
@@ -131,10 +133,8 @@ impl Markers for ArmedChecks {
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`.
 pub fn now_ns() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-        // Monotonic time is never negative.
-        (now.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec() as u64)
-    })
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -292,11 +292,13 @@ impl Shared {
         let inode = netns.inode();
         let place = lock(&self.places).get(&inode).cloned().ok_or("it is not a namespace of this node")?;
         let mut watches = lock(&self.watches);
-        if !watches.contains_key(&inode) {
-            let started = self.start_watch(&place, netns).map_err(|error| error.to_string())?;
-            watches.insert(inode, started);
-        }
-        let entry = watches.get_mut(&inode).expect("it was there or has been inserted");
+        let entry = match watches.entry(inode) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let started = self.start_watch(&place, netns).map_err(|error| error.to_string())?;
+                entry.insert(started)
+            }
+        };
         entry.watch.arm(check, key, count, protocol).map_err(|error| error.to_string())?;
         entry.checks.insert(check);
         Ok(())

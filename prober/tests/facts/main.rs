@@ -350,8 +350,8 @@ fn time_of_a_collection() {
         return;
     }
     let node = Node::new();
-    let rules: String = (0..100).map(|n| format!("-A FORWARD -s 10.7.0.{n}/32 -j DROP\n")).collect();
-    node.own.exec(&["iptables-nft-restore"], &format!("*filter\n{rules}COMMIT\n"));
+    let rules: Vec<String> = (0..100).map(|n| format!("-A FORWARD -s 10.7.0.{n}/32 -j DROP")).collect();
+    node.own.exec(&["iptables-nft-restore"], &format!("*filter\n{}\nCOMMIT\n", rules.join("\n")));
     let inventory = inventory(&node.own, &node.pod_names());
     for round in 1..=5 {
         let start = Instant::now();

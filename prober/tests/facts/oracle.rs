@@ -258,7 +258,7 @@ pub(crate) fn rules(ns: &Ns) -> Vec<String> {
                 None | Some("all") => "-".to_owned(),
                 Some(ip) => format!("{ip}/{}", row[format!("{key}len")].as_u64().unwrap_or(full)),
             };
-            let mask = |mark: &str| if mark == "-" { "-" } else { "0xffffffff" };
+            let full_mask = |mark: &str| if mark == "-" { "-" } else { "0xffffffff" };
             let mark = match row["fwmark"].as_str() {
                 Some("0") => "0x0",
                 mark => mark.unwrap_or("-"),
@@ -273,7 +273,7 @@ pub(crate) fn rules(ns: &Ns) -> Vec<String> {
                 prefix("dst"),
                 text(&row["iif"]),
                 text(&row["oif"]),
-                row["fwmask"].as_str().unwrap_or(mask(mark)),
+                row["fwmask"].as_str().unwrap_or(full_mask(mark)),
                 row.as_object().unwrap().contains_key("not"),
             ));
         }

@@ -1,0 +1,41 @@
+# Everything goes through these targets, on a laptop and in CI alike. See README.md.
+
+CARGO ?= cargo
+# Tests and demo need root: they make network namespaces and load BPF programs. The build does not.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+TARGET_DIR := $(shell $(CARGO) metadata --no-deps --format-version 1 2>/dev/null | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+BIN := $(TARGET_DIR)/debug
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+
+.PHONY: all demo test accuracy setup build check clean-testbed
+
+all: build
+
+## demo: build, bring a cluster of namespaces up, check it, break it, find the fault, clean up
+demo: build
+	$(SUDO) $(BIN)/waymark-testbed demo
+
+## test: every test there is
+test: build
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked
+	$(SUDO) $(BIN)/waymark-testbed accuracy
+
+## accuracy: every fault on every dataplane, and healthy flows, as a table
+accuracy: build
+	$(SUDO) $(BIN)/waymark-testbed accuracy
+
+## check: formatting and lints
+check: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+build: setup
+	$(CARGO) build --workspace --locked
+
+## setup: install the system packages that are missing
+setup:
+	@deploy/setup.sh
+
+## clean-testbed: remove a testbed that was left running
+clean-testbed: build
+	$(SUDO) $(BIN)/waymark-testbed down
