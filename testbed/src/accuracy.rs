@@ -57,6 +57,7 @@ pub struct DataplaneReport {
 /// One fault.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "a row of independent ticks")]
 pub struct FaultReport {
     /// Its name.
     pub fault: &'static str,
@@ -266,12 +267,12 @@ impl DataplaneReport {
             ]);
         }
         let count = |right: fn(&FaultReport) -> bool| self.faults.iter().filter(|fault| right(fault)).count();
-        let wrong: String = (self.healthy.iter().filter(|flow| !flow.right))
-            .map(|flow| format!("  ✗ {}: {}\n", flow.probe, flow.got))
-            .collect();
+        let wrong = self.healthy.iter().filter(|flow| !flow.right);
+        let wrong: Vec<_> = wrong.map(|flow| format!("  ✗ {}: {}\n", flow.probe, flow.got)).collect();
+        let wrong = wrong.concat();
         let reachable = self.healthy.iter().filter(|flow| flow.right).count();
-        let mean =
-            self.healthy.iter().map(|flow| flow.seconds).sum::<f64>() / self.healthy.len().max(1) as f64;
+        let total = Duration::from_secs_f64(self.healthy.iter().map(|flow| flow.seconds).sum());
+        let mean = (total / u32::try_from(self.healthy.len().max(1)).unwrap_or(u32::MAX)).as_secs_f64();
         format!(
             "{} (up in {:.1} s)\n{table}\n{} faults: right node {}, right node and hook {}, right cause {}, right direction {}\n\
              {} healthy flows: {reachable} reachable without a fault point, {mean:.2} s each\n{wrong}",

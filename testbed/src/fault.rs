@@ -209,7 +209,7 @@ fn returning(expected: Expected) -> Expected {
 }
 
 impl Fault {
-    fn site<'a>(&self, cluster: &'a Cluster) -> Result<Site<'a>> {
+    fn site<'a>(&self, cluster: &'a Cluster) -> Result<(Site<'a>, String)> {
         let no = |why: &str| Error::FaultDoesNotApply { fault: self.name, why: why.to_owned() };
         if !self.dataplanes.contains(&cluster.dataplane) {
             return Err(no(&format!("it is not for the {} dataplane", cluster.dataplane)));
@@ -217,25 +217,24 @@ impl Fault {
         let site = Site::choose(cluster).ok_or_else(|| {
             no("the topology has no two pods on different nodes of which the second listens on TCP and UDP")
         })?;
-        site.destination(self.traffic).map_err(no)?;
-        Ok(site)
+        let destination = site.destination(self.traffic).map_err(no)?;
+        Ok((site, destination))
     }
 
     /// The traffic on which it shows in this cluster.
     pub fn probe(&self, cluster: &Cluster) -> Result<Probe> {
-        let site = self.site(cluster)?;
-        let to = site.destination(self.traffic).expect("checked when the site was chosen");
+        let (site, to) = self.site(cluster)?;
         let Traffic { protocol, ipv6, .. } = self.traffic;
         Ok(Probe { from: format!("pod/{}", site.source.full_name), to, protocol, ipv6 })
     }
 
     /// The fault point that Waymark must name in this cluster.
     pub fn expected(&self, cluster: &Cluster) -> Result<Expected> {
-        self.site(cluster).map(|site| (self.expected)(&site))
+        self.site(cluster).map(|(site, _)| (self.expected)(&site))
     }
 
     fn breakage(&self, cluster: &Cluster) -> Result<Breakage> {
-        self.site(cluster).map(|site| (self.breakage)(&site))
+        self.site(cluster).map(|(site, _)| (self.breakage)(&site))
     }
 }
 

@@ -86,7 +86,7 @@ impl Instance {
     pub fn up(&self, options: &UpOptions) -> Result<()> {
         need_root("up")?;
         if options.agents {
-            (self.programs.controller()?, self.programs.agent()?, self.programs.client()?);
+            self.programs.all_there()?;
         }
         let cluster = Cluster::plan(self.name(), &options.topology, options.dataplane, options.proxy);
         let lock = self.dir.lock()?;
@@ -109,12 +109,11 @@ impl Instance {
         self.dir.save(&lock, &state)?;
         state.complete = true;
         let made = self.make(&lock, &cluster, options.agents).and_then(|()| self.dir.save(&lock, &state));
-        made.or_else(|error| {
+        made.inspect_err(|_| {
             // The first error is the one to tell; what cannot be cleaned now, `down` can be asked for.
             if let Err(second) = self.tear_down(lock) {
                 eprintln!("waymark-testbed: cleaning up: {second}");
             }
-            Err(error)
         })
     }
 

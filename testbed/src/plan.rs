@@ -126,6 +126,10 @@ pub struct NodePlan {
 /// A pod, planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPlan {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
     /// `namespace/name`.
     pub full_name: String,
     /// Its namespace.
@@ -152,8 +156,7 @@ impl NodePlan {
 
     /// Its second address. Written so that both read alike: node 1 is `.11` and `::11`.
     pub fn ip6(&self) -> Ipv6Addr {
-        let host = u16::from_str_radix(&(10 + u16::from(self.number)).to_string(), 16);
-        Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, host.expect("decimal digits are hexadecimal digits"))
+        Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, read_as_hex(10 + self.number))
     }
 
     /// Its device's link-layer address.
@@ -209,11 +212,16 @@ impl PodPlan {
     }
 }
 
+/// The number whose hexadecimal digits are the decimal ones of this number.
+fn read_as_hex(number: u8) -> u16 {
+    let number = u16::from(number);
+    (number / 100) << 8 | (number / 10 % 10) << 4 | (number % 10)
+}
+
 /// A locally administered link-layer address with an IPv4 address in it.
 pub(crate) fn mac_of(prefix: [u8; 2], ip: Ipv4Addr) -> String {
-    let [a, b] = prefix;
-    let [c, d, e, f] = ip.octets();
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    let octets = prefix.into_iter().chain(ip.octets());
+    octets.map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":")
 }
 
 /// The first `digits` hexadecimal digits of a text's hash.
@@ -232,7 +240,11 @@ pub(crate) fn prefix(instance: &str) -> String {
 }
 
 impl Cluster {
-    /// Plans a cluster. The topology was checked when it was read.
+    /// Plans a cluster.
+    ///
+    /// # Panics
+    /// If the topology was put together by hand and names nodes or pods that it does not have; one that was
+    /// read was checked.
     pub fn plan(instance: &str, topology: &Topology, dataplane: Dataplane, proxy: Proxy) -> Self {
         let prefix = prefix(instance);
         let nodes: Vec<_> = (1..)
@@ -250,20 +262,20 @@ impl Cluster {
             let node = node.expect("a checked topology has the nodes of its pods");
             let (number, host) = (nodes[node].number, next_host[node]);
             next_host[node] += 1;
-            let host6 =
-                u16::from_str_radix(&host.to_string(), 16).expect("decimal digits are hexadecimal digits");
             let full_name = pod.full_name();
             pods.push(PodPlan {
                 netns: format!("{prefix}{}-{}", pod.namespace, pod.name),
                 node,
                 ip: Ipv4Addr::new(10, 244, number, host),
-                ip6: Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, host6),
+                ip6: Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, read_as_hex(host)),
                 host_device: match dataplane {
                     Dataplane::Routed => format!("cali{}", hex_hash(&full_name, 11)),
                     _ => format!("veth{}", hex_hash(&full_name, 8)),
                 },
                 tcp: pod.tcp.clone(),
                 udp: pod.udp.clone(),
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
                 full_name,
             });
         }
@@ -330,18 +342,15 @@ impl Cluster {
             pod_cidr: Some(IpNet::V4(node.pod_net())),
             pod_cidr6: Some(IpNet::V6(node.pod_net6())),
         };
-        let pod = |pod: &PodPlan| {
-            let (namespace, name) = pod.full_name.split_once('/').expect("made with a slash");
-            Pod {
-                namespace: namespace.into(),
-                name: name.into(),
-                node: self.node_of(pod).name.as_str().into(),
-                netns: pod.netns.as_str().into(),
-                ip: pod.ip.into(),
-                ip6: Some(pod.ip6.into()),
-                device: Some(ETH0.into()),
-                host_device: Some(pod.host_device.clone()),
-            }
+        let pod = |pod: &PodPlan| Pod {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            node: self.node_of(pod).name.as_str().into(),
+            netns: pod.netns.as_str().into(),
+            ip: pod.ip.into(),
+            ip6: Some(pod.ip6.into()),
+            device: Some(ETH0.into()),
+            host_device: Some(pod.host_device.clone()),
         };
         Inventory {
             nodes: self.nodes.iter().map(node).collect(),

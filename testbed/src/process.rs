@@ -254,7 +254,9 @@ impl Running {
 /// Ends processes: SIGTERM to all, and SIGKILL to those that take longer than `patience`. Gives back the
 /// first that even that did not end.
 pub(crate) fn end(processes: &[Running], patience: Duration) -> std::result::Result<(), Pid> {
-    processes.iter().for_each(|process| process.signal(Signal::TERM));
+    for process in processes {
+        process.signal(Signal::TERM);
+    }
     let deadline = Instant::now() + patience;
     let stubborn = processes.iter().filter(|p| !p.ended(deadline.saturating_duration_since(Instant::now())));
     for process in stubborn {

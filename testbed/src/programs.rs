@@ -24,6 +24,14 @@ impl Programs {
         &self.this
     }
 
+    /// Whether they are all there.
+    pub fn all_there(&self) -> Result<()> {
+        self.controller()?;
+        self.agent()?;
+        self.client()?;
+        Ok(())
+    }
+
     /// The node agent.
     pub fn agent(&self) -> Result<PathBuf> {
         self.program("waymark-agent")

@@ -134,7 +134,8 @@ impl StateDir {
     pub(crate) fn roles(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path.join("pids")).into_iter().flatten().flatten();
         let mut roles: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        roles.retain(|role| !role.ends_with(".draft"));
+        // A draft is not yet a note.
+        roles.retain(|role| !role.contains('.'));
         roles.sort();
         roles
     }

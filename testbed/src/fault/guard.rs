@@ -54,7 +54,9 @@ impl Instance {
         };
         let undo = state.faults.pop().map(|active| active.undo).unwrap_or_default();
         // What was never done cannot be undone: those failures say nothing new.
-        undo.iter().for_each(|act| drop(self.act(&cluster, act)));
+        for act in &undo {
+            drop(self.act(&cluster, act));
+        }
         self.dir().save(&lock, &state)?;
         Err(error)
     }

@@ -116,11 +116,12 @@ fn portal(ipv6: bool, service: &Service) -> Vec<String> {
     let count = service.backends.len();
     for (index, backend) in service.backends.iter().enumerate() {
         let (sep, to) = (endpoint_chain(service, backend), endpoint(backend));
+        let left = u32::try_from(count - index).unwrap_or(u32::MAX);
         // The last one takes what is left.
-        let odds = if index + 1 == count {
+        let odds = if left == 1 {
             String::new()
         } else {
-            format!(" -m statistic --mode random --probability {:.11}", 1.0 / (count - index) as f64)
+            format!(" -m statistic --mode random --probability {:.11}", 1.0 / f64::from(left))
         };
         rules.push(format!("-A {chain} -m comment --comment \"{name} -> {to}\"{odds} -j {sep}"));
         rules.push(format!(
