@@ -116,8 +116,48 @@ async fn nothing_stays_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_beyond_the_limits_are_refused() {
     let Some(world) = World::new() else { return };
-    let refused = world.try_check(Protocol::Udp, 100_000, "10.9.2.2").await.unwrap_err();
+    let refused = world.try_check(Protocol::Udp, 100_000, "10.9.1.2", "10.9.2.2").await.unwrap_err();
     assert!(refused.contains("exceeds this agent's limit of 1000"), "{refused}");
-    let refused = world.try_check(Protocol::Udp, 1, "10.9.3.3").await.unwrap_err();
+    let refused = world.try_check(Protocol::Udp, 1, "10.9.1.2", "10.9.3.3").await.unwrap_err();
     assert!(refused.contains("10.9.3.3 is neither in the inventory nor allowed"), "{refused}");
+}
+
+/// A VXLAN header with the group-policy extension is not the plain one that the tracer reads, so on its way
+/// through the tunnel the packet is followed by its buffer alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_packet_is_followed_by_its_buffer() {
+    let Some(world) = World::new() else { return };
+    let (client, server) = (world.netns("client"), world.netns("server"));
+    for (netns, local, remote, address) in
+        [(&client, "10.9.1.2", "10.9.2.2", "10.8.0.1"), (&server, "10.9.2.2", "10.9.1.2", "10.8.0.2")]
+    {
+        run(&format!(
+            "ip -n {netns} link add vx0 type vxlan id 7 local {local} remote {remote} dstport 4789 gbp"
+        ));
+        run(&format!("ip -n {netns} addr add {address}/24 dev vx0"));
+        run(&format!("ip -n {netns} link set vx0 up"));
+    }
+    // The extension is used for packets with a mark.
+    run(&format!("ip netns exec {client} nft add table ip m"));
+    run(&format!(
+        "ip netns exec {client} nft add chain ip m o {{ type filter hook output priority 0 ; }}"
+    ));
+    run(&format!("ip netns exec {client} nft add rule ip m o meta mark set 5"));
+
+    let (sightings, _) = world.try_check(Protocol::Icmp, 1, "10.8.0.1", "10.8.0.2").await.unwrap();
+    let hidden: Vec<_> = sightings
+        .iter()
+        .filter(|sighting| sighting.headers.is_none() && sighting.event == Event::Seen)
+        .map(|sighting| {
+            let device = sighting.device.as_deref().unwrap_or_default();
+            format!("{} {} {device}", world.part(&sighting.place.netns), sighting.hook)
+        })
+        .collect();
+    for expected in ["client driver-tx eth0", "node driver-rx vc", "node driver-tx vs", "server driver-rx eth0"] {
+        assert!(hidden.iter().any(|step| step == expected), "{expected} is not among {hidden:?}");
+    }
+    let inside = |sighting: &&Sighting| {
+        world.part(&sighting.place.netns) == "server" && sighting.device.as_deref() == Some("vx0")
+    };
+    assert!(sightings.iter().find(inside).is_some_and(|sighting| sighting.headers.is_some()));
 }

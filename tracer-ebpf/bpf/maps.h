@@ -41,6 +41,14 @@ struct {
 	__type(value, struct wm_followed);
 } followed SEC(".maps");
 
+/* The buffer of each marked packet: struct sk_buff → skb->head. A packet may get another buffer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u64);
+} buffers SEC(".maps");
+
 /* Packets between net_dev_start_xmit and net_dev_xmit → their record. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -15,7 +15,16 @@
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 
-enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ICMPV6 = 58 };
+enum {
+	PROTO_ICMP = 1,
+	PROTO_IPIP = 4,
+	PROTO_TCP = 6,
+	PROTO_UDP = 17,
+	PROTO_IPV6 = 41,
+	PROTO_GRE = 47,
+	PROTO_ESP = 50,
+	PROTO_ICMPV6 = 58,
+};
 enum { TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
 
 /* The readable bytes of a packet's buffer. */
@@ -226,19 +235,37 @@ static __always_inline int match_vxlan(const struct window *w, const struct ip_v
 	return 0;
 }
 
+enum found { MARKED, PERHAPS_INSIDE, NOT_MARKED };
+
+/* Could the payload be another packet that cannot be read here: a tunnel, or encryption? */
+static __always_inline int may_hide(__u8 protocol)
+{
+	switch (protocol) {
+	case PROTO_IPIP:
+	case PROTO_IPV6:
+	case PROTO_GRE:
+	case PROTO_ESP:
+	case PROTO_UDP:
+		return 1;
+	}
+	return 0;
+}
+
 /* Is there a marked IP packet at this offset of the buffer? */
-static __always_inline int match_at(const struct window *w, __u32 offset, struct wm_record *r)
+static __always_inline enum found match_at(const struct window *w, __u32 offset, struct wm_record *r)
 {
 	struct match_view m = {};
 	struct ip_view ip;
 
 	if (view_ip(w, offset, &ip))
-		return -1;
+		return NOT_MARKED;
 	if (!match_transport(w, &ip, &m) || !match_quoted(w, &ip, &m)) {
 		fill_headers(r, &ip, &m);
-		return 0;
+		return MARKED;
 	}
-	return match_vxlan(w, &ip, r);
+	if (!match_vxlan(w, &ip, r))
+		return MARKED;
+	return may_hide(ip.protocol) ? PERHAPS_INSIDE : NOT_MARKED;
 }
 
 #endif

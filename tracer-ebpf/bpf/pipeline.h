@@ -8,7 +8,16 @@
 
 #include "match.h"
 
-/* A buffer that was not seen for so long has another packet in it: addresses are re-used at once. */
+/*
+ * Following a packet by its buffer
+ *
+ * A tunnel or encryption may hide a marker that was seen before on the same host. The buffer is then still
+ * the same, so a packet whose headers say that something may be inside is looked up by skb->head.
+ *
+ * Buffers are re-used at once, so entries must not go stale. They end when a packet is freed, when a packet
+ * that was followed turns up with another buffer (pskb_expand_head), and after a second. What is left is a
+ * buffer that was freed without a tracepoint and within a second holds a tunnelled packet of somebody else.
+ */
 #define FOLLOW_NS 1000000000ULL
 
 /* What a hook knows beside the packet. */
@@ -22,10 +31,21 @@ struct hook {
 	__u8 frees;   /* the buffer is given back */
 };
 
-static __always_inline int match_buffer(__u64 head, __u64 now, struct wm_record *r)
+static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 now, struct wm_record *r)
 {
 	struct wm_followed *f = bpf_map_lookup_elem(&followed, &head);
 
+	if (!f) {
+		/* The tunnel may have needed more room in front (skb_cow_head): the packet remembers. */
+		__u64 packet = (__u64)skb;
+		__u64 *before = bpf_map_lookup_elem(&buffers, &packet);
+		__u64 old;
+
+		if (!before)
+			return -1;
+		old = *before;
+		f = bpf_map_lookup_elem(&followed, &old);
+	}
 	if (!f || now - f->time_ns > FOLLOW_NS)
 		return -1;
 	__builtin_memset(r, 0, sizeof(*r));
@@ -34,6 +54,30 @@ static __always_inline int match_buffer(__u64 head, __u64 now, struct wm_record 
 	r->netns = f->netns;
 	r->match = WM_MATCH_BUFFER;
 	return 0;
+}
+
+static __always_inline void unfollow(struct sk_buff *skb, __u64 head)
+{
+	__u64 packet = (__u64)skb;
+
+	bpf_map_delete_elem(&buffers, &packet);
+	bpf_map_delete_elem(&followed, &head);
+}
+
+static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct wm_record *r)
+{
+	struct wm_followed f = { .check = r->check, .seq = r->seq, .netns = r->netns, .time_ns = r->time_ns };
+	__u64 packet = (__u64)skb;
+	__u64 *before = bpf_map_lookup_elem(&buffers, &packet);
+
+	if (before && *before != head) {
+		__u64 stale = *before;
+
+		bpf_map_delete_elem(&followed, &stale);
+	}
+	if (bpf_map_update_elem(&followed, &head, &f, BPF_ANY) ||
+	    bpf_map_update_elem(&buffers, &packet, &head, BPF_ANY))
+		count(WM_COUNT_FOLLOW_FULL);
 }
 
 /*
@@ -74,9 +118,11 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	__u32 data = skb->data - skb->head;
 	__u32 network = skb->network_header;
 	struct wm_record r;
+	enum found found;
 	__u64 *lease;
 
-	if (match_at(&w, hook->at_data ? data : network, &r) && match_buffer(head, now, &r))
+	found = match_at(&w, hook->at_data ? data : network, &r);
+	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, &r)))
 		return count(WM_COUNT_NOT_MARKED);
 
 	lease = bpf_map_lookup_elem(&armed, &r.check);
@@ -102,14 +148,10 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 
 		bpf_map_update_elem(&in_flight, &flight, &r, BPF_ANY);
 	}
-	if (hook->frees) {
-		bpf_map_delete_elem(&followed, &head);
-	} else if (r.match != WM_MATCH_QUOTED) {
-		struct wm_followed f = { .check = r.check, .seq = r.seq, .netns = r.netns, .time_ns = now };
-
-		if (bpf_map_update_elem(&followed, &head, &f, BPF_ANY))
-			count(WM_COUNT_FOLLOW_FULL);
-	}
+	if (hook->frees)
+		unfollow(skb, head);
+	else if (r.match != WM_MATCH_QUOTED)
+		follow(skb, head, &r);
 	return submit(&r);
 }
 

@@ -91,6 +91,8 @@ impl Translator {
             (Some(Bracket::Last(_)), TraceType::Policy) => Event::Left,
             // The rule that set the trace bit.
             (Some(_), _) => return,
+            // The end of a chain is no rule's doing.
+            (None, TraceType::Return) => return,
             (None, _) if event.table.starts_with(TABLE_PREFIX) => return,
             (None, _) => verdict(event),
         };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use waymark_prober::agent::Agent;
+use waymark_prober::agent::{Agent, Limits};
 use waymark_proto::{
     CheckId, Event, Flow, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
 };
@@ -72,7 +72,9 @@ impl World {
             pod("server", &server, "10.9.2.2")
         );
         let inventory = Inventory::from_json(json.as_bytes()).expect("the test's inventory is right");
-        let agent = Agent::new(inventory, "node".into()).expect("the agent starts");
+        let allow = vec!["10.8.0.0/24".parse().expect("a prefix")];
+        let limits = Limits { allow, ..Limits::default() };
+        let agent = Agent::with_limits(inventory, "node".into(), limits).expect("the agent starts");
         Some(Self { prefix, agent, _namespaces: namespaces })
     }
 
@@ -88,14 +90,15 @@ impl World {
 
     /// Sends packets from client to server and gives back what was seen of them.
     pub async fn check(&self, protocol: Protocol, count: u32) -> (Vec<Sighting>, Losses) {
-        self.try_check(protocol, count, "10.9.2.2").await.expect("the check is carried out")
+        self.try_check(protocol, count, "10.9.1.2", "10.9.2.2").await.expect("the check is carried out")
     }
 
-    /// The same to any address, and it may fail.
+    /// The same between any addresses, and it may fail.
     pub async fn try_check(
         &self,
         protocol: Protocol,
         count: u32,
+        src: &str,
         dst: &str,
     ) -> Result<(Vec<Sighting>, Losses), String> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
@@ -111,7 +114,7 @@ impl World {
         };
         self.agent.arm(&arm, sink).await.map_err(|error| error.to_string())?;
         let flow = Flow {
-            src: "10.9.1.2".parse().expect("an address"),
+            src: src.parse().expect("an address"),
             dst: dst.parse().expect("an address"),
             protocol,
             src_port: 0,
