@@ -16,7 +16,7 @@ use waymark_proto::{
 use crate::facts::{self, FactsError};
 use crate::inject::{InjectError, InjectSpec, Reservations, inject};
 use crate::netns::Netns;
-use crate::tracer::{ArmSpec, Tracer, TracerError};
+use crate::tracer::{ArmSpec, Tracer, TracerError, prepare_names};
 
 /// What an agent refuses to exceed, whoever asks.
 #[derive(Clone, Debug)]
@@ -129,9 +129,8 @@ impl Agent {
         }
         let tracer = Tracer::new()?;
         let agent = Self(Arc::new(Inner { inventory, node, limits, tracer, leases: Mutex::default() }));
-        let preparing = agent.clone();
         // Nobody waits for it: who needs the names first reads them.
-        tokio::task::spawn_blocking(move || preparing.0.tracer.prepare_names());
+        tokio::task::spawn_blocking(prepare_names);
         Ok(agent)
     }
 

@@ -122,6 +122,19 @@ async fn orders_beyond_the_limits_are_refused() {
     assert!(refused.contains("10.9.3.3 is neither in the inventory nor allowed"), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_without_its_controller() {
+    let Some(world) = World::new() else { return };
+    let (sink, mut sightings) = tokio::sync::mpsc::channel(1);
+    world.agent.arm(&world::arm(0xfeed, Protocol::Icmp, 1, 50), sink).await.unwrap();
+    assert!(!run(&format!("ip netns exec {} nft list tables", world.netns("node"))).is_empty());
+    // The agent lets go of the check's channel when the check ends.
+    assert_eq!(sightings.recv().await, None);
+    // Disarming again waits for the one that is under way.
+    world.agent.disarm(waymark_proto::CheckId::new(0xfeed).unwrap()).await.unwrap();
+    assert_eq!(run(&format!("ip netns exec {} nft list tables", world.netns("node"))), "");
+}
+
 /// A VXLAN header with the group-policy extension is not the plain one that the tracer reads, so on its way
 /// through the tunnel the packet is followed by its buffer alone.
 #[tokio::test(flavor = "multi_thread")]
@@ -139,9 +152,7 @@ async fn a_hidden_packet_is_followed_by_its_buffer() {
     }
     // The extension is used for packets with a mark.
     run(&format!("ip netns exec {client} nft add table ip m"));
-    run(&format!(
-        "ip netns exec {client} nft add chain ip m o {{ type filter hook output priority 0 ; }}"
-    ));
+    run(&format!("ip netns exec {client} nft add chain ip m o {{ type filter hook output priority 0 ; }}"));
     run(&format!("ip netns exec {client} nft add rule ip m o meta mark set 5"));
 
     let (sightings, _) = world.try_check(Protocol::Icmp, 1, "10.8.0.1", "10.8.0.2").await.unwrap();
@@ -153,7 +164,9 @@ async fn a_hidden_packet_is_followed_by_its_buffer() {
             format!("{} {} {device}", world.part(&sighting.place.netns), sighting.hook)
         })
         .collect();
-    for expected in ["client driver-tx eth0", "node driver-rx vc", "node driver-tx vs", "server driver-rx eth0"] {
+    for expected in
+        ["client driver-tx eth0", "node driver-rx vc", "node driver-tx vs", "server driver-rx eth0"]
+    {
         assert!(hidden.iter().any(|step| step == expected), "{expected} is not among {hidden:?}");
     }
     let inside = |sighting: &&Sighting| {

@@ -10,43 +10,37 @@ use super::reasons::DropReasons;
 use super::symbols::Symbols;
 use crate::nftrace::OuterKey;
 
-/// Names of the running kernel's functions and drop reasons, read when first needed.
-#[derive(Default)]
-pub struct Names {
-    symbols: OnceLock<Option<Symbols>>,
-    reasons: OnceLock<DropReasons>,
+/// Reads the names of the running kernel's functions and drop reasons now, so that the first drop need not
+/// wait for it. They are the same for every tracer of the process.
+pub fn prepare_names() {
+    let _ = reasons();
+    let _ = symbols();
 }
 
-impl Names {
-    /// Reads all names now, so that the first drop need not wait for it.
-    pub fn prepare(&self) {
-        let _ = self.reasons();
-        let _ = self.symbols();
-    }
+fn symbols() -> Option<&'static Symbols> {
+    static SYMBOLS: OnceLock<Option<Symbols>> = OnceLock::new();
+    let read = || {
+        Symbols::of_running_kernel()
+            .inspect_err(|error| tracing::warn!(%error, "drops are shown without function names"))
+            .ok()
+    };
+    SYMBOLS.get_or_init(read).as_ref()
+}
 
-    fn symbols(&self) -> Option<&Symbols> {
-        let read = || {
-            Symbols::of_running_kernel()
-                .inspect_err(|error| tracing::warn!(%error, "drops are shown without function names"))
-                .ok()
-        };
-        self.symbols.get_or_init(read).as_ref()
-    }
+fn reasons() -> &'static DropReasons {
+    static REASONS: OnceLock<DropReasons> = OnceLock::new();
+    REASONS.get_or_init(DropReasons::of_running_kernel)
+}
 
-    fn reasons(&self) -> &DropReasons {
-        self.reasons.get_or_init(DropReasons::of_running_kernel)
-    }
-
-    fn function(&self, address: u64) -> String {
-        self.symbols().map_or_else(|| format!("{address:#x}"), |symbols| symbols.name(address))
-    }
+fn function(address: u64) -> String {
+    symbols().map_or_else(|| format!("{address:#x}"), |symbols| symbols.name(address))
 }
 
 /// The sighting that a record tells of; `None` if it is damaged.
 ///
 /// The hook of a drop is [`Hook::Ip`] here: which hook the packet was at follows from reason, function and
 /// what was seen before, which is the comparison's business.
-pub fn sighting(record: &Record, place: &Place, names: &Names) -> Option<Sighting> {
+pub fn sighting(record: &Record, place: &Place) -> Option<Sighting> {
     let (check, seq) = record.marker();
     let (hook, event) = match record.point()? {
         Point::NetifRx | Point::NetifReceiveSkb => (Hook::DriverRx, Event::Seen),
@@ -54,11 +48,11 @@ pub fn sighting(record: &Record, place: &Place, names: &Names) -> Option<Sightin
         Point::NetDevStartXmit => (Hook::DriverTx, Event::Seen),
         Point::NetDevXmit => (Hook::DriverTx, Event::Transmitted { code: record.code() }),
         Point::KfreeSkb => {
-            let reason = names.reasons().name(record.reason());
-            (Hook::Ip, Event::Dropped { reason, function: names.function(record.location()) })
+            let reason = reasons().name(record.reason());
+            (Hook::Ip, Event::Dropped { reason, function: function(record.location()) })
         }
         Point::ConsumeSkb => {
-            let function = (record.location() != 0).then(|| names.function(record.location()));
+            let function = (record.location() != 0).then(|| function(record.location()));
             (Hook::Ip, Event::Consumed { function })
         }
     };

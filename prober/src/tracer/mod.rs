@@ -36,7 +36,7 @@ use crate::netns::Netns;
 use crate::nftrace::{Markers, Watch};
 use arm::Armed;
 pub use arm::isns;
-use decode::Names;
+pub use decode::prepare_names;
 use floor::Floor;
 pub use floor::FloorError;
 
@@ -80,7 +80,6 @@ pub struct Tracer {
 /// What the reading tasks and the tracer have in common.
 struct Shared {
     places: Mutex<BTreeMap<NetnsInode, Place>>,
-    names: Names,
     floor: Mutex<Floor>,
     ring: Mutex<RingBuf<MapData>>,
     armed: Mutex<ArmedChecks>,
@@ -151,7 +150,6 @@ impl Tracer {
         let readiness = duplicate(ring.as_raw_fd()).map_err(TracerError::Poll)?;
         let shared = Arc::new(Shared {
             places: Mutex::default(),
-            names: Names::default(),
             floor: Mutex::new(floor),
             ring: Mutex::new(ring),
             armed: Mutex::default(),
@@ -168,11 +166,6 @@ impl Tracer {
         lock(&self.shared.floor).watch_namespaces(&places.keys().copied().collect())?;
         *lock(&self.shared.places) = places;
         Ok(())
-    }
-
-    /// Reads the names of the kernel's functions and drop reasons, which takes a moment, ahead of need.
-    pub fn prepare_names(&self) {
-        self.shared.names.prepare();
     }
 
     /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
@@ -255,7 +248,7 @@ impl Shared {
 
     fn record(&self, record: &Record) {
         let Some(place) = lock(&self.places).get(&NetnsInode(record.netns())).cloned() else { return };
-        let Some(sighting) = decode::sighting(record, &place, &self.names) else { return };
+        let Some(sighting) = decode::sighting(record, &place) else { return };
         let outer = decode::outer_key(record);
         let watch = outer.and_then(|key| {
             let watches = lock(&self.watches);

@@ -1,4 +1,5 @@
 //! A small world for the tracer's tests: a node and two pods, each a network namespace of its own.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -17,6 +18,7 @@ pub const KEY: MarkerKey = MarkerKey([9; 16]);
 /// `node` with `client` (10.9.1.2) and `server` (10.9.2.2), joined by veth pairs, routed.
 pub struct World {
     prefix: String,
+    pub inventory: Inventory,
     pub agent: Agent,
     _namespaces: Namespaces,
 }
@@ -74,8 +76,8 @@ impl World {
         let inventory = Inventory::from_json(json.as_bytes()).expect("the test's inventory is right");
         let allow = vec!["10.8.0.0/24".parse().expect("a prefix")];
         let limits = Limits { allow, ..Limits::default() };
-        let agent = Agent::with_limits(inventory, "node".into(), limits).expect("the agent starts");
-        Some(Self { prefix, agent, _namespaces: namespaces })
+        let agent = Agent::with_limits(inventory.clone(), "node".into(), limits).expect("the agent starts");
+        Some(Self { prefix, inventory, agent, _namespaces: namespaces })
     }
 
     /// Name of a namespace by its part.
@@ -104,15 +106,10 @@ impl World {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let check = CheckId::new(NUMBER.fetch_add(1, Ordering::Relaxed)).expect("not zero");
         let (sink, mut sightings) = mpsc::channel(65536);
-        let arm = rpc::Arm {
-            check: check.get(),
-            key: KEY.0.to_vec(),
-            count,
-            lease_ms: 60_000,
-            protocol: protocol.number(false).into(),
-            netns: vec![],
-        };
-        self.agent.arm(&arm, sink).await.map_err(|error| error.to_string())?;
+        self.agent
+            .arm(&arm(check.get(), protocol, count, 60_000), sink)
+            .await
+            .map_err(|error| error.to_string())?;
         let flow = Flow {
             src: src.parse().expect("an address"),
             dst: dst.parse().expect("an address"),
@@ -148,6 +145,12 @@ impl World {
         }
         Ok((all, losses))
     }
+}
+
+/// An order to arm a check in all namespaces of the node.
+pub fn arm(check: u32, protocol: Protocol, count: u32, lease_ms: u32) -> rpc::Arm {
+    let protocol = protocol.number(false).into();
+    rpc::Arm { check, key: KEY.0.to_vec(), count, lease_ms, protocol, netns: vec![] }
 }
 
 fn is_fate(sighting: &Sighting) -> bool {
