@@ -1,1 +1,67 @@
-//! controller
+//! The controller: orders agents, joins their sightings, compares the walks.
+//!
+//! The heart is [`check`], a function of a dozen verbs. It talks to agents through [`Agents`] and to the
+//! cluster through [`Source`]; all that decides an answer is pure: [`observe()`] and [`diagnose()`].
+//!
+//! ```
+//! use waymark_controller::{Request, Target, resolve};
+//! use waymark_proto::Inventory;
+//!
+//! let inventory = Inventory::from_json(br#"{"nodes":[{"name":"a","ip":"10.0.0.1"}]}"#)?;
+//! let request = Request::new("node/a".parse()?, "10.0.0.9:80".parse::<Target>()?);
+//! let ends = resolve(&inventory, &request)?;
+//! assert_eq!(ends.flow.to_string(), "tcp 10.0.0.1:0 → 10.0.0.9:80");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * `target`, `request`, `resolve`: a question, from text to a flow
+//! * `source`: where the inventory comes from
+//! * `agents`: what is asked of agents, whoever carries it
+//! * `hub`: agents over gRPC
+//! * `gather`: facts and prediction, node by node
+//! * `watch`: the tracers of a check, from arming to disarming
+//! * `engine`: a check from question to result
+//! * `observe`: sightings to walks
+//! * `diagnose`: walks to verdict and fault point
+//! * `reasons`, `advice`: tables of kernel reasons and of remedies
+//! * `documents`: predictions and status as JSON
+//! * `api`: the gRPC service for clients
+//! * `listen`: sockets and ready files
+
+mod advice;
+mod agents;
+mod api;
+mod diagnose;
+mod documents;
+mod engine;
+#[cfg(test)]
+mod fixture;
+mod gather;
+mod hub;
+mod listen;
+mod observe;
+mod reasons;
+mod request;
+mod resolve;
+mod source;
+mod target;
+mod watch;
+
+pub use advice::advice;
+pub use agents::{AgentError, Agents};
+pub use api::Api;
+pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};
+pub use documents::{NodeStatus, Prediction, Status};
+pub use engine::{CheckError, check};
+pub use gather::{GatherError, predict, predict_offline};
+pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience};
+pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
+pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
+pub use reasons::{Meaning, meaning};
+pub use request::{
+    DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT, Request, RequestError,
+};
+pub use resolve::{Ends, ResolveError, resolve};
+pub use source::{FileSource, Source, SourceError};
+pub use target::{Target, TargetError};
+pub use watch::Progress;

@@ -1,0 +1,194 @@
+//! The gRPC service for clients. Errors carry one sentence.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request as Call, Response, Status as Refusal};
+use waymark_proto::rpc::{self, check_event, waymark_server};
+use waymark_proto::{API_VERSION, Inventory, NodeName};
+
+use crate::agents::{AgentError, Agents};
+use crate::documents::{NodeStatus, Status};
+use crate::engine::{CheckError, check};
+use crate::gather::{GatherError, predict};
+use crate::hub::{Hub, MAX_MESSAGE};
+use crate::request::{Request, RequestError};
+use crate::source::{Source, SourceError};
+use crate::watch::Progress;
+
+/// Events of a check that may wait for a slow client.
+const QUEUED_EVENTS: usize = 16;
+
+/// The service.
+#[derive(Clone)]
+pub struct Api {
+    hub: Hub,
+    agents: Arc<dyn Agents>,
+    source: Arc<dyn Source>,
+}
+
+impl Api {
+    /// A service that asks this hub's agents about this source's cluster.
+    pub fn new(hub: Hub, source: Arc<dyn Source>) -> Self {
+        let agents = Arc::new(hub.clone());
+        Self { hub, agents, source }
+    }
+
+    /// The gRPC service for a server.
+    pub fn service(&self) -> waymark_server::WaymarkServer<Self> {
+        waymark_server::WaymarkServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    async fn inventory(&self) -> Result<Inventory, Refusal> {
+        Ok(self.source.inventory().await?)
+    }
+}
+
+#[async_trait]
+impl waymark_server::Waymark for Api {
+    type CheckStream = ReceiverStream<Result<rpc::CheckEvent, Refusal>>;
+
+    async fn check(&self, call: Call<rpc::CheckRequest>) -> Result<Response<Self::CheckStream>, Refusal> {
+        let request = Request::try_from(call.into_inner())?;
+        let inventory = self.inventory().await?;
+        let (events, stream) = mpsc::channel(QUEUED_EVENTS);
+        let agents = Arc::clone(&self.agents);
+        // A task of its own: when the client goes away, the check still disarms.
+        tokio::spawn(async move {
+            let (progress, lines) = Progress::channel();
+            let run = async {
+                let result = check(&agents, &inventory, &request, &progress).await;
+                drop(progress);
+                result
+            };
+            let tell = tell(lines, &events);
+            let (result, ()) = tokio::join!(run, tell);
+            let event = result
+                .map_err(Refusal::from)
+                .map(|result| rpc::CheckEvent { body: Some(check_event::Body::ResultJson(json(&result))) });
+            drop(events.send(event).await);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn predict(&self, call: Call<rpc::CheckRequest>) -> Result<Response<rpc::Document>, Refusal> {
+        let request = Request::try_from(call.into_inner())?;
+        let inventory = self.inventory().await?;
+        let (progress, _unread) = Progress::channel();
+        let prediction = predict(self.agents.as_ref(), &inventory, &request, &progress).await?;
+        Ok(Response::new(rpc::Document { json: json(&prediction) }))
+    }
+
+    async fn collect_facts(&self, call: Call<rpc::FactsRequest>) -> Result<Response<rpc::Document>, Refusal> {
+        let node = NodeName::from(call.into_inner().node);
+        let inventory = self.inventory().await?;
+        if inventory.node(&node).is_none() {
+            let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
+            let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
+            return Err(Refusal::not_found(message));
+        }
+        let facts = self.agents.facts(&node).await?;
+        Ok(Response::new(rpc::Document { json: json(&facts) }))
+    }
+
+    async fn status(&self, _call: Call<rpc::StatusRequest>) -> Result<Response<rpc::Document>, Refusal> {
+        let inventory = self.inventory().await?;
+        let status = status(&inventory, &self.hub);
+        Ok(Response::new(rpc::Document { json: json(&status) }))
+    }
+}
+
+/// Passes lines on until there are no more or the client is gone; the latter drops the lines' end, which
+/// cancels the check.
+async fn tell(mut lines: mpsc::Receiver<String>, events: &mpsc::Sender<Result<rpc::CheckEvent, Refusal>>) {
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = events.closed() => None,
+        };
+        let Some(line) = line else { return };
+        let event = rpc::CheckEvent { body: Some(check_event::Body::Progress(line)) };
+        if events.send(Ok(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn status(inventory: &Inventory, hub: &Hub) -> Status {
+    let attached = hub.attached();
+    let stray = attached.iter().map(|agent| &agent.node).filter(|name| inventory.node(name).is_none());
+    let names = inventory.nodes.iter().map(|node| &node.name).chain(stray);
+    let one = |name: &NodeName| {
+        let agent = attached.iter().find(|agent| agent.node == *name);
+        NodeStatus {
+            name: name.clone(),
+            known: inventory.node(name).is_some(),
+            attached: agent.is_some(),
+            version: agent.map(|agent| agent.version.clone()),
+            seconds: agent.map(|agent| agent.seconds),
+        }
+    };
+    Status {
+        api_version: API_VERSION.to_owned(),
+        kind: "Status".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        nodes: names.map(one).collect(),
+    }
+}
+
+fn json(document: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("documents are plain data with text keys")
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        Self::invalid_argument(error.to_string())
+    }
+}
+
+impl From<SourceError> for Refusal {
+    fn from(error: SourceError) -> Self {
+        Self::failed_precondition(error.to_string())
+    }
+}
+
+impl From<AgentError> for Refusal {
+    fn from(error: AgentError) -> Self {
+        let message = error.to_string();
+        match error {
+            AgentError::NoAgent { .. } | AgentError::Gone { .. } => Self::unavailable(message),
+            AgentError::Timeout { .. } => Self::deadline_exceeded(message),
+            AgentError::Failed { .. } => Self::failed_precondition(message),
+        }
+    }
+}
+
+impl From<GatherError> for Refusal {
+    fn from(error: GatherError) -> Self {
+        let message = error.to_string();
+        match error {
+            GatherError::Resolve(_) => Self::invalid_argument(message),
+            GatherError::Source(_) => Self::unavailable(message),
+            GatherError::Facts { .. } => Self::failed_precondition(message),
+        }
+    }
+}
+
+impl From<CheckError> for Refusal {
+    fn from(error: CheckError) -> Self {
+        let message = error.to_string();
+        match error {
+            CheckError::Resolve(_) => Self::invalid_argument(message),
+            CheckError::Gather(error) => error.into(),
+            CheckError::Inject(AgentError::NoAgent { .. } | AgentError::Gone { .. }) | CheckError::Arm(_) => {
+                Self::unavailable(message)
+            }
+            CheckError::Inject(AgentError::Timeout { .. }) => Self::deadline_exceeded(message),
+            CheckError::Inject(AgentError::Failed { .. }) => Self::failed_precondition(message),
+            CheckError::Cancelled => Self::cancelled(message),
+            CheckError::Random(_) => Self::internal(message),
+        }
+    }
+}

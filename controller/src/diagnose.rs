@@ -1,0 +1,356 @@
+//! Compares the walks: verdict, fault point, and the steps side by side. Pure.
+//!
+//! Each packet is laid beside the predicted branch that fits it best (`align`), which tells where it ended
+//! (`locate`); the packets together give the verdict, and the fault that most of them met is the answer.
+//!
+//! * `sight`: what could be seen at all
+//! * `align`: an observed walk beside a predicted one
+//! * `locate`: where one walk ended, and why
+//! * `errno`: what a failed send says
+//! * `compare`: the steps side by side, for people
+
+mod align;
+mod compare;
+mod errno;
+mod locate;
+mod sight;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use waymark_proto::{
+    Action, Branch, Cause, Direction, Disposition, FaultPoint, Flow, Hook, Inventory, Losses, NotObservable,
+    Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
+};
+
+use crate::advice::advice;
+use crate::observe::{Observed, Walk};
+use align::Alignment;
+use locate::{Fate, Fault, Trail};
+pub use sight::Sight;
+
+/// One packet as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number.
+    pub seq: Seq,
+    /// Its source port or echo identifier.
+    pub source_port: u16,
+    /// When, in nanoseconds of the sender's monotonic clock.
+    pub sent_ns: u64,
+    /// The error of the sending system call.
+    pub error: Option<String>,
+}
+
+/// All that a diagnosis rests on.
+#[derive(Clone, Debug)]
+pub struct Case<'a> {
+    /// The cluster.
+    pub inventory: &'a Inventory,
+    /// The namespace that sent.
+    pub source: &'a Place,
+    /// The flow of the first packet.
+    pub flow: Flow,
+    /// Whether no answer was asked for.
+    pub one_way: bool,
+    /// The prediction.
+    pub prediction: &'a PathSet,
+    /// The packets.
+    pub sent: &'a [Sent],
+    /// What was seen of them.
+    pub observed: &'a BTreeMap<Seq, Observed>,
+    /// What could be seen.
+    pub sight: &'a Sight,
+    /// What was lost of what was seen.
+    pub losses: Losses,
+}
+
+/// What a diagnosis finds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnosis {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Packets that came to their receiver.
+    pub delivered: u32,
+    /// Packets whose answer came back, unless none was asked for.
+    pub replied: Option<u32>,
+    /// Round-trip times in nanoseconds: minimum, median, maximum.
+    pub rtt_ns: Option<[u64; 3]>,
+    /// The fault that most packets met.
+    pub fault_point: Option<FaultPoint>,
+    /// The way there.
+    pub forward: WalkComparison,
+    /// The way back, if any packet arrived and an answer was asked for.
+    pub return_: Option<WalkComparison>,
+    /// Where the prediction was wrong though packets arrived.
+    pub model_errors: Vec<String>,
+    /// Hooks of the path that nobody could see.
+    pub not_observable: Vec<NotObservable>,
+    /// Remarks.
+    pub notes: Vec<String>,
+}
+
+/// One packet with all that was found out about it.
+struct Packet<'a> {
+    forward: Leg<'a>,
+    /// Absent if no answer is expected.
+    back: Option<Leg<'a>>,
+}
+
+/// One packet on one way.
+struct Leg<'a> {
+    walk: &'a Walk,
+    fit: Option<(&'a Branch, Alignment)>,
+    fate: Fate,
+}
+
+impl Packet<'_> {
+    fn fault(&self) -> Option<&Fault> {
+        let died = |leg: &'_ Leg<'_>| matches!(leg.fate, Fate::Died(_));
+        let leg = [Some(&self.forward), self.back.as_ref()].into_iter().flatten().find(|leg| died(leg))?;
+        match &leg.fate {
+            Fate::Died(fault) => Some(fault),
+            Fate::Delivered | Fate::Unknown(_) => None,
+        }
+    }
+
+    fn arrived(&self) -> bool {
+        let delivered = |leg: &Leg<'_>| leg.fate == Fate::Delivered;
+        delivered(&self.forward) && self.back.as_ref().is_none_or(delivered)
+    }
+
+    fn mystery(&self) -> Option<&str> {
+        [Some(&self.forward), self.back.as_ref()].into_iter().flatten().find_map(|leg| match &leg.fate {
+            Fate::Unknown(why) => Some(why.as_str()),
+            Fate::Delivered | Fate::Died(_) => None,
+        })
+    }
+}
+
+/// Diagnoses a case.
+pub fn diagnose(case: &Case<'_>) -> Diagnosis {
+    let silence = Observed::default();
+    let packets: Vec<Packet<'_>> = case
+        .sent
+        .iter()
+        .map(|sent| case.packet(sent, case.observed.get(&sent.seq).unwrap_or(&silence)))
+        .collect();
+    let fault = main_fault(&packets);
+    let fault_point = fault.map(|fault| case.conclude(fault, &packets));
+    let legs = |direction: Direction| -> Vec<&Leg<'_>> {
+        let leg = |packet| match direction {
+            Direction::Forward => Some(legs_forward(packet)),
+            Direction::Return => legs_back(packet),
+        };
+        packets.iter().filter_map(leg).collect()
+    };
+    let compare = |direction| case.compare(&legs(direction), fault, direction);
+    let count = |wanted: &dyn Fn(&Packet<'_>) -> bool| packets.iter().filter(|p| wanted(p)).count() as u32;
+    let mut notes = mysteries(&packets);
+    notes.extend(case.silent_servers(&packets));
+    Diagnosis {
+        verdict: verdict(&packets),
+        delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
+        replied: (!case.one_way).then(|| {
+            case.sent.iter().filter(|s| case.observed.get(&s.seq).is_some_and(|o| o.back.delivered())).count()
+                as u32
+        }),
+        rtt_ns: case.rtt(),
+        fault_point,
+        forward: compare(Direction::Forward),
+        return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
+        model_errors: case.model_errors(&packets),
+        not_observable: case.not_observable(&packets),
+        notes,
+    }
+}
+
+fn legs_forward<'p, 'a>(packet: &'p Packet<'a>) -> &'p Leg<'a> {
+    &packet.forward
+}
+
+fn legs_back<'p, 'a>(packet: &'p Packet<'a>) -> Option<&'p Leg<'a>> {
+    packet.back.as_ref()
+}
+
+fn verdict(packets: &[Packet<'_>]) -> Verdict {
+    let arrived = packets.iter().filter(|packet| packet.arrived()).count();
+    let died = packets.iter().any(|packet| packet.fault().is_some());
+    match arrived {
+        0 if died => Verdict::Unreachable,
+        0 => Verdict::Undetermined,
+        all if all == packets.len() => Verdict::Reachable,
+        _ => Verdict::Inconsistent,
+    }
+}
+
+/// Of the faults that packets met, the one that most met.
+fn main_fault<'p>(packets: &'p [Packet<'_>]) -> Option<&'p Fault> {
+    let mut groups: Vec<(usize, &Fault)> = Vec::new();
+    for fault in packets.iter().filter_map(Packet::fault) {
+        match groups.iter_mut().find(|(_, first)| same_fault(&first.point, &fault.point)) {
+            Some((count, _)) => *count += 1,
+            None => groups.push((1, fault)),
+        }
+    }
+    // Of equals the first packet's.
+    groups.into_iter().rev().max_by_key(|(count, _)| *count).map(|(_, fault)| fault)
+}
+
+fn same_fault(a: &FaultPoint, b: &FaultPoint) -> bool {
+    (&a.node, &a.netns, &a.device, a.hook, a.cause, a.direction)
+        == (&b.node, &b.netns, &b.device, b.hook, b.cause, b.direction)
+}
+
+/// Why packets' fates are not known, each reason once.
+fn mysteries(packets: &[Packet<'_>]) -> Vec<String> {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for why in packets.iter().filter_map(Packet::mystery) {
+        *reasons.entry(why).or_default() += 1;
+    }
+    reasons.into_iter().map(|(why, n)| format!("{n} of {} packets: {why}", packets.len())).collect()
+}
+
+impl<'a> Case<'a> {
+    fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
+        let fit = align::best(&self.prediction.branches, &observed.forward);
+        let forward = self.leg(Direction::Forward, &observed.forward, fit, sent.error.as_deref(), None);
+        let answers: &[Branch] = forward.fit.as_ref().map_or(&[], |(branch, _)| &branch.answer);
+        let expected = !self.one_way && forward.fate == Fate::Delivered && {
+            // A UDP application need not answer, and if it does, not with the marker.
+            self.flow.protocol != Protocol::Udp || !observed.back.steps.is_empty()
+        };
+        let receiver = observed.forward.steps.last();
+        let back = expected.then(|| {
+            let fit = align::best(answers, &observed.back);
+            self.leg(Direction::Return, &observed.back, fit, None, receiver)
+        });
+        Packet { forward, back }
+    }
+
+    fn leg(
+        &self,
+        direction: Direction,
+        walk: &'a Walk,
+        fit: Option<(&'a Branch, Alignment)>,
+        send_error: Option<&str>,
+        receiver: Option<&Step>,
+    ) -> Leg<'a> {
+        let path = fit.as_ref().map(|(branch, _)| &branch.path);
+        let trail = Trail {
+            direction,
+            walk,
+            path,
+            alignment: fit.as_ref().map(|(_, alignment)| alignment),
+            predicted: path.and_then(|path| self.predicted_death(path)),
+            receiver,
+            send_error,
+        };
+        let fate = self.locate(&trail);
+        Leg { walk, fit, fate }
+    }
+
+    /// The step at which a prediction ends badly.
+    fn predicted_death(&self, path: &Path) -> Option<Step> {
+        let mut death = path.last().clone();
+        match path.disposition() {
+            Disposition::ExitsCluster => {
+                let flow = path.steps().iter().rev().find_map(|step| step.flow).unwrap_or(self.flow);
+                if !self.is_inside(flow.dst) {
+                    return None;
+                }
+                let route =
+                    path.steps().iter().rev().find(|step| step.hook == Hook::Route && step.outer.is_none());
+                death = route.unwrap_or(&death).clone();
+                death.flow = Some(flow);
+                death.action = Action::Dropped;
+                death.cause = Some(Cause::WrongRoute);
+            }
+            Disposition::Loop if death.cause.is_none() => death.cause = Some(Cause::RoutingLoop),
+            _ => {}
+        }
+        death.cause.is_some().then_some(death)
+    }
+
+    /// Whether an address belongs to the cluster.
+    fn is_inside(&self, ip: IpAddr) -> bool {
+        let cidrs = self.inventory.nodes.iter().flat_map(|node| [node.pod_cidr, node.pod_cidr6]).flatten();
+        self.inventory.owner(ip).is_some()
+            || self.inventory.services.iter().any(|service| service.cluster_ip == ip)
+            || cidrs.into_iter().any(|cidr| cidr.contains(&ip))
+    }
+
+    /// Completes the fault point of a fault.
+    fn conclude(&self, fault: &Fault, packets: &[Packet<'_>]) -> FaultPoint {
+        let met =
+            packets.iter().filter_map(Packet::fault).filter(|other| same_fault(&fault.point, &other.point));
+        let mut point = fault.point.clone();
+        point.evidence.insert(0, format!("{} of {} packets met this fault", met.count(), packets.len()));
+        let others =
+            packets.iter().filter_map(Packet::fault).filter(|other| !same_fault(&fault.point, &other.point));
+        let others = others.count();
+        if others > 0 {
+            point.evidence.push(format!("{others} more packets died elsewhere"));
+        }
+        point.advice = advice(&point, &fault.flow);
+        point
+    }
+
+    /// Round trips of the packets that were answered.
+    fn rtt(&self) -> Option<[u64; 3]> {
+        let of = |sent: &Sent| {
+            let arrived = self.observed.get(&sent.seq)?.back.arrived_ns?;
+            arrived.checked_sub(sent.sent_ns)
+        };
+        let mut times: Vec<u64> = self.sent.iter().filter_map(of).collect();
+        times.sort_unstable();
+        Some([*times.first()?, times[times.len() / 2], *times.last()?])
+    }
+
+    /// Where the prediction has all packets die and some arrived.
+    fn model_errors(&self, packets: &[Packet<'_>]) -> Vec<String> {
+        let mut errors = Vec::new();
+        let mut judge = |what: &str, branches: &[Branch], arrived: usize| {
+            // A branch that is not known to die may be the one that was taken.
+            let deaths: Option<Vec<Step>> =
+                branches.iter().map(|branch| self.predicted_death(&branch.path)).collect();
+            if let Some(death) = deaths.as_ref().and_then(|deaths| deaths.first())
+                && arrived > 0
+            {
+                let cause = death.cause.map(|cause| format!(", {cause}")).unwrap_or_default();
+                let object = death.object.as_ref().map(|object| format!(" ({object})")).unwrap_or_default();
+                errors.push(format!(
+                    "the prediction has {what} die at {}{cause}{object}, but {arrived} arrived",
+                    locate::at(death)
+                ));
+            }
+        };
+        let delivered = packets.iter().filter(|packet| packet.forward.fate == Fate::Delivered).count();
+        judge("every packet", &self.prediction.branches, delivered);
+        let answered: Vec<&Packet<'_>> = packets
+            .iter()
+            .filter(|p| p.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered))
+            .collect();
+        if let Some((branch, _)) = answered.first().and_then(|packet| packet.forward.fit.as_ref()) {
+            judge("every answer", &branch.answer, answered.len());
+        }
+        errors
+    }
+
+    fn not_observable(&self, packets: &[Packet<'_>]) -> Vec<NotObservable> {
+        let legs = packets.iter().flat_map(|packet| [Some(&packet.forward), packet.back.as_ref()]).flatten();
+        let steps = legs.filter_map(|leg| leg.fit.as_ref()).flat_map(|(branch, _)| branch.path.steps());
+        self.sight.not_observable(steps)
+    }
+
+    /// A remark about UDP receivers that took packets and sent no marked answer.
+    fn silent_servers(&self, packets: &[Packet<'_>]) -> Option<String> {
+        let silent = packets.iter().filter(|p| p.forward.fate == Fate::Delivered && p.back.is_none()).count();
+        (silent > 0 && !self.one_way).then(|| {
+            format!("{silent} packets arrived and were not answered with their marker, which a UDP application need not do")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! Where one walk ended, and why.
+//!
+//! The ground for an answer, best first: the kernel reported the drop; the sending system call failed; the
+//! packet vanished where the prediction has it die; it vanished between two hooks, of which the second was
+//! watched. If the second was not watched, nothing is said.
+
+use waymark_proto::{
+    Action, Cause, Confidence, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place, Protocol, Span,
+    SpanEnd, Step,
+};
+
+use super::Case;
+use super::align::Alignment;
+use super::errno;
+use super::sight::See;
+use crate::observe::{GUESSED_HOOK, Walk};
+use crate::reasons::{self, Meaning};
+
+/// What became of one packet on one way.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Fate {
+    /// It came to its receiver.
+    Delivered,
+    /// It died there.
+    Died(Box<Fault>),
+    /// Sight did not suffice; why.
+    Unknown(String),
+}
+
+/// A fault point in the making.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fault {
+    pub(super) point: FaultPoint,
+    /// The packet's headers at that place.
+    pub(super) flow: Flow,
+}
+
+/// One walk beside its prediction.
+pub(super) struct Trail<'a> {
+    pub(super) direction: Direction,
+    pub(super) walk: &'a Walk,
+    pub(super) path: Option<&'a Path>,
+    pub(super) alignment: Option<&'a Alignment>,
+    /// The step at which the prediction has the walk die.
+    pub(super) predicted: Option<Step>,
+    /// For an answer: the step at which its sender took the packet.
+    pub(super) receiver: Option<&'a Step>,
+    /// The error of the sending system call.
+    pub(super) send_error: Option<&'a str>,
+}
+
+impl Case<'_> {
+    /// Finds where a walk ended.
+    pub(super) fn locate(&self, trail: &Trail<'_>) -> Fate {
+        if trail.walk.delivered() {
+            return Fate::Delivered;
+        }
+        let predicted = trail.predicted.as_ref();
+        let fault = match (trail.walk.death(), trail.send_error) {
+            (Some(death), _) => self.reported(trail, death, predicted),
+            (None, Some(error)) => self.refused(trail, error, predicted),
+            (None, None) => match self.vanished(trail, predicted) {
+                Ok(fault) => fault,
+                Err(why) => return Fate::Unknown(why),
+            },
+        };
+        Fate::Died(Box::new(fault))
+    }
+
+    /// A drop that the kernel or a rule reported.
+    fn reported(&self, trail: &Trail<'_>, death: &Step, predicted: Option<&Step>) -> Fault {
+        let mut words = match &death.function {
+            Some(function) => format!(
+                "the kernel of {} dropped it in {function}{}",
+                death.place.node,
+                death.reason.as_ref().map(|reason| format!(" (reason {reason})")).unwrap_or_default()
+            ),
+            None => format!("the rule trace of {} ends in {}", death.place.netns, death.hook),
+        };
+        if let Some(note) = &death.note {
+            words = format!("{words}; {note}");
+        }
+        let Some(predicted) = predicted else {
+            let mut fault = self.fault(trail, death, Confidence::High);
+            fault.point.evidence.push(words);
+            if trail.path.is_some_and(|path| path.disposition() == Disposition::Delivered) {
+                fault.point.evidence.push("the prediction expected it to be let through here".to_owned());
+            }
+            return fault;
+        };
+        let agrees = predicted.place == death.place
+            && (predicted.hook == death.hook || could_be(death, predicted.hook));
+        if !agrees && !strays(predicted) {
+            let mut fault = self.fault(trail, death, Confidence::High);
+            fault.point.evidence.push(words);
+            fault.point.evidence.push(format!("the prediction had it end elsewhere: {predicted}"));
+            return fault;
+        }
+        let mut fault = self.fault(trail, predicted, Confidence::High);
+        fault.point.evidence.push(words);
+        if agrees {
+            fault.point.reason.clone_from(&death.reason);
+            fault.point.function.clone_from(&death.function);
+            fault.point.device = fault.point.device.take().or_else(|| death.device.clone());
+            if let Some(rule) = &death.rule {
+                let text = predicted.rule.as_ref().and_then(|rule| rule.text.clone());
+                let mut rule = rule.clone();
+                rule.text = rule.text.or(text);
+                fault.point.rule = Some(rule);
+            }
+            fault.point.evidence.push("the prediction has it die at this hook".to_owned());
+        } else {
+            fault.point.evidence.push(format!("that follows from {} before: {predicted}", predicted.hook));
+        }
+        fault
+    }
+
+    /// The sending system call failed and no drop was reported.
+    fn refused(&self, trail: &Trail<'_>, error: &str, predicted: Option<&Step>) -> Fault {
+        let words = format!("sending failed: {error}");
+        let here = predicted.filter(|step| step.place == *self.source);
+        let step = match here {
+            Some(step) => step.clone(),
+            None => {
+                let (hook, cause) = errno::meaning(error);
+                let mut step = Step::new(self.source.clone(), hook, Action::Dropped);
+                step.cause = Some(cause);
+                step.flow = Some(self.flow);
+                step
+            }
+        };
+        let confidence = if here.is_some() { Confidence::High } else { Confidence::Medium };
+        let mut fault = self.fault(trail, &step, confidence);
+        fault.point.evidence.push(words);
+        if here.is_some() {
+            fault.point.evidence.push("the prediction has it die at this hook".to_owned());
+        }
+        fault
+    }
+
+    /// Nothing reported a drop: the packet was seen, and then not any more.
+    fn vanished(&self, trail: &Trail<'_>, predicted: Option<&Step>) -> Result<Fault, String> {
+        let Some((path, alignment)) = trail.path.zip(trail.alignment) else {
+            return self.unpredicted(trail);
+        };
+        let steps = path.steps();
+        let progress = alignment.progress;
+        let next = progress.map_or(0, |index| index + 1);
+        let missing = (next..steps.len()).find(|&index| self.sight.see(&steps[index]) == See::Passing);
+        let strayed = trail.went_beyond();
+        if let Some(death) = predicted {
+            // It dies as predicted if nothing that should have seen it before that did not.
+            let in_between = missing.is_none_or(|index| index + 1 >= steps.len());
+            if (in_between && !strayed) || strays(death) {
+                return self.as_predicted(trail, death, progress);
+            }
+        }
+        if strayed {
+            return self.unpredicted(trail);
+        }
+        match (progress, missing) {
+            (None, _) => match trail.receiver {
+                Some(receiver) => self.unanswered(trail, receiver),
+                None => Err(self.nothing_seen()),
+            },
+            (Some(last), Some(missing)) => Ok(self.between(trail, steps, last, missing)),
+            (Some(last), None) => self.beyond_sight(trail, path, last),
+        }
+    }
+
+    /// It vanished where the prediction has it die.
+    fn as_predicted(
+        &self,
+        trail: &Trail<'_>,
+        death: &Step,
+        progress: Option<usize>,
+    ) -> Result<Fault, String> {
+        if !self.sight.watches(&death.place.node) {
+            return Err(format!(
+                "the prediction has it die at {death}, but {}",
+                self.unwatched(&death.place)
+            ));
+        }
+        let mut fault = self.fault(trail, death, Confidence::High);
+        match progress.and_then(|index| trail.path.map(|path| &path.steps()[index])) {
+            Some(last) => fault.point.evidence.push(format!("last seen at {}", at(last))),
+            None if trail.direction == Direction::Return => {
+                fault.point.evidence.push("no answer was seen leaving its sender".to_owned());
+            }
+            None => {
+                fault.point.confidence = Confidence::Medium;
+                fault.point.evidence.push("it was seen at no hook".to_owned());
+            }
+        }
+        fault.point.evidence.push("the prediction has it die at this hook".to_owned());
+        Ok(fault)
+    }
+
+    /// It vanished between two hooks, the second of which was watched.
+    fn between(&self, trail: &Trail<'_>, steps: &[Step], last: usize, missing: usize) -> Fault {
+        let (last, hidden, first_missing) = (&steps[last], &steps[last + 1..missing], &steps[missing]);
+        let mut suspect = suspect(last, hidden);
+        suspect.flow = suspect.flow.or(last.flow);
+        let mut fault = self.fault(trail, &suspect, Confidence::Medium);
+        fault.point.span =
+            Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(first_missing) });
+        fault.point.evidence.push(format!("last seen at {}", at(last)));
+        fault.point.evidence.push(format!("never seen at {}, which was watched", at(first_missing)));
+        fault.point.evidence.push("no kernel that was watched reported a drop".to_owned());
+        if self.losses.total() > 0 {
+            fault.point.confidence = Confidence::Low;
+            fault.point.evidence.push(format!("{} records were lost on the way", self.losses.total()));
+        }
+        fault
+    }
+
+    /// The receiver took the packet and sent no answer that anybody saw.
+    fn unanswered(&self, trail: &Trail<'_>, receiver: &Step) -> Result<Fault, String> {
+        if !self.sight.watches(&receiver.place.node) {
+            return Err(format!("no answer came, and {}", self.unwatched(&receiver.place)));
+        }
+        let mut step = receiver.clone();
+        step.hook = Hook::Socket;
+        let (cause, confidence, words) = match self.flow.protocol {
+            Protocol::Tcp => (
+                Cause::SocketQueueFull,
+                Confidence::Medium,
+                "the SYN was taken without an answer, as by a listener whose accept queue is full",
+            ),
+            Protocol::Icmp | Protocol::Udp => {
+                (Cause::Unknown, Confidence::Low, "the receiver took it and was not seen to answer")
+            }
+        };
+        step.cause = Some(cause);
+        let mut fault = self.fault(trail, &step, confidence);
+        // The answer was never on its way: it is the packet that got no further.
+        fault.point.direction = Direction::Forward;
+        fault.point.evidence.push(words.to_owned());
+        if self.flow.protocol == Protocol::Icmp {
+            fault.point.object = Some("net.ipv4.icmp_echo_ignore_all".to_owned());
+        }
+        Ok(fault)
+    }
+
+    /// No hook after the last one that saw the packet was watched.
+    fn beyond_sight(&self, trail: &Trail<'_>, path: &Path, progress: usize) -> Result<Fault, String> {
+        let last = &path.steps()[progress];
+        if path.disposition() == Disposition::ExitsCluster && !self.one_way {
+            // An answer was asked for and did not come; where it was lost nobody can say.
+            let mut step = last.clone();
+            step.hook = Hook::Wire;
+            step.cause = Some(Cause::SilentLoss);
+            let mut fault = self.fault(trail, &step, Confidence::Low);
+            fault.point.evidence.push(format!("it left the cluster at {} and no answer came", at(last)));
+            return Ok(fault);
+        }
+        let rest = &path.steps()[progress + 1..];
+        let blind = rest.iter().find(|step| !self.sight.watches(&step.place.node) && step.hook != Hook::Wire);
+        Err(match blind {
+            Some(step) => format!("it was last seen at {}, and {}", at(last), self.unwatched(&step.place)),
+            None => format!("it was last seen at {}, and no hook after that can be watched", at(last)),
+        })
+    }
+
+    /// There is no prediction, or the packet left it: the last step that saw it is all there is.
+    fn unpredicted(&self, trail: &Trail<'_>) -> Result<Fault, String> {
+        let Some(last) = trail.walk.steps.last() else {
+            return match trail.receiver {
+                Some(receiver) => self.unanswered(trail, receiver),
+                None => Err(self.nothing_seen()),
+            };
+        };
+        let mut step = last.clone();
+        step.action = Action::Dropped;
+        step.cause = Some(match last.action {
+            Action::Queued => Cause::QueueDrop,
+            _ if last.hook == Hook::DriverTx => Cause::SilentLoss,
+            _ => Cause::Unknown,
+        });
+        let mut fault = self.fault(trail, &step, Confidence::Low);
+        fault.point.evidence.push(format!("last seen at {}", at(last)));
+        fault.point.evidence.push("the prediction does not say where it goes from there".to_owned());
+        Ok(fault)
+    }
+
+    fn nothing_seen(&self) -> String {
+        if self.sight.watches(&self.source.node) {
+            "no hook saw any of its packets, though the source's node was watched".to_owned()
+        } else {
+            self.unwatched(self.source)
+        }
+    }
+
+    fn unwatched(&self, place: &Place) -> String {
+        let why = self.sight.why_blind(&place.node).unwrap_or("no agent was asked to watch it");
+        format!("{} was not watched: {why}", place.node)
+    }
+
+    /// The fault point of a step that ends a walk.
+    pub(super) fn fault(&self, trail: &Trail<'_>, step: &Step, confidence: Confidence) -> Fault {
+        let point = FaultPoint {
+            node: step.place.node.clone(),
+            netns: step.place.netns.clone(),
+            pod: self.inventory.pod_at(&step.place).map(waymark_proto::Pod::full_name),
+            device: step.device.clone(),
+            hook: step.hook,
+            direction: trail.direction,
+            span: None,
+            cause: step.cause.unwrap_or(Cause::Unknown),
+            reason: step.reason.clone(),
+            function: step.function.clone(),
+            rule: step.rule.clone(),
+            object: step.object.clone(),
+            advice: String::new(),
+            confidence,
+            evidence: Vec::new(),
+        };
+        let seen = trail.walk.steps.iter().rev().find_map(|step| step.flow);
+        let asked = match trail.direction {
+            Direction::Forward => self.flow,
+            Direction::Return => self.flow.reversed(),
+        };
+        Fault { point, flow: step.flow.or(seen).unwrap_or(asked) }
+    }
+}
+
+impl Trail<'_> {
+    /// Whether the packet was seen where the prediction does not have it, after all that it has.
+    fn went_beyond(&self) -> bool {
+        let Some(alignment) = self.alignment else { return true };
+        let farthest = alignment.matched.iter().flatten().max();
+        alignment.unexpected.iter().max() > farthest && !alignment.unexpected.is_empty()
+    }
+}
+
+/// Whether a packet goes on after this fault, only to be lost somewhere else.
+fn strays(death: &Step) -> bool {
+    matches!(death.cause, Some(Cause::WrongNeighbour | Cause::WrongRoute | Cause::RoutingLoop))
+}
+
+/// Whether an observed drop that does not say well where in its namespace it happened could have been at a
+/// hook.
+fn could_be(death: &Step, hook: Hook) -> bool {
+    let function = death.function.as_deref().unwrap_or_default();
+    match reasons::meaning(death.reason.as_deref(), function) {
+        Some(Meaning::At(..)) => false,
+        Some(Meaning::Netfilter) => hook.is_netfilter() && death.note.as_deref() == Some(GUESSED_HOOK),
+        Some(Meaning::Ambiguous(..)) | None => true,
+    }
+}
+
+/// Of hidden steps the one where a packet most likely vanishes without a report.
+fn suspect(last: &Step, hidden: &[Step]) -> Step {
+    let order: [(Hook, Cause); 5] = [
+        (Hook::Wire, Cause::SilentLoss),
+        (Hook::Tunnel, Cause::TunnelDrop),
+        (Hook::Bridge, Cause::BridgePort),
+        // An unresolved next hop holds packets back and drops them seconds later.
+        (Hook::Neighbour, Cause::NeighbourUnresolved),
+        (Hook::Route, Cause::Unknown),
+    ];
+    let found = order
+        .iter()
+        .find_map(|(hook, cause)| hidden.iter().find(|step| step.hook == *hook).map(|step| (step, *cause)));
+    let (mut step, cause) = match found {
+        Some((step, Cause::TunnelDrop)) if step.action == Action::Encapsulated => {
+            (step.clone(), Cause::TunnelNoRemote)
+        }
+        Some((step, Cause::TunnelDrop)) if step.action == Action::Decapsulated => {
+            (step.clone(), Cause::TunnelUnknownVni)
+        }
+        // The wire is the sender's to look into, at its uplink.
+        Some((step, Cause::SilentLoss)) => {
+            let mut wire = last.clone();
+            wire.hook = Hook::Wire;
+            wire.device = last.device.clone().or_else(|| step.device.clone());
+            (wire, Cause::SilentLoss)
+        }
+        Some((step, cause)) => (step.clone(), cause),
+        None => match last.hook {
+            Hook::Qdisc => (last.clone(), Cause::QueueDrop),
+            Hook::DriverTx => (last.clone(), Cause::SilentLoss),
+            _ => (last.clone(), Cause::Unknown),
+        },
+    };
+    step.action = Action::Dropped;
+    step.cause = Some(cause);
+    step
+}
+
+/// A step's place in words.
+pub(super) fn at(step: &Step) -> String {
+    let device = step.device.as_ref().map(|device| format!(" {device}")).unwrap_or_default();
+    format!("{} {}{device}", step.place, step.hook)
+}

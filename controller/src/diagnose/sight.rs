@@ -1,0 +1,105 @@
+//! What could be seen: "not observable" is never "dropped".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use waymark_proto::{Hook, HookReport, NodeName, NotObservable, Observability, Place, Step};
+
+/// What the agents of the path could see.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sight {
+    reports: BTreeMap<NodeName, Vec<HookReport>>,
+    blind: BTreeMap<NodeName, String>,
+}
+
+/// How a predicted step can show itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum See {
+    /// Who passes is seen; who is not seen did not come.
+    Passing,
+    /// Only a drop would be seen.
+    Drops,
+    /// Nothing is.
+    Nothing,
+}
+
+impl Sight {
+    /// Adds what an armed agent reported.
+    pub fn armed(&mut self, node: NodeName, reports: Vec<HookReport>) {
+        self.reports.insert(node, reports);
+    }
+
+    /// Notes that a node could not be watched, or not to the end.
+    pub fn blind(&mut self, node: NodeName, why: impl Into<String>) {
+        self.blind.insert(node, why.into());
+    }
+
+    /// Whether anything was watched on a node.
+    pub fn watches(&self, node: &NodeName) -> bool {
+        self.reports.contains_key(node) && !self.blind.contains_key(node)
+    }
+
+    /// Why a node could not be watched.
+    pub(super) fn why_blind(&self, node: &NodeName) -> Option<&str> {
+        self.blind.get(node).map(String::as_str)
+    }
+
+    pub(super) fn see(&self, step: &Step) -> See {
+        if !self.watches(&step.place.node) {
+            return See::Nothing;
+        }
+        match step.hook {
+            Hook::Wire => See::Nothing,
+            // Of an encapsulated packet the rule trace knows the outer header only, and not always that.
+            hook if hook.is_netfilter() && step.outer.is_some() => See::Drops,
+            hook if hook.is_netfilter() => self.if_reported(&step.place, hook),
+            hook @ (Hook::Qdisc | Hook::DriverTx | Hook::DriverRx) => self.if_reported(&step.place, hook),
+            // Inside the IP stack passing leaves no trace; and a datagram that waits in a socket was not
+            // seen being taken.
+            _ => See::Drops,
+        }
+    }
+
+    fn if_reported(&self, place: &Place, hook: Hook) -> See {
+        let report = self.report(place, hook);
+        match report.map(|report| &report.observability) {
+            Some(Observability::Observed { .. }) => See::Passing,
+            Some(Observability::NotObservable { .. }) | None => See::Drops,
+        }
+    }
+
+    /// The report about a namespace, else about all of its node.
+    fn report(&self, place: &Place, hook: Hook) -> Option<&HookReport> {
+        let of_hook = || self.reports.get(&place.node).into_iter().flatten().filter(move |r| r.hook == hook);
+        of_hook()
+            .find(|report| report.netns.as_ref() == Some(&place.netns))
+            .or_else(|| of_hook().find(|report| report.netns.is_none()))
+    }
+
+    /// The hooks among these steps that nobody could see passing, each once.
+    pub(super) fn not_observable<'a>(&self, steps: impl Iterator<Item = &'a Step>) -> Vec<NotObservable> {
+        let mut rows = BTreeSet::new();
+        let mut found = Vec::new();
+        for step in steps.filter(|step| self.see(step) != See::Passing) {
+            let report = self.report(&step.place, step.hook).filter(|_| self.watches(&step.place.node));
+            let report = report.cloned().unwrap_or_else(|| HookReport {
+                hook: step.hook,
+                netns: None,
+                observability: Observability::NotObservable { why: self.why(step) },
+            });
+            let seen = matches!(report.observability, Observability::Observed { .. });
+            if !seen && rows.insert((step.place.node.clone(), step.hook, report.netns.clone())) {
+                found.push(NotObservable { node: step.place.node.clone(), report });
+            }
+        }
+        found
+    }
+
+    fn why(&self, step: &Step) -> String {
+        match (self.why_blind(&step.place.node), step.hook) {
+            (Some(why), _) => why.to_owned(),
+            (None, Hook::Wire) => "no agent watches what lies between nodes".to_owned(),
+            (None, Hook::Inject) => "the sending system call's result is known instead".to_owned(),
+            (None, _) => "the agent did not report on it".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Facts and prediction: facts are fetched node by node, as the prediction reaches them.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use waymark_proto::{API_VERSION, Disposition, Facts, Inventory, NodeName, PathSet};
+use waymark_sim::{Cluster, SimError};
+
+use crate::agents::{AgentError, Agents};
+use crate::documents::Prediction;
+use crate::request::Request;
+use crate::resolve::{Ends, ResolveError, resolve};
+use crate::watch::Progress;
+
+/// Why there is no prediction.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// The ends.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The source's node has no agent.
+    #[error("nothing can be sent from there: {0}")]
+    Source(AgentError),
+    /// Facts that contradict themselves.
+    #[error("the facts of {node} are of no use: {source}")]
+    Facts {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        source: SimError,
+    },
+}
+
+/// What is known before the first packet.
+pub(crate) struct Picture {
+    /// The ways that the packets may take.
+    pub(crate) prediction: PathSet,
+    /// Facts that were missing, a sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Collects the facts that the prediction needs, and predicts.
+pub(crate) async fn gather(
+    agents: &dyn Agents,
+    inventory: &Inventory,
+    ends: &Ends,
+    progress: &Progress,
+) -> Result<Picture, GatherError> {
+    let mut cluster = Cluster::new(inventory);
+    let mut notes = Vec::new();
+    let mut asked = BTreeSet::new();
+    let mut wanted: BTreeSet<NodeName> = ends.destinations.iter().map(|place| place.node.clone()).collect();
+    wanted.insert(ends.source.node.clone());
+    loop {
+        progress.say(format!("collecting facts of {}", list(&wanted)));
+        let fetch = |node: &NodeName| {
+            let node = node.clone();
+            async move { (agents.facts(&node).await, node) }
+        };
+        for (facts, node) in join_all(wanted.iter().map(fetch)).await {
+            match facts {
+                Ok(facts) => {
+                    if let Err(source) = cluster.add(facts) {
+                        notes.push(GatherError::Facts { node, source }.to_string());
+                    }
+                }
+                Err(error @ AgentError::NoAgent { .. }) if node == ends.source.node => {
+                    return Err(GatherError::Source(error));
+                }
+                Err(error) => notes.push(format!("no facts of {node}: {error}")),
+            }
+        }
+        asked.append(&mut wanted);
+        let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
+        wanted = prediction.needs.iter().filter(|node| !asked.contains(*node)).cloned().collect();
+        if wanted.is_empty() {
+            return Ok(Picture { prediction, notes });
+        }
+    }
+}
+
+/// Predicts with facts from agents.
+pub async fn predict(
+    agents: &dyn Agents,
+    inventory: &Inventory,
+    request: &Request,
+    progress: &Progress,
+) -> Result<Prediction, GatherError> {
+    let ends = with_source_port(resolve(inventory, request)?, 0);
+    let picture = gather(agents, inventory, &ends, progress).await?;
+    Ok(document(request, &ends, picture))
+}
+
+/// Predicts with facts at hand.
+pub fn predict_offline(
+    inventory: &Inventory,
+    facts: Vec<Facts>,
+    request: &Request,
+) -> Result<Prediction, GatherError> {
+    let ends = with_source_port(resolve(inventory, request)?, 0);
+    let mut cluster = Cluster::new(inventory);
+    for facts in facts {
+        let node = facts.node.clone();
+        cluster.add(facts).map_err(|source| GatherError::Facts { node, source })?;
+    }
+    let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
+    let missing = prediction.needs.iter().map(|node| format!("facts of {node} would be needed")).collect();
+    Ok(document(request, &ends, Picture { prediction, notes: missing }))
+}
+
+/// First of the source ports: above what kernels give out by default (`ip_local_port_range` ends at 60999)
+/// no connection of the pod's own is met.
+const FIRST_SOURCE_PORT: u16 = 61000;
+/// How many there are, less those that the packets of one check may take.
+const SOURCE_PORTS: u16 = u16::MAX - FIRST_SOURCE_PORT - crate::request::MAX_COUNT as u16;
+
+/// Chooses a source port, or an echo identifier on both sides, by a random number.
+pub(crate) fn with_source_port(mut ends: Ends, random: u16) -> Ends {
+    ends.flow.src_port = FIRST_SOURCE_PORT + random % SOURCE_PORTS;
+    if !ends.flow.protocol.has_ports() {
+        ends.flow.dst_port = ends.flow.src_port;
+    }
+    ends
+}
+
+fn document(request: &Request, ends: &Ends, picture: Picture) -> Prediction {
+    Prediction {
+        api_version: API_VERSION.to_owned(),
+        kind: "Prediction".to_owned(),
+        source: request.source.to_string(),
+        destination: request.destination.to_string(),
+        flow: ends.flow,
+        paths: picture.prediction,
+        notes: picture.notes,
+    }
+}
+
+impl Prediction {
+    /// The fate that all branches share; `None` if they differ or there are none.
+    pub fn disposition(&self) -> Option<Disposition> {
+        let mut all = self.paths.branches.iter().map(|branch| branch.path.disposition());
+        let first = all.next()?;
+        all.all(|other| other == first).then_some(first)
+    }
+}
+
+fn list(nodes: &BTreeSet<NodeName>) -> String {
+    nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+}

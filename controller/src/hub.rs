@@ -1,0 +1,245 @@
+//! The hub: agents dial in and keep one gRPC stream each; orders go down, answers and sightings come up.
+//!
+//! An order has a number that the answer repeats. Whoever waits for an answer learns at once when the agent
+//! goes away or is replaced by another of the same node: the registry then drops the waiting ends.
+
+mod registry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use waymark_proto::rpc::{self, FromAgent, ToAgent, from_agent, to_agent};
+use waymark_proto::{CheckId, Facts, HookReport, Losses, NodeName, Sighting};
+
+use crate::agents::{AgentError, Agents};
+pub use registry::AttachedAgent;
+use registry::{Registry, Ticket};
+
+/// Orders that may wait for a slow agent before ordering itself waits.
+const QUEUED_ORDERS: usize = 64;
+
+/// How long agents have for each kind of order.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// To collect facts: rulesets of tens of thousands of rules take seconds to dump.
+    pub facts: Duration,
+    /// To arm.
+    pub arm: Duration,
+    /// To inject, beyond the time that the intervals take.
+    pub inject: Duration,
+    /// To disarm.
+    pub disarm: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            facts: Duration::from_secs(30),
+            arm: Duration::from_secs(15),
+            inject: Duration::from_secs(10),
+            disarm: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The attached agents. Cheap to clone; all clones are one hub.
+#[derive(Clone, Debug, Default)]
+pub struct Hub {
+    registry: Arc<Registry>,
+    orders: Arc<AtomicU64>,
+    patience: Patience,
+}
+
+impl Hub {
+    /// A hub without agents.
+    pub fn new(patience: Patience) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
+    /// The agents that are attached now, by node.
+    pub fn attached(&self) -> Vec<AttachedAgent> {
+        self.registry.attached()
+    }
+
+    /// Ends all streams and refuses new agents. Orders under way fail at once.
+    pub fn close(&self) {
+        self.registry.close("the controller stops");
+    }
+
+    /// The gRPC service for a server.
+    pub fn service(&self) -> rpc::agent_hub_server::AgentHubServer<Self> {
+        // Facts of a node with a large ruleset exceed tonic's default of 4 MiB.
+        rpc::agent_hub_server::AgentHubServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    async fn order(
+        &self,
+        node: &NodeName,
+        operation: &'static str,
+        patience: Duration,
+        body: to_agent::Body,
+    ) -> Result<from_agent::Body, AgentError> {
+        let order = self.orders.fetch_add(1, Ordering::Relaxed) + 1;
+        let gone = || AgentError::Gone {
+            node: node.clone(),
+            operation,
+            why: self.registry.last_words(node).unwrap_or_else(|| "its stream ended".to_owned()),
+        };
+        let (ticket, stream) = Ticket::new(&self.registry, node, order)?;
+        let conversation = async {
+            stream.send(Ok(ToAgent { order, body: Some(body) })).await.map_err(|_| gone())?;
+            ticket.answer().await.ok_or_else(gone)
+        };
+        match tokio::time::timeout(patience, conversation).await {
+            Ok(Ok(from_agent::Body::Failure(failure))) => {
+                Err(AgentError::Failed { node: node.clone(), operation, message: failure.message })
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(AgentError::Timeout { node: node.clone(), operation, after: patience }),
+        }
+    }
+}
+
+/// Largest message that an agent or a client may send.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
+fn unexpected(node: &NodeName, operation: &'static str) -> AgentError {
+    let message = "it answered with something else than was asked".to_owned();
+    AgentError::Failed { node: node.clone(), operation, message }
+}
+
+#[async_trait]
+impl Agents for Hub {
+    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError> {
+        let operation = "collect facts";
+        let body = to_agent::Body::CollectFacts(rpc::CollectFacts {});
+        match self.order(node, operation, self.patience.facts, body).await? {
+            from_agent::Body::Facts(facts) => Facts::from_json(&facts.json)
+                .map_err(|message| AgentError::Failed { node: node.clone(), operation, message }),
+            _ => Err(unexpected(node, operation)),
+        }
+    }
+
+    async fn arm(
+        &self,
+        node: &NodeName,
+        arm: rpc::Arm,
+        sink: mpsc::Sender<Sighting>,
+    ) -> Result<Vec<HookReport>, AgentError> {
+        let operation = "arm";
+        let check = arm.check;
+        self.registry.subscribe(node, check, sink)?;
+        let answer = self.order(node, operation, self.patience.arm, to_agent::Body::Arm(arm)).await;
+        let reports = match answer {
+            Ok(from_agent::Body::Armed(armed)) => {
+                serde_json::from_slice(&armed.reports_json).map_err(|error| AgentError::Failed {
+                    node: node.clone(),
+                    operation,
+                    message: format!("its report is malformed: {error}"),
+                })
+            }
+            Ok(_) => Err(unexpected(node, operation)),
+            Err(error) => Err(error),
+        };
+        if reports.is_err() {
+            self.registry.unsubscribe(node, check);
+        }
+        reports
+    }
+
+    async fn inject(&self, node: &NodeName, inject: rpc::Inject) -> Result<rpc::Injected, AgentError> {
+        let operation = "inject";
+        let sending = Duration::from_micros(u64::from(inject.count) * u64::from(inject.interval_us));
+        let patience = self.patience.inject + sending;
+        match self.order(node, operation, patience, to_agent::Body::Inject(inject)).await? {
+            from_agent::Body::Injected(injected) => Ok(injected),
+            _ => Err(unexpected(node, operation)),
+        }
+    }
+
+    async fn disarm(&self, node: &NodeName, check: CheckId) -> Result<Losses, AgentError> {
+        let operation = "disarm";
+        let body = to_agent::Body::Disarm(rpc::Disarm { check: check.get() });
+        let answer = self.order(node, operation, self.patience.disarm, body).await;
+        self.registry.unsubscribe(node, check.get());
+        match answer? {
+            from_agent::Body::Disarmed(disarmed) => Ok(disarmed.into()),
+            _ => Err(unexpected(node, operation)),
+        }
+    }
+}
+
+#[async_trait]
+impl rpc::agent_hub_server::AgentHub for Hub {
+    type AttachStream = ReceiverStream<Result<ToAgent, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<FromAgent>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut messages = request.into_inner();
+        let hello = match messages.message().await?.and_then(|message| message.body) {
+            Some(from_agent::Body::Hello(hello)) if !hello.node.is_empty() => hello,
+            _ => {
+                return Err(Status::invalid_argument(
+                    "an agent's first message must be a Hello with its node",
+                ));
+            }
+        };
+        let node = NodeName::from(hello.node);
+        let (orders, stream) = mpsc::channel(QUEUED_ORDERS);
+        let generation = self
+            .registry
+            .attach(&node, hello.version, orders)
+            .map_err(|why| Status::unavailable(format!("no agents are taken: {why}")))?;
+        tracing::info!(%node, "agent attached");
+        let registry = Arc::clone(&self.registry);
+        tokio::spawn(async move {
+            let why = listen(&registry, &node, generation, messages).await;
+            tracing::info!(%node, why, "agent detached");
+            registry.detach(&node, generation, &why);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Passes on what an agent says until its stream ends; returns why it ended.
+async fn listen(
+    registry: &Registry,
+    node: &NodeName,
+    generation: u64,
+    mut messages: Streaming<FromAgent>,
+) -> String {
+    loop {
+        match messages.message().await {
+            Ok(Some(FromAgent { body: Some(from_agent::Body::Sightings(batch)), .. })) => {
+                deliver(registry, node, batch).await;
+            }
+            Ok(Some(FromAgent { order, body: Some(body) })) => registry.answer(node, generation, order, body),
+            Ok(Some(FromAgent { body: None, .. })) => tracing::warn!(%node, "an empty message from an agent"),
+            Ok(None) => return "its stream ended".to_owned(),
+            Err(status) => return format!("its stream broke: {}", status.message()),
+        }
+    }
+}
+
+async fn deliver(registry: &Registry, node: &NodeName, batch: rpc::SightingBatch) {
+    let Some(check) = CheckId::new(batch.check) else { return };
+    // After a disarm or the end of a check, late sightings have nobody who wants them.
+    let Some(sink) = registry.sink(node, batch.check) else { return };
+    for sighting in batch.sightings {
+        match sighting.into_sighting(node, check) {
+            Ok(sighting) => {
+                if sink.send(sighting).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%node, %error, "a sighting was not understood"),
+        }
+    }
+}

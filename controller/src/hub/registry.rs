@@ -1,0 +1,192 @@
+//! Who is attached, which orders wait for an answer, and who wants the sightings of which check.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+use waymark_proto::rpc::{ToAgent, from_agent};
+use waymark_proto::{NodeName, Sighting};
+
+use crate::agents::AgentError;
+
+/// One attached agent, for a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedAgent {
+    /// Its node.
+    pub node: NodeName,
+    /// Its version.
+    pub version: String,
+    /// Whole seconds since it attached.
+    pub seconds: u64,
+}
+
+type Orders = mpsc::Sender<Result<ToAgent, Status>>;
+
+#[derive(Debug)]
+struct Attached {
+    generation: u64,
+    version: String,
+    since: Instant,
+    orders: Orders,
+    waiting: HashMap<u64, oneshot::Sender<from_agent::Body>>,
+    sinks: HashMap<u32, mpsc::Sender<Sighting>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    agents: BTreeMap<NodeName, Attached>,
+    last_words: BTreeMap<NodeName, String>,
+    generations: u64,
+    closed: Option<String>,
+}
+
+/// The registry. Its lock is never held across an await.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    state: Mutex<State>,
+}
+
+impl Registry {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is one insert or remove, so a panic elsewhere cannot leave it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers an agent and returns the generation of its stream. An agent that was attached for the node
+    /// loses its place: what it was asked fails.
+    pub(super) fn attach(&self, node: &NodeName, version: String, orders: Orders) -> Result<u64, String> {
+        let mut state = self.state();
+        if let Some(why) = &state.closed {
+            return Err(why.clone());
+        }
+        state.generations += 1;
+        let generation = state.generations;
+        let attached = Attached {
+            generation,
+            version,
+            since: Instant::now(),
+            orders,
+            waiting: HashMap::new(),
+            sinks: HashMap::new(),
+        };
+        state.last_words.remove(node);
+        if let Some(old) = state.agents.insert(node.clone(), attached) {
+            let why = format!("another agent of {node} attached in its place");
+            state.last_words.insert(node.clone(), why.clone());
+            drop(state);
+            end(&old, &why);
+        }
+        Ok(generation)
+    }
+
+    /// Forgets an agent, if it is still the one of that generation.
+    pub(super) fn detach(&self, node: &NodeName, generation: u64, why: &str) {
+        let mut state = self.state();
+        if state.agents.get(node).is_some_and(|agent| agent.generation == generation) {
+            state.last_words.insert(node.clone(), why.to_owned());
+            state.agents.remove(node);
+        }
+    }
+
+    /// Forgets all agents and takes no more.
+    pub(super) fn close(&self, why: &str) {
+        let mut state = self.state();
+        state.closed = Some(why.to_owned());
+        for (node, agent) in std::mem::take(&mut state.agents) {
+            end(&agent, why);
+            state.last_words.insert(node, why.to_owned());
+        }
+    }
+
+    /// Why the agent of a node last went away.
+    pub(super) fn last_words(&self, node: &NodeName) -> Option<String> {
+        self.state().last_words.get(node).cloned()
+    }
+
+    pub(super) fn attached(&self) -> Vec<AttachedAgent> {
+        let one = |(node, agent): (&NodeName, &Attached)| AttachedAgent {
+            node: node.clone(),
+            version: agent.version.clone(),
+            seconds: agent.since.elapsed().as_secs(),
+        };
+        self.state().agents.iter().map(one).collect()
+    }
+
+    /// Gives an answer to who waits for it.
+    pub(super) fn answer(&self, node: &NodeName, generation: u64, order: u64, body: from_agent::Body) {
+        let mut state = self.state();
+        let agent = state.agents.get_mut(node).filter(|agent| agent.generation == generation);
+        match agent.and_then(|agent| agent.waiting.remove(&order)) {
+            // Who gave up waiting since does not want it any more.
+            Some(waiting) => drop(waiting.send(body)),
+            None => tracing::debug!(%node, order, "an answer that nobody waits for"),
+        }
+    }
+
+    pub(super) fn subscribe(
+        &self,
+        node: &NodeName,
+        check: u32,
+        sink: mpsc::Sender<Sighting>,
+    ) -> Result<(), AgentError> {
+        let mut state = self.state();
+        let agent = state.agents.get_mut(node).ok_or_else(|| AgentError::NoAgent { node: node.clone() })?;
+        agent.sinks.insert(check, sink);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&self, node: &NodeName, check: u32) {
+        if let Some(agent) = self.state().agents.get_mut(node) {
+            agent.sinks.remove(&check);
+        }
+    }
+
+    pub(super) fn sink(&self, node: &NodeName, check: u32) -> Option<mpsc::Sender<Sighting>> {
+        self.state().agents.get(node)?.sinks.get(&check).cloned()
+    }
+}
+
+/// Tells an agent that its stream is over. If its queue is full it learns by the end of the stream alone.
+fn end(agent: &Attached, why: &str) {
+    drop(agent.orders.try_send(Err(Status::aborted(why.to_owned()))));
+}
+
+/// The right to one answer. Dropped early, as on a timeout, it is taken out of the registry.
+pub(super) struct Ticket<'a> {
+    registry: &'a Arc<Registry>,
+    node: NodeName,
+    order: u64,
+    answer: oneshot::Receiver<from_agent::Body>,
+}
+
+impl<'a> Ticket<'a> {
+    /// Announces an order; returns with it the stream to send it on.
+    pub(super) fn new(
+        registry: &'a Arc<Registry>,
+        node: &NodeName,
+        order: u64,
+    ) -> Result<(Self, Orders), AgentError> {
+        let (sender, answer) = oneshot::channel();
+        let mut state = registry.state();
+        let agent = state.agents.get_mut(node).ok_or_else(|| AgentError::NoAgent { node: node.clone() })?;
+        agent.waiting.insert(order, sender);
+        let orders = agent.orders.clone();
+        drop(state);
+        Ok((Self { registry, node: node.clone(), order, answer }, orders))
+    }
+
+    /// The answer; `None` if the agent went away.
+    pub(super) async fn answer(mut self) -> Option<from_agent::Body> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if let Some(agent) = self.registry.state().agents.get_mut(&self.node) {
+            agent.waiting.remove(&self.order);
+        }
+    }
+}

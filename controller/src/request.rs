@@ -1,0 +1,181 @@
+//! What is asked of a check, with its limits.
+
+use std::time::Duration;
+
+use waymark_proto::{Protocol, rpc};
+
+use crate::target::{Target, TargetError};
+
+/// Packets of a check unless asked otherwise: enough to tell a lost packet from a broken path.
+pub const DEFAULT_COUNT: u32 = 5;
+/// Most packets of a check.
+pub const MAX_COUNT: u32 = 1000;
+/// Time between packets unless asked otherwise.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest time between packets.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// How long to wait after the last packet unless asked otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait after the last packet.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time that the sending of all packets may take: agents arm for five minutes at most.
+pub const MAX_SENDING: Duration = Duration::from_secs(180);
+/// TTL or hop limit unless asked otherwise.
+pub const DEFAULT_TTL: u8 = 64;
+
+/// A question with all defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The ends.
+    pub source: Target,
+    /// The destination.
+    pub destination: Target,
+    /// The protocol, if it was asked for.
+    pub protocol: Option<Protocol>,
+    /// How many packets.
+    pub count: u32,
+    /// Length of the IP packets in bytes; `None` for the smallest that holds a marker.
+    pub size: Option<u16>,
+    /// How long to wait after the last packet.
+    pub timeout: Duration,
+    /// Time between packets.
+    pub interval: Duration,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Whether no answer is asked for.
+    pub one_way: bool,
+    /// Whether IPv6 is asked for; otherwise IPv4 is preferred.
+    pub ipv6: bool,
+}
+
+/// What is wrong with a question.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// One of the ends.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// A number out of its range.
+    #[error("{what} must be {range}, not {value}")]
+    Range {
+        /// Which number.
+        what: &'static str,
+        /// What it may be.
+        range: String,
+        /// What it is.
+        value: String,
+    },
+}
+
+impl Request {
+    /// A question between two ends with defaults for all else.
+    pub fn new(source: Target, destination: Target) -> Self {
+        Self {
+            source,
+            destination,
+            protocol: None,
+            count: DEFAULT_COUNT,
+            size: None,
+            timeout: DEFAULT_TIMEOUT,
+            interval: DEFAULT_INTERVAL,
+            ttl: DEFAULT_TTL,
+            one_way: false,
+            ipv6: false,
+        }
+    }
+
+    fn checked(self) -> Result<Self, RequestError> {
+        let range = |what, range: String, value: String| Err(RequestError::Range { what, range, value });
+        if !(1..=MAX_COUNT).contains(&self.count) {
+            return range("the count", format!("1 to {MAX_COUNT}"), self.count.to_string());
+        }
+        if self.timeout > MAX_TIMEOUT {
+            return range("the timeout", format!("at most {MAX_TIMEOUT:?}"), format!("{:?}", self.timeout));
+        }
+        if self.interval > MAX_INTERVAL {
+            return range(
+                "the interval",
+                format!("at most {MAX_INTERVAL:?}"),
+                format!("{:?}", self.interval),
+            );
+        }
+        let sending = self.interval * self.count;
+        if sending > MAX_SENDING {
+            return range("count × interval", format!("at most {MAX_SENDING:?}"), format!("{sending:?}"));
+        }
+        Ok(self)
+    }
+}
+
+impl TryFrom<rpc::CheckRequest> for Request {
+    type Error = RequestError;
+
+    /// Zero and empty stand for the defaults.
+    fn try_from(asked: rpc::CheckRequest) -> Result<Self, RequestError> {
+        let mut request = Self::new(asked.source.parse()?, asked.destination.parse()?);
+        if !asked.protocol.is_empty() {
+            request.protocol = Some(asked.protocol.parse().map_err(RequestError::Protocol)?);
+        }
+        let too_large = |what, most: u64, value: u32| RequestError::Range {
+            what,
+            range: format!("at most {most}"),
+            value: value.to_string(),
+        };
+        if asked.count != 0 {
+            request.count = asked.count;
+        }
+        if asked.size != 0 {
+            let size = u16::try_from(asked.size).map_err(|_| too_large("the size", 65535, asked.size))?;
+            request.size = Some(size);
+        }
+        if asked.ttl != 0 {
+            request.ttl = u8::try_from(asked.ttl).map_err(|_| too_large("the TTL", 255, asked.ttl))?;
+        }
+        if asked.timeout_ms != 0 {
+            request.timeout = Duration::from_millis(asked.timeout_ms.into());
+        }
+        if asked.interval_us != 0 {
+            request.interval = Duration::from_micros(asked.interval_us.into());
+        }
+        request.one_way = asked.one_way;
+        request.ipv6 = asked.ipv6;
+        request.checked()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> rpc::CheckRequest {
+        rpc::CheckRequest { source: "pod/a/b".into(), destination: "10.0.0.1".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn defaults_fill_in() {
+        let request = Request::try_from(asked()).unwrap();
+        assert_eq!((request.count, request.ttl, request.size), (DEFAULT_COUNT, DEFAULT_TTL, None));
+    }
+
+    #[test]
+    fn limits_hold() {
+        let says = |request: rpc::CheckRequest| Request::try_from(request).unwrap_err().to_string();
+        assert_eq!(
+            says(rpc::CheckRequest { count: 1001, ..asked() }),
+            "the count must be 1 to 1000, not 1001"
+        );
+        assert_eq!(
+            says(rpc::CheckRequest { size: 65536, ..asked() }),
+            "the size must be at most 65535, not 65536"
+        );
+        assert!(says(rpc::CheckRequest { ttl: 256, ..asked() }).contains("TTL"));
+        assert!(says(rpc::CheckRequest { timeout_ms: 60_001, ..asked() }).contains("timeout"));
+        assert!(
+            says(rpc::CheckRequest { count: 1000, interval_us: 1_000_000, ..asked() }).contains("interval")
+        );
+        assert!(says(rpc::CheckRequest { protocol: "gre".into(), ..asked() }).contains("gre"));
+        assert!(says(rpc::CheckRequest { source: "x".into(), ..asked() }).contains("not a target"));
+    }
+}

@@ -1,0 +1,185 @@
+//! The ends of a check as people write them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// One end of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `pod/NAMESPACE/NAME[:PORT]`
+    Pod {
+        /// Kubernetes namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Port.
+        port: Option<u16>,
+    },
+    /// `svc/NAMESPACE/NAME[:PORT]`
+    Service {
+        /// Kubernetes namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Port.
+        port: Option<u16>,
+    },
+    /// `node/NAME[:PORT]`
+    Node {
+        /// Name.
+        name: String,
+        /// Port.
+        port: Option<u16>,
+    },
+    /// `IP[:PORT]`, `[IPv6]:PORT`
+    Address {
+        /// Address.
+        ip: IpAddr,
+        /// Port.
+        port: Option<u16>,
+    },
+}
+
+/// What is wrong with the text of a target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// None of the forms.
+    #[error("{text:?} is not a target: use {FORMS}")]
+    Form {
+        /// The text.
+        text: String,
+    },
+    /// A port out of range.
+    #[error("{text:?}: {port:?} is not a port (1 to 65535)")]
+    Port {
+        /// The text.
+        text: String,
+        /// The part that should be a port.
+        port: String,
+    },
+}
+
+/// The forms, for error messages.
+const FORMS: &str =
+    "pod/NAMESPACE/NAME[:PORT], svc/NAMESPACE/NAME:PORT, node/NAME[:PORT], IP[:PORT] or [IPv6]:PORT";
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let form = || TargetError::Form { text: text.to_owned() };
+        let Some((kind, rest)) = text.split_once('/') else { return address(text) };
+        let (names, port) = match rest.split_once(':') {
+            Some((names, port)) => (names, Some(parse_port(text, port)?)),
+            None => (rest, None),
+        };
+        let names: Vec<&str> = names.split('/').collect();
+        if names.iter().any(|name| name.is_empty() || name.chars().any(char::is_whitespace)) {
+            return Err(form());
+        }
+        match (kind, names.as_slice()) {
+            ("pod" | "po" | "pods", [namespace, name]) => {
+                Ok(Self::Pod { namespace: (*namespace).into(), name: (*name).into(), port })
+            }
+            ("svc" | "service" | "services", [namespace, name]) => {
+                Ok(Self::Service { namespace: (*namespace).into(), name: (*name).into(), port })
+            }
+            ("node" | "no" | "nodes", [name]) => Ok(Self::Node { name: (*name).into(), port }),
+            _ => Err(form()),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<Target, TargetError> {
+    let form = || TargetError::Form { text: text.to_owned() };
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(Target::Address { ip, port: None });
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or_else(form)?;
+            (host.parse::<Ipv6Addr>().map_err(|_| form())?.into(), port.strip_prefix(':'))
+        }
+        None => {
+            let (host, port) = text.split_once(':').ok_or_else(form)?;
+            (host.parse::<IpAddr>().map_err(|_| form())?, Some(port))
+        }
+    };
+    match port {
+        Some(port) => Ok(Target::Address { ip: host, port: Some(parse_port(text, port)?) }),
+        None if text.ends_with(']') => Ok(Target::Address { ip: host, port: None }),
+        None => Err(form()),
+    }
+}
+
+fn parse_port(text: &str, port: &str) -> Result<u16, TargetError> {
+    match port.parse() {
+        Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => Err(TargetError::Port { text: text.to_owned(), port: port.to_owned() }),
+    }
+}
+
+impl Target {
+    /// The port, if one was written.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Pod { port, .. }
+            | Self::Service { port, .. }
+            | Self::Node { port, .. }
+            | Self::Address { port, .. } => *port,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod { namespace, name, .. } => write!(f, "pod/{namespace}/{name}")?,
+            Self::Service { namespace, name, .. } => write!(f, "svc/{namespace}/{name}")?,
+            Self::Node { name, .. } => write!(f, "node/{name}")?,
+            Self::Address { ip: IpAddr::V6(ip), port: Some(_) } => write!(f, "[{ip}]")?,
+            Self::Address { ip, .. } => write!(f, "{ip}")?,
+        }
+        match self.port() {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_forms_read_and_print() {
+        for text in [
+            "pod/shop/cart",
+            "pod/shop/cart:80",
+            "svc/shop/pay:80",
+            "svc/shop/pay",
+            "node/n1",
+            "node/n1:22",
+            "10.0.0.1",
+            "10.0.0.1:80",
+            "fd00::1",
+            "[fd00::1]:80",
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        assert_eq!("[::1]".parse::<Target>().unwrap().to_string(), "::1");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for text in
+            ["", "pod", "pod/x", "pod/x/", "pod//y", "pod/x/y/z", "node/", "foo/x/y", "[::1", "[1.2.3.4]:1"]
+        {
+            assert!(matches!(text.parse::<Target>(), Err(TargetError::Form { .. })), "{text}");
+        }
+        for text in ["pod/x/y:0", "pod/x/y:http", "1.2.3.4:65536", "1.2.3.4:+8", "svc/x/y:"] {
+            assert!(matches!(text.parse::<Target>(), Err(TargetError::Port { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The tracers of a check, from arming to disarming, and the sightings that come in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use waymark_proto::{
+    CheckId, Direction, Event, Hook, Losses, Match, NetnsName, NodeName, Place, Seq, Sighting, rpc,
+};
+
+use crate::agents::{AgentError, Agents};
+use crate::diagnose::Sight;
+use crate::reasons::{Meaning, meaning};
+
+/// Sightings that may wait between an agent's stream and the collector.
+const QUEUED_SIGHTINGS: usize = 4096;
+
+/// Where a check tells how far it is. Dropping the other end cancels the check.
+#[derive(Clone, Debug)]
+pub struct Progress(mpsc::Sender<String>);
+
+impl Progress {
+    /// A progress and the end that reads it.
+    pub fn channel() -> (Self, mpsc::Receiver<String>) {
+        let (sender, receiver) = mpsc::channel(16);
+        (Self(sender), receiver)
+    }
+
+    /// Says something. Nobody waits for slow listeners.
+    pub(crate) fn say(&self, words: impl Into<String>) {
+        drop(self.0.try_send(words.into()));
+    }
+
+    /// Returns when nobody listens any more.
+    pub(crate) async fn cancelled(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// When a packet's fate is known and nobody needs to wait for more of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    /// The namespace that sends.
+    pub(crate) source: Place,
+    /// Whether answers are waited for.
+    pub(crate) one_way: bool,
+    /// The namespaces of the predicted path: a drop elsewhere may be that of a flooded copy. Empty if
+    /// nothing was predicted.
+    pub(crate) on_path: BTreeSet<Place>,
+}
+
+impl Settled {
+    fn by(&self, sighting: &Sighting) -> bool {
+        let headers = sighting.headers.as_ref();
+        let outermost = headers.is_none_or(|headers| headers.outer.is_none());
+        let answer = headers.is_some_and(|h| matches!(h.matched, Match::EchoReply | Match::TcpAck));
+        let direction = if answer
+            || (sighting.place == self.source
+                && headers.is_some_and(|h| h.matched == Match::Tag)
+                && sighting.hook == Hook::NetfilterInput)
+        {
+            Direction::Return
+        } else {
+            Direction::Forward
+        };
+        match (&sighting.event, sighting.hook) {
+            (Event::Left, Hook::NetfilterInput) if outermost => match direction {
+                Direction::Return => sighting.place == self.source,
+                Direction::Forward => self.one_way,
+            },
+            (Event::Dropped { reason, function }, _) => {
+                let off_path = !self.on_path.is_empty() && !self.on_path.contains(&sighting.place);
+                let copy = reason.as_deref() == Some("OTHERHOST");
+                // An error about the packet that is dropped says nothing about the packet.
+                let quoted = headers.is_some_and(|h| h.matched == Match::Quoted);
+                // The sender drops an answer to its lone SYN at the socket; the rule trace tells the rest.
+                let at_home = direction == Direction::Return
+                    && sighting.place == self.source
+                    && !matches!(meaning(reason.as_deref(), function), Some(Meaning::Netfilter));
+                at_home || !(off_path || copy || quoted)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inbox {
+    sightings: Vec<Sighting>,
+    settled: BTreeSet<Seq>,
+}
+
+/// The armed tracers of one check.
+pub(crate) struct Watch {
+    agents: Arc<dyn Agents>,
+    check: CheckId,
+    armed: Vec<NodeName>,
+    /// What can be seen.
+    pub(crate) sight: Sight,
+    /// Nodes that could not be armed.
+    pub(crate) notes: Vec<String>,
+    inbox: Arc<(Mutex<Inbox>, Notify)>,
+    collector: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Arms the tracers of these nodes in parallel. A node that cannot be armed is noted.
+    pub(crate) async fn arm(
+        agents: &Arc<dyn Agents>,
+        check: CheckId,
+        order: &rpc::Arm,
+        nodes: &BTreeMap<NodeName, BTreeSet<NetnsName>>,
+        settled: Settled,
+    ) -> Self {
+        let (sink, sightings) = mpsc::channel(QUEUED_SIGHTINGS);
+        let inbox = Arc::new((Mutex::new(Inbox::default()), Notify::new()));
+        let collector = tokio::spawn(collect(sightings, Arc::clone(&inbox), settled));
+        let orders = nodes.iter().map(|(node, namespaces)| {
+            let netns = namespaces.iter().map(ToString::to_string).collect();
+            let (order, sink) = (rpc::Arm { netns, ..order.clone() }, sink.clone());
+            async move { (node.clone(), agents.arm(node, order, sink).await) }
+        });
+        let mut watch = Self {
+            agents: Arc::clone(agents),
+            check,
+            armed: Vec::new(),
+            sight: Sight::default(),
+            notes: Vec::new(),
+            inbox,
+            collector,
+        };
+        for (node, outcome) in join_all(orders).await {
+            match outcome {
+                Ok(reports) => {
+                    watch.sight.armed(node.clone(), reports);
+                    watch.armed.push(node);
+                }
+                Err(error) => watch.lost(node, &error),
+            }
+        }
+        watch
+    }
+
+    fn lost(&mut self, node: NodeName, error: &AgentError) {
+        self.notes.push(format!("{node} was not watched: {error}"));
+        self.sight.blind(node, error.to_string());
+    }
+
+    /// Waits until the fates of these packets are known, or until the time is over.
+    pub(crate) async fn settle(&self, packets: &BTreeSet<Seq>, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let (inbox, news) = &*self.inbox;
+        loop {
+            let changed = news.notified();
+            if packets.is_subset(&lock(inbox).settled) {
+                return;
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Disarms everywhere and returns what was seen, what could be seen, and what was lost.
+    pub(crate) async fn disarm(mut self) -> Seen {
+        let mut losses = Losses::default();
+        let armed = std::mem::take(&mut self.armed);
+        let agents = Arc::clone(&self.agents);
+        let orders = armed.iter().map(|node| agents.disarm(node, self.check));
+        for (node, outcome) in armed.iter().zip(join_all(orders).await) {
+            match outcome {
+                Ok(lost) => losses += lost,
+                // Late records may have been lost with it, so what it did not show proves nothing.
+                Err(error) => self.lost(node.clone(), &error),
+            }
+        }
+        // All sinks are gone after disarming, except those of agents that do not answer.
+        let quiet = tokio::time::timeout(Duration::from_secs(1), &mut self.collector).await;
+        if quiet.is_err() {
+            self.collector.abort();
+        }
+        let sightings = std::mem::take(&mut lock(&self.inbox.0).sightings);
+        Seen {
+            sightings,
+            sight: std::mem::take(&mut self.sight),
+            losses,
+            notes: std::mem::take(&mut self.notes),
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// A check that was cut short, for example by a panic, still disarms.
+    fn drop(&mut self) {
+        let armed = std::mem::take(&mut self.armed);
+        if let (false, Ok(runtime)) = (armed.is_empty(), tokio::runtime::Handle::try_current()) {
+            let (agents, check) = (Arc::clone(&self.agents), self.check);
+            runtime.spawn(async move {
+                for node in armed {
+                    if let Err(error) = agents.disarm(&node, check).await {
+                        tracing::warn!(%node, %check, %error, "left armed until its lease ends");
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// What a watch brought in.
+pub(crate) struct Seen {
+    pub(crate) sightings: Vec<Sighting>,
+    pub(crate) sight: Sight,
+    pub(crate) losses: Losses,
+    pub(crate) notes: Vec<String>,
+}
+
+async fn collect(
+    mut sightings: mpsc::Receiver<Sighting>,
+    inbox: Arc<(Mutex<Inbox>, Notify)>,
+    settled: Settled,
+) {
+    let (inbox, news) = &*inbox;
+    while let Some(sighting) = sightings.recv().await {
+        let mut inbox = lock(inbox);
+        let news_is_due = settled.by(&sighting) && inbox.settled.insert(sighting.marker.seq);
+        inbox.sightings.push(sighting);
+        drop(inbox);
+        if news_is_due {
+            news.notify_one();
+        }
+    }
+}
+
+fn lock(inbox: &Mutex<Inbox>) -> std::sync::MutexGuard<'_, Inbox> {
+    inbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
