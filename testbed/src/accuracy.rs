@@ -216,7 +216,7 @@ impl From<&CheckResult> for Answer {
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = match (&self.verdict, &self.point, &self.error) {
-            (_, _, Some(error)) => error.clone(),
+            (_, _, Some(error)) => error.lines().next().unwrap_or_default().to_owned(),
             (_, Some(point), _) => point.to_string(),
             (Some(verdict), None, _) => format!("{verdict}, no fault point"),
             (None, None, None) => "nothing".into(),

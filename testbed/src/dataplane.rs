@@ -56,8 +56,8 @@ fn fabric(cluster: &Cluster) -> [Script; 2] {
     let sysctls = [
         "ipv4/ip_forward=1",
         "ipv6/conf/all/forwarding=1",
-        "bridge/bridge-nf-call-iptables=0",
-        "bridge/bridge-nf-call-ip6tables=0",
+        "-bridge/bridge-nf-call-iptables=0",
+        "-bridge/bridge-nf-call-ip6tables=0",
     ];
     let mut lines = vec![
         "link set lo up".to_owned(),
@@ -77,11 +77,13 @@ fn fabric(cluster: &Cluster) -> [Script; 2] {
 /// A node's own namespace, with the host ends of its pods.
 fn machine(cluster: &Cluster, node: &NodePlan) -> Vec<Script> {
     let netns = &node.netns;
+    // Without a bridge it makes no difference, and the kernel may not have it.
+    let optional = if cluster.dataplane.has_bridge() { "" } else { "-" };
     let sysctls = [
-        "ipv4/ip_forward=1",
-        "ipv6/conf/all/forwarding=1",
-        "bridge/bridge-nf-call-iptables=1",
-        "bridge/bridge-nf-call-ip6tables=1",
+        "ipv4/ip_forward=1".to_owned(),
+        "ipv6/conf/all/forwarding=1".to_owned(),
+        format!("{optional}bridge/bridge-nf-call-iptables=1"),
+        format!("{optional}bridge/bridge-nf-call-ip6tables=1"),
     ];
     let mut lines = vec![
         "link set lo up".to_owned(),

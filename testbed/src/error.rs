@@ -19,6 +19,9 @@ pub enum Error {
     /// The user pressed Ctrl-C, or somebody sent SIGTERM.
     #[error("interrupted")]
     Interrupted,
+    /// Signal handlers.
+    #[error("cannot handle SIGINT and SIGTERM: {0}")]
+    Signals(io::Error),
     /// A file operation.
     #[error("cannot {what} {}: {source}", path.display())]
     File {

@@ -6,7 +6,8 @@ use std::process::Command;
 use waymark_prober::netns::Netns;
 use waymark_proto::NetnsName;
 
-use crate::instance::{Instance, need_root};
+use crate::instance::Instance;
+use crate::preflight::need_root;
 use crate::{Error, Result};
 
 /// Turns this process into a command in the namespace of `target`: a node's name, a pod's

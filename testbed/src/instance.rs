@@ -6,6 +6,7 @@ use waymark_proto::Inventory;
 
 use crate::fault::Act;
 use crate::plan::{Cluster, Dataplane, PodPlan, Proxy};
+use crate::preflight::{self, need_root};
 use crate::process::{self, Daemon, Starting};
 use crate::programs::Programs;
 use crate::state::{Lock, State, StateDir};
@@ -118,6 +119,7 @@ impl Instance {
     }
 
     fn make(&self, lock: &Lock, cluster: &Cluster, agents: bool) -> Result<()> {
+        preflight::kernel(cluster)?;
         self.dir.save_inventory(lock, &cluster.inventory())?;
         namespace::create(&cluster.namespaces())?;
         let rules = cluster.nodes.iter().flat_map(|node| proxy::scripts(cluster, node));
@@ -239,9 +241,4 @@ fn server_role(pod: &PodPlan) -> String {
 
 fn all_ready(processes: Vec<Starting>) -> Result<()> {
     processes.into_iter().try_for_each(|process| process.wait(READY))
-}
-
-/// Fails unless this process is root.
-pub(crate) fn need_root(what: &'static str) -> Result<()> {
-    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot { what }) }
 }

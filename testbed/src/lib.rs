@@ -35,6 +35,7 @@
 //! * `server`: what a pod runs
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
+//! * `preflight`: what must be there before
 //! * `instance`: up and down
 //! * `interrupt`: Ctrl-C
 //!
@@ -59,6 +60,7 @@ mod instance;
 pub mod interrupt;
 mod namespace;
 mod plan;
+mod preflight;
 mod process;
 mod programs;
 mod proxy;

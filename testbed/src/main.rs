@@ -37,13 +37,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let instance = |name: &str, folder| Instance::new(name, Programs::find(folder)?);
-    let catch = || {
-        interrupt::catch().map_err(|source| Error::File {
-            what: "catch signals by",
-            path: "signalfd".into(),
-            source,
-        })
-    };
+    let catch = || interrupt::catch().map_err(Error::Signals);
     let folder = cli.bin_dir;
     match cli.command {
         Command::Up { name, file, dataplane, proxy, no_agents } => {

@@ -26,7 +26,8 @@ pub enum Tool {
     Iptables,
     /// `ip6tables-nft-restore --noflush`.
     Ip6tables,
-    /// This program itself: lines `path=value` below `/proc/sys/net`.
+    /// This program itself: lines `path=value` below `/proc/sys/net`. A `-` in front means that it is no
+    /// error if this kernel has no such setting, as for `sysctl`.
     Sysctl,
 }
 
@@ -92,7 +93,11 @@ impl Script {
             stderr,
         };
         let (key, value) = line.split_once('=').ok_or_else(|| failed("no `=`".into()))?;
-        std::fs::write(format!("/proc/sys/net/{key}"), value).map_err(|error| failed(error.to_string()))
+        let (key, optional) = key.strip_prefix('-').map_or((key, false), |key| (key, true));
+        match std::fs::write(format!("/proc/sys/net/{key}"), value) {
+            Err(error) if optional && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            written => written.map_err(|error| failed(error.to_string())),
+        }
     }
 
     /// Runs the tool on the calling thread's namespace, with the lines as its input.

@@ -1,6 +1,6 @@
 //! What there is in an instance, as a table for people.
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::Result;
 use crate::instance::Instance;
@@ -8,7 +8,10 @@ use crate::instance::Instance;
 /// An empty table in this program's style.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
     table
 }
 

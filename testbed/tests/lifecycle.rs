@@ -164,6 +164,14 @@ fn controller_and_agents_live_until_down() {
     assert_eq!(testbed.leftovers(), Vec::<String>::new());
 }
 
+/// Runs `up` with the programs of a folder, and its pid in a file there.
+fn up_with_its_pid(testbed: &Testbed, folder: &std::path::Path) -> std::process::Output {
+    let script = "echo $$ > \"$0/pid\"; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(folder).arg(PROGRAM);
+    command.args(["up", "--name", &testbed.name, "--bin-dir"]).arg(folder).output().unwrap()
+}
+
 #[test]
 fn ctrl_c_during_up_cleans_up() {
     if !privileged("Ctrl-C") {
@@ -173,13 +181,25 @@ fn ctrl_c_during_up_cleans_up() {
     // The controller itself sends the signal, and never gets ready: no moment has to be guessed.
     let interrupt = "kill -INT $(cat \"$(dirname \"$0\")/pid\"); exec sleep 1000";
     let folder = programs(interrupt, READY);
-    let script = "echo $$ > \"$0/pid\"; exec \"$@\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(folder.path()).arg(PROGRAM);
-    command.args(["up", "--name", &testbed.name, "--bin-dir"]).arg(folder.path());
-    let output = command.output().unwrap();
+    let output = up_with_its_pid(&testbed, folder.path());
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("interrupted"));
+    assert_eq!(testbed.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn down_after_kill_9_of_up() {
+    if !privileged("kill -9 of up") {
+        return;
+    }
+    let testbed = Testbed::named();
+    let kill = "kill -9 $(cat \"$(dirname \"$0\")/pid\"); exec sleep 1000";
+    let folder = programs(kill, READY);
+    let output = up_with_its_pid(&testbed, folder.path());
+    assert_eq!(output.status.code(), None, "{}", text(&output.stderr));
+    assert!(testbed.succeed(&["status"]).contains("not complete"));
+    assert!(testbed.fail(3, &["up", "--no-agents"]).contains("already up"));
+    testbed.succeed(&["down"]);
     assert_eq!(testbed.leftovers(), Vec::<String>::new());
 }
 

@@ -1,8 +1,9 @@
 //! Injecting and undoing.
 
 use super::{Act, Fault};
-use crate::instance::{Instance, need_root};
+use crate::instance::Instance;
 use crate::plan::Cluster;
+use crate::preflight::need_root;
 use crate::state::{ActiveFault, Lock, State};
 use crate::{Error, Result};
 
