@@ -89,12 +89,11 @@ impl Translator {
         let what = match (bracket, event.kind) {
             (Some(Bracket::First(_)), TraceType::Policy) => Event::Entered,
             (Some(Bracket::Last(_)), TraceType::Policy) => Event::Left,
-            // The rule that set the trace bit.
-            (Some(_), _) => return,
-            // The end of a chain is no rule's doing.
-            (None, TraceType::Return) => return,
-            (None, _) if event.table.starts_with(TABLE_PREFIX) => return,
-            (None, _) => verdict(event),
+            (None, TraceType::Rule | TraceType::Policy) if !event.table.starts_with(TABLE_PREFIX) => {
+                verdict(event)
+            }
+            // The rule that set the trace bit; the end of a chain, which is no rule's doing; other tracers.
+            _ => return,
         };
         // NAT between the brackets: the last chain sees the new headers.
         if what == Event::Left
@@ -117,7 +116,8 @@ impl Translator {
                     markers.sighted(sighting);
                 }
                 None => {
-                    self.waiting.entry(*key).or_default().push(Waiting { hook, device, event: what, at_ns })
+                    let waiting = Waiting { hook, device, event: what, at_ns };
+                    self.waiting.entry(*key).or_default().push(waiting);
                 }
             },
             Identity::Foreign => {}
