@@ -105,22 +105,16 @@ impl Translator {
         }
         let Some(known) = self.packets.get(&event.id) else { return };
         let (hook, device, at_ns) = (known.hook, known.device.clone(), markers.now_ns());
-        match &known.identity {
-            Identity::Marked(marker, headers) => {
-                let sighting = self.sighting(*marker, hook, device, what, at_ns, Some(*headers.clone()));
-                markers.sighted(sighting);
-            }
-            Identity::Inside(key) => match self.outers.get(key) {
-                Some((marker, headers)) => {
-                    let sighting = self.sighting(*marker, hook, device, what, at_ns, Some(headers.clone()));
-                    markers.sighted(sighting);
-                }
-                None => {
-                    let waiting = Waiting { hook, device, event: what, at_ns };
-                    self.waiting.entry(*key).or_default().push(waiting);
-                }
-            },
-            Identity::Foreign => {}
+        let found = match &known.identity {
+            Identity::Marked(marker, headers) => Some((*marker, headers.as_ref().clone())),
+            Identity::Inside(key) => self.outers.get(key).cloned(),
+            Identity::Foreign => return,
+        };
+        if let Some((marker, headers)) = found {
+            markers.sighted(self.sighting(marker, hook, device, what, at_ns, Some(headers)));
+        } else if let Identity::Inside(key) = known.identity {
+            let waiting = Waiting { hook, device, event: what, at_ns };
+            self.waiting.entry(key).or_default().push(waiting);
         }
     }
 
