@@ -1,0 +1,124 @@
+//! What is known: an inventory, and the facts of some of its nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use waymark_proto::{FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place};
+
+use crate::SimError;
+use crate::graph::{Device, Graph, Segment};
+use crate::namespace::Namespace;
+
+/// A cluster, as far as it is known. Facts are added node by node, as predictions ask for them.
+#[derive(Debug)]
+pub struct Cluster {
+    inventory: Inventory,
+    nodes: BTreeSet<NodeName>,
+    namespaces: BTreeMap<Place, Namespace>,
+    graph: Graph,
+}
+
+impl Cluster {
+    /// A cluster of which nothing but its inventory is known.
+    pub fn new(inventory: &Inventory) -> Self {
+        Self {
+            inventory: inventory.clone(),
+            nodes: BTreeSet::new(),
+            namespaces: BTreeMap::new(),
+            graph: Graph::default(),
+        }
+    }
+
+    /// Adds the facts of a node, in place of older ones. Rulesets are compiled here.
+    ///
+    /// # Errors
+    /// Facts of another version, of a node that the inventory lacks, without namespaces, or with two of
+    /// one name. What else is wrong with facts makes the branches that need it end in doubt.
+    pub fn add(&mut self, facts: Facts) -> Result<(), SimError> {
+        let node = facts.node;
+        if facts.api_version != FACTS_API_VERSION {
+            return Err(SimError::Version { node, version: facts.api_version });
+        }
+        if self.inventory.node(&node).is_none() {
+            return Err(SimError::UnknownNode { node });
+        }
+        if facts.namespaces.is_empty() {
+            return Err(SimError::Empty { node });
+        }
+        let mut added = BTreeMap::new();
+        for netns in facts.namespaces {
+            let namespace = Namespace::new(&node, netns);
+            if let Some(twice) = added.insert(namespace.place.clone(), namespace) {
+                return Err(SimError::Twice { node, netns: twice.place.netns.to_string() });
+            }
+        }
+        self.namespaces.retain(|place, _| place.node != node);
+        self.namespaces.extend(added);
+        self.nodes.insert(node);
+        self.graph = Graph::new(self.namespaces.values());
+        Ok(())
+    }
+
+    /// Whether the facts of a node are there.
+    pub fn has(&self, node: &NodeName) -> bool {
+        self.nodes.contains(node)
+    }
+
+    pub(crate) fn namespace(&self, place: &Place) -> Option<&Namespace> {
+        self.namespaces.get(place)
+    }
+
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values()
+    }
+
+    pub(crate) fn link(&self, device: &Device) -> Option<&Link> {
+        self.namespace(&device.0)?.link(device.1)
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The devices that a frame sent on a device can reach.
+    pub(crate) fn segment(&self, device: &Device) -> Segment {
+        self.graph.segment(device, |place| self.namespace(place))
+    }
+
+    /// The devices behind a bridge port.
+    pub(crate) fn behind(&self, port: &Device) -> Segment {
+        self.graph.behind(port, |place| self.namespace(place))
+    }
+
+    /// The node that has an address of its own, by the inventory.
+    pub(crate) fn node_with(&self, ip: IpAddr) -> Option<&NodeName> {
+        let has = |node: &&waymark_proto::Node| node.ip == ip || node.ip6 == Some(ip);
+        self.inventory.nodes.iter().find(has).map(|node| &node.name)
+    }
+
+    /// The device towards the wire that has an address, where facts are there.
+    pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<Device> {
+        self.uplinks(|namespace, link| {
+            // The address may be that of a bridge over the uplink.
+            let with = namespace.device_with(ip);
+            with.is_some_and(|with| with.index == link.index || link.master == Some(with.index))
+        })
+    }
+
+    /// The device towards the wire that has a link-layer address, where facts are there.
+    pub(crate) fn uplink_with_mac(&self, mac: &str) -> Option<Device> {
+        self.uplinks(|_, link| link.mac.as_deref() == Some(mac))
+    }
+
+    fn uplinks(&self, fits: impl Fn(&Namespace, &Link) -> bool) -> Option<Device> {
+        self.namespaces().find_map(|namespace| {
+            let uplink = namespace.links().find(|link| is_uplink(link) && fits(namespace, link))?;
+            Some((namespace.place.clone(), uplink.index))
+        })
+    }
+}
+
+/// Whether a device leads out of what facts describe.
+pub(crate) fn is_uplink(link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Physical | LinkKind::Veth { peer_netns: None, .. })
+}

@@ -1,0 +1,184 @@
+//! The forwarding information base: policy rules, tables, longest prefix (`fib_lookup`).
+
+use std::net::IpAddr;
+
+use waymark_proto::{Cause, NextHop, PolicyRule, Route, RouteType, RuleAction};
+
+use crate::namespace::{Namespace, TABLE_LOCAL};
+
+/// What a route is looked up for.
+#[derive(Clone, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) dst: IpAddr,
+    pub(crate) src: IpAddr,
+    /// The input device's name; `lo` for packets of this host.
+    pub(crate) iif: &'a str,
+    /// A required output device.
+    pub(crate) oif: Option<u32>,
+    pub(crate) mark: u32,
+}
+
+/// What a lookup finds.
+#[derive(Clone, Debug)]
+pub(crate) enum Found<'a> {
+    /// The destination is this host.
+    Local(&'a Route),
+    /// Next hops that may be taken, each with its share of the traffic.
+    Unicast(&'a Route, Vec<(f64, &'a NextHop)>),
+    /// A route or rule that refuses; as its tool prints it.
+    Refused(Cause, String),
+    /// No route.
+    Nothing,
+    /// The facts or the model do not suffice; why.
+    Unknown(String),
+}
+
+/// Does a rule's selectors match? `None` if it has selectors that are not modelled and the others match.
+fn selects(rule: &PolicyRule, key: &Key<'_>, namespace: &Namespace) -> Option<bool> {
+    let oif = key.oif.map(|index| namespace.name_of(index));
+    let mask = rule.mask.unwrap_or(u32::MAX);
+    let known = rule.src.is_none_or(|net| net.contains(&key.src))
+        && rule.dst.is_none_or(|net| net.contains(&key.dst))
+        && rule.iif.as_deref().is_none_or(|name| name == key.iif)
+        && rule.oif.as_deref().is_none_or(|name| Some(name) == oif.as_deref())
+        && rule.mark.is_none_or(|mark| (key.mark ^ mark) & mask == 0);
+    if known && !rule.unmodelled.is_empty() {
+        return None;
+    }
+    Some(known != rule.invert)
+}
+
+/// Looks a destination up, rule by rule.
+pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
+    let ipv6 = key.dst.is_ipv6();
+    if let Some(why) = namespace.lacks("routes").or_else(|| namespace.lacks("rules")) {
+        return Found::Unknown(why);
+    }
+    let rules = namespace.rules(ipv6);
+    if rules.is_empty() {
+        // The rules that every namespace starts with.
+        let standard = [TABLE_LOCAL, 254, 253].map(|table| in_table(namespace, table, key));
+        return standard.into_iter().flatten().next().unwrap_or(Found::Nothing);
+    }
+    let mut at = 0;
+    while let Some(rule) = rules.get(at) {
+        at += 1;
+        match selects(rule, key, namespace) {
+            Some(false) => continue,
+            Some(true) => {}
+            None => {
+                let selectors = rule.unmodelled.join(", ");
+                return Found::Unknown(format!(
+                    "rule {}: selector {selectors} is not modelled",
+                    rule.priority
+                ));
+            }
+        }
+        let refused = |cause, kind: &str| Found::Refused(cause, format!("rule {}: {kind}", rule.priority));
+        match rule.action {
+            RuleAction::Table => {
+                if let Some(found) = in_table(namespace, rule.table, key) {
+                    return found;
+                }
+            }
+            RuleAction::Goto => {
+                // Only forward, so this ends.
+                let target = rule.goto.unwrap_or(u32::MAX).max(rule.priority.saturating_add(1));
+                while rules.get(at).is_some_and(|next| next.priority < target) {
+                    at += 1;
+                }
+            }
+            RuleAction::Nop => {}
+            RuleAction::Blackhole => return refused(Cause::BlackholeRoute, "blackhole"),
+            RuleAction::Unreachable => return refused(Cause::UnreachableRoute, "unreachable"),
+            RuleAction::Prohibit => return refused(Cause::ProhibitRoute, "prohibit"),
+            RuleAction::Other => {
+                return Found::Unknown(format!("rule {}: its action is not modelled", rule.priority));
+            }
+        }
+    }
+    Found::Nothing
+}
+
+/// Looks a destination up in one table. `None` makes the next rule try.
+fn in_table<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<Found<'a>> {
+    let routes = namespace.table(key.dst.is_ipv6(), table);
+    // Packets are sent with a TOS of 0: a route with another one is not for them.
+    for route in routes.iter().filter(|route| route.tos == 0 && route.dst.contains(&key.dst)) {
+        let refused = |cause| Some(Found::Refused(cause, describe(namespace, route)));
+        match route.kind {
+            RouteType::Blackhole => return refused(Cause::BlackholeRoute),
+            RouteType::Unreachable => return refused(Cause::UnreachableRoute),
+            RouteType::Prohibit => return refused(Cause::ProhibitRoute),
+            RouteType::Throw => return None,
+            RouteType::Local | RouteType::Anycast => return Some(Found::Local(route)),
+            RouteType::Unicast => {
+                let hops = usable(namespace, route, key.oif);
+                if !hops.is_empty() {
+                    return Some(Found::Unicast(route, hops));
+                }
+            }
+            RouteType::Broadcast | RouteType::Multicast | RouteType::Other => {
+                return Some(Found::Unknown(format!("{} is not modelled", describe(namespace, route))));
+            }
+        }
+    }
+    None
+}
+
+/// The next hops that the kernel would choose from (`fib_lookup_good_nhc`), with their shares.
+fn usable<'a>(namespace: &Namespace, route: &'a Route, oif: Option<u32>) -> Vec<(f64, &'a NextHop)> {
+    let ignored = |hop: &NextHop| {
+        let family = if route.dst.addr().is_ipv6() { "ipv6" } else { "ipv4" };
+        let device = hop.index.map(|index| namespace.name_of(index)).unwrap_or_default();
+        let key = "ignore_routes_with_linkdown";
+        hop.linkdown && namespace.conf(family, &device, key).unwrap_or(0) != 0
+    };
+    let hops: Vec<&NextHop> = route
+        .next_hops
+        .iter()
+        .filter(|hop| !hop.dead && !ignored(hop) && oif.is_none_or(|oif| hop.index == Some(oif)))
+        .collect();
+    let total: f64 = hops.iter().map(|hop| f64::from(hop.weight.max(1))).sum();
+    hops.into_iter().map(|hop| (f64::from(hop.weight.max(1)) / total, hop)).collect()
+}
+
+/// A route as `ip route` prints it, with its table.
+pub(crate) fn describe(namespace: &Namespace, route: &Route) -> String {
+    let kind = match route.kind {
+        RouteType::Unicast => "",
+        RouteType::Local => "local ",
+        RouteType::Broadcast => "broadcast ",
+        RouteType::Anycast => "anycast ",
+        RouteType::Multicast => "multicast ",
+        RouteType::Blackhole => "blackhole ",
+        RouteType::Unreachable => "unreachable ",
+        RouteType::Prohibit => "prohibit ",
+        RouteType::Throw => "throw ",
+        RouteType::Other => "(other) ",
+    };
+    let dst = if route.dst.prefix_len() == 0 {
+        "default".to_owned()
+    } else if route.dst.prefix_len() == route.dst.max_prefix_len() {
+        route.dst.addr().to_string()
+    } else {
+        route.dst.to_string()
+    };
+    let hop = |hop: &NextHop| {
+        let via = hop.via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let device = hop.index.map(|index| format!(" dev {}", namespace.name_of(index))).unwrap_or_default();
+        format!("{via}{device}")
+    };
+    let hops = match route.next_hops.as_slice() {
+        [] => String::new(),
+        [one] => hop(one),
+        several => several.iter().map(|one| format!(" nexthop{}", hop(one))).collect(),
+    };
+    let table = match route.table {
+        254 => "main".to_owned(),
+        TABLE_LOCAL => "local".to_owned(),
+        253 => "default".to_owned(),
+        number => number.to_string(),
+    };
+    format!("{kind}{dst}{hops} table {table}")
+}

@@ -1,0 +1,163 @@
+//! One network namespace, its facts arranged for looking up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use waymark_proto::{
+    Address, FdbEntry, Link, LinkKind, MissingFact, Neighbour, NetnsFacts, NodeName, Place, PolicyRule,
+    Route, RouteType, Socket,
+};
+
+use crate::netfilter::Ruleset;
+
+/// Number of the table of local addresses.
+pub(crate) const TABLE_LOCAL: u32 = 255;
+
+/// A network namespace.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) place: Place,
+    links: BTreeMap<u32, Link>,
+    addresses: Vec<Address>,
+    own: BTreeSet<IpAddr>,
+    /// Routes by family and table, the longest prefix and lowest metric first.
+    tables: BTreeMap<(bool, u32), Vec<Route>>,
+    /// Policy rules by family, in the order of priority.
+    rules: [Vec<PolicyRule>; 2],
+    neighbours: Vec<Neighbour>,
+    pub(crate) fdb: Vec<FdbEntry>,
+    sysctls: BTreeMap<String, String>,
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) ruleset: Ruleset,
+    missing: Vec<MissingFact>,
+}
+
+impl Namespace {
+    /// Arranges facts; compiles the ruleset.
+    pub(crate) fn new(node: &NodeName, facts: NetnsFacts) -> Self {
+        let place = Place { node: node.clone(), netns: facts.netns() };
+        let ruleset = Ruleset::compile(&facts.netfilter, &facts.missing);
+        let mut tables: BTreeMap<(bool, u32), Vec<Route>> = BTreeMap::new();
+        for route in facts.routes {
+            tables.entry((route.dst.addr().is_ipv6(), route.table)).or_default().push(route);
+        }
+        for routes in tables.values_mut() {
+            routes.sort_by_key(|route| (u8::MAX - route.dst.prefix_len(), route.metric));
+        }
+        let (mut v6, mut v4): (Vec<_>, Vec<_>) = facts.rules.into_iter().partition(|rule| rule.ipv6);
+        for rules in [&mut v4, &mut v6] {
+            rules.sort_by_key(|rule| rule.priority);
+        }
+        Self {
+            own: facts.addresses.iter().map(|address| address.address.addr()).collect(),
+            links: facts.links.into_iter().map(|link| (link.index, link)).collect(),
+            addresses: facts.addresses,
+            tables,
+            rules: [v4, v6],
+            neighbours: facts.neighbours,
+            fdb: facts.fdb,
+            sysctls: facts.sysctls,
+            sockets: facts.sockets,
+            ruleset,
+            missing: facts.missing,
+            place,
+        }
+    }
+
+    /// A device by index.
+    pub(crate) fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// All devices, by index.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// A device's name, or its index if the facts lack it.
+    pub(crate) fn name_of(&self, index: u32) -> String {
+        self.link(index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
+    }
+
+    /// The loopback device.
+    pub(crate) fn loopback(&self) -> Option<&Link> {
+        self.links().find(|link| link.kind == LinkKind::Loopback)
+    }
+
+    /// The bridge that a device is a port of.
+    pub(crate) fn bridge_of(&self, link: &Link) -> Option<&Link> {
+        let master = self.link(link.master?)?;
+        matches!(master.kind, LinkKind::Bridge { .. }).then_some(master)
+    }
+
+    /// The ports of a bridge.
+    pub(crate) fn ports(&self, bridge: u32) -> impl Iterator<Item = &Link> {
+        self.links().filter(move |link| link.master == Some(bridge))
+    }
+
+    /// The addresses of a device, of a family.
+    pub(crate) fn addresses_of(&self, index: u32, ipv6: bool) -> impl Iterator<Item = &Address> {
+        self.addresses
+            .iter()
+            .filter(move |address| address.index == index && address.address.addr().is_ipv6() == ipv6)
+    }
+
+    /// The device that has an address.
+    pub(crate) fn device_with(&self, ip: IpAddr) -> Option<&Link> {
+        let address = self.addresses.iter().find(|address| address.address.addr() == ip)?;
+        self.link(address.index)
+    }
+
+    /// Whether an address is one of this host's: the local table says so, or a device has it.
+    pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
+        let local = |route: &Route| {
+            matches!(route.kind, RouteType::Local | RouteType::Anycast) && route.dst.contains(&ip)
+        };
+        self.own.contains(&ip) || self.table(ip.is_ipv6(), TABLE_LOCAL).iter().any(local)
+    }
+
+    /// Routes of a table, the most specific first.
+    pub(crate) fn table(&self, ipv6: bool, table: u32) -> &[Route] {
+        self.tables.get(&(ipv6, table)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Policy rules of a family, by priority.
+    pub(crate) fn rules(&self, ipv6: bool) -> &[PolicyRule] {
+        &self.rules[usize::from(ipv6)]
+    }
+
+    /// The neighbour entry for an address on a device.
+    pub(crate) fn neighbour(&self, index: u32, ip: IpAddr) -> Option<&Neighbour> {
+        self.neighbours.iter().find(|entry| entry.index == index && entry.address == ip && !entry.proxy)
+    }
+
+    /// Whether this host answers for an address on a device by a proxy entry.
+    pub(crate) fn proxies(&self, index: u32, ip: IpAddr) -> bool {
+        self.neighbours.iter().any(|entry| entry.proxy && entry.index == index && entry.address == ip)
+    }
+
+    /// A sysctl below `net` as a number.
+    pub(crate) fn sysctl(&self, name: &str) -> Option<i64> {
+        self.sysctls.get(name)?.trim().parse().ok()
+    }
+
+    /// `net.FAMILY.conf.DEVICE.KEY`.
+    pub(crate) fn conf(&self, family: &str, device: &str, key: &str) -> Option<i64> {
+        self.sysctl(&format!("{family}.conf.{device}.{key}"))
+    }
+
+    /// The larger of a device's IPv4 setting and that of `all` (`IN_DEV_MAXCONF`, `IN_DEV_ORCONF`).
+    pub(crate) fn conf_max(&self, device: &str, key: &str) -> i64 {
+        let of = |device: &str| self.conf("ipv4", device, key);
+        of(device).or_else(|| of("default")).unwrap_or(0).max(of("all").unwrap_or(0))
+    }
+
+    /// Why a kind of facts is not there.
+    pub(crate) fn lacks(&self, what: &str) -> Option<String> {
+        let fact = self
+            .missing
+            .iter()
+            .find(|fact| fact.what == what || fact.what.starts_with(&format!("{what}.")))?;
+        Some(format!("{} could not be read: {}", fact.what, fact.why))
+    }
+}

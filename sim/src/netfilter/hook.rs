@@ -1,0 +1,178 @@
+//! A packet passes a netfilter hook of a namespace (`nf_hook_slow`).
+
+use waymark_proto::{Action, Cause, Hook, RuleRef};
+
+use super::nat;
+use super::read::Context;
+use super::ruleset::{BaseChain, ChainKind, Phase};
+use super::run::{self, End, Run};
+use crate::conntrack;
+use crate::namespace::Namespace;
+use crate::walk::Walk;
+
+/// Where a packet passes a hook. Devices are given by index.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct At {
+    pub(crate) input: Option<u32>,
+    pub(crate) output: Option<u32>,
+    /// Bridge ports, while the packet is bridged.
+    pub(crate) port_in: Option<u32>,
+    pub(crate) port_out: Option<u32>,
+}
+
+/// A walk that came through, and whether it must be routed again.
+pub(crate) struct Passage {
+    pub(crate) walk: Walk,
+    pub(crate) reroute: bool,
+}
+
+/// Takes a walk through a hook. Walks that ended there come back with their fate.
+pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec<Passage> {
+    let name = |index: Option<u32>| index.map(|index| namespace.name_of(index));
+    let [input, output, port_in, port_out] = [at.input, at.output, at.port_in, at.port_out].map(name);
+    let context = Context {
+        namespace,
+        hook,
+        input: input.as_deref(),
+        output: output.as_deref(),
+        port_in: port_in.as_deref(),
+        port_out: port_out.as_deref(),
+    };
+    // Postrouting and output are named after the device ahead, the others after the one behind.
+    let leaving = matches!(hook, Hook::NetfilterOutput | Hook::NetfilterPostrouting);
+    let device = if leaving { output.as_deref() } else { input.as_deref() };
+    if let Some(why) = &namespace.ruleset.missing {
+        return vec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
+    }
+    let mut runs = vec![(Run::new(walk.packet.clone()), false)];
+    let mut passages = Vec::new();
+    for phase in namespace.ruleset.phases(hook, walk.packet.flow.is_ipv6()) {
+        let mut survivors = Vec::new();
+        for (run, reroute) in runs {
+            for (run, end, again) in self::phase(context, phase, &walk, run) {
+                match end {
+                    End::Accept => survivors.push((run, reroute || again)),
+                    ended => {
+                        passages
+                            .push(Passage { walk: finish(&walk, hook, device, run, ended), reroute: false });
+                    }
+                }
+            }
+        }
+        runs = survivors;
+    }
+    for (run, reroute) in runs {
+        passages.push(Passage { walk: through(&walk, hook, device, run), reroute });
+    }
+    passages
+}
+
+/// One phase; the flag asks for routing again.
+fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Run) -> Vec<(Run, End, bool)> {
+    match phase {
+        Phase::Conntrack => {
+            let empty = conntrack::Table::new();
+            conntrack::track(&mut run.packet, walk.connections.get(&walk.at).unwrap_or(&empty));
+            vec![(run, End::Accept, false)]
+        }
+        Phase::Chain(base) => {
+            let before = run.packet.clone();
+            let decides = |run: &Run| {
+                let now = &run.packet;
+                base.kind == ChainKind::Route && (now.mark, now.flow) != (before.mark, before.flow)
+            };
+            let ended = run::chain(at, base, run);
+            ended
+                .into_iter()
+                .map(|(run, end)| (decides(&run), run, end))
+                .map(|(r, run, e)| (run, e, r))
+                .collect()
+        }
+        Phase::Nat(bases) => translate(at, bases, run),
+    }
+}
+
+/// Address translation (`nf_nat_inet_fn`): chains are asked for new connections only, one after the other
+/// until one of them has settled it.
+fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, bool)> {
+    let Some(end) = nat::end_at(at.hook) else { return vec![(run, End::Accept, false)] };
+    let mut runs = vec![run];
+    let mut done = Vec::new();
+    for base in bases {
+        let (open, settled): (Vec<_>, Vec<_>) =
+            runs.into_iter().partition(|run| conntrack::unsettled(&run.packet, end));
+        runs = settled;
+        for run in open {
+            for (run, ended) in run::chain(at, base, run) {
+                match ended {
+                    End::Accept => runs.push(run),
+                    ended => done.push((run, ended, false)),
+                }
+            }
+        }
+    }
+    for mut run in runs {
+        if conntrack::unsettled(&run.packet, end) {
+            conntrack::settle(&mut run.packet, end, None);
+        }
+        let before = run.packet.flow;
+        conntrack::translate(&mut run.packet, end);
+        // nf_nat_ipv4_local_fn: another destination needs another route.
+        let reroute = at.hook == Hook::NetfilterOutput && before.dst != run.packet.flow.dst;
+        done.push((run, End::Accept, reroute));
+    }
+    done
+}
+
+/// The walk that a run makes of the one that entered.
+fn branch(walk: &Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<String>, bool) {
+    let mut branch = walk.clone();
+    branch.probability *= run.probability;
+    branch.choices.extend(run.choices);
+    branch.choices.extend(run.chances);
+    branch.packet = run.packet;
+    (branch, run.translated_by, run.notes, run.without_endpoints)
+}
+
+fn through(walk: &Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
+    let before = walk.packet.flow;
+    let (mut walk, rule, notes, _) = branch(walk, run);
+    let translated = walk.packet.flow != before;
+    if matches!(hook, Hook::NetfilterInput | Hook::NetfilterPostrouting) || is_confirmed(&walk) {
+        let table = walk.connections.entry(walk.at.clone()).or_default();
+        conntrack::confirm(&mut walk.packet, table);
+    }
+    let step = walk.step(hook, device, if translated { Action::Translated } else { Action::Forwarded });
+    step.rule = rule.filter(|_| translated);
+    if translated && step.rule.is_none() {
+        step.object = Some("the connection that the first packet made".into());
+    }
+    step.note = (!notes.is_empty()).then(|| notes.join("; "));
+    walk
+}
+
+fn is_confirmed(walk: &Walk) -> bool {
+    matches!(walk.packet.tracking, conntrack::Tracking::Tracked { confirmed: true, .. })
+}
+
+fn finish(walk: &Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> Walk {
+    let (walk, _, _, without_endpoints) = branch(walk, run);
+    match end {
+        End::Drop(rule) => walk.refused(hook, device, Cause::FilterDrop, rule),
+        End::Reject(rule) => {
+            let text = rule.text.as_deref().unwrap_or_default();
+            let without_endpoints = without_endpoints || text.contains("has no endpoints");
+            let cause = if without_endpoints { Cause::ServiceWithoutEndpoints } else { Cause::FilterReject };
+            walk.refused(hook, device, cause, rule)
+        }
+        End::Unknown(rule, why) => {
+            let quoted = rule.as_ref().map(|rule| format!(" (rule: {rule})")).unwrap_or_default();
+            let mut walk = walk.unknown(hook, device, format!("{why}{quoted}"));
+            if let Some(step) = walk.steps.last_mut() {
+                step.rule = rule;
+            }
+            walk
+        }
+        End::Accept => walk,
+    }
+}

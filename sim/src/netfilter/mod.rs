@@ -1,0 +1,23 @@
+//! Netfilter: the rules of a namespace, compiled once, and what they do to a packet at a hook.
+//!
+//! * [`ruleset`]: what runs at each hook, in order
+//! * [`rule`]: rules in one form; [`value`]: what they compare; [`symbols`]: names for numbers
+//! * [`iptables`], [`nft`], [`ipset`]: the three notations
+//! * [`hook`]: a packet passes a hook
+//! * [`run`]: a packet in the chains of one hook; [`read`]: what tests read; [`nat`]: translations
+
+mod hook;
+mod ipset;
+mod iptables;
+mod nat;
+mod nft;
+mod read;
+mod rule;
+mod ruleset;
+mod run;
+mod symbols;
+mod value;
+
+pub(crate) use hook::{At, pass};
+pub(crate) use nat::select_address;
+pub(crate) use ruleset::Ruleset;

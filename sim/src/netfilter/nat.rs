@@ -1,0 +1,120 @@
+//! Address translation by a rule.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use waymark_proto::{Hook, RuleRef};
+
+use super::read::{Reading, Stop};
+use super::rule::{Expr, Nat, NatKind};
+use super::run::Run;
+use super::value::Value;
+use crate::conntrack::{self, End};
+use crate::namespace::Namespace;
+
+/// The end that is translated at a hook.
+pub(crate) fn end_at(hook: Hook) -> Option<End> {
+    match hook {
+        Hook::NetfilterPrerouting | Hook::NetfilterOutput => Some(End::Destination),
+        Hook::NetfilterInput | Hook::NetfilterPostrouting => Some(End::Source),
+        _ => None,
+    }
+}
+
+/// Settles a run's translation as a rule says.
+pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleRef) -> Result<(), Stop> {
+    let end = match nat.kind {
+        NatKind::Source | NatKind::Masquerade => End::Source,
+        NatKind::Destination | NatKind::Redirect => End::Destination,
+    };
+    if end_at(reading.at.hook) != Some(end) {
+        return Err(Stop::Unknown("this translation is not possible at this hook".into()));
+    }
+    let flow = run.packet.flow;
+    let (address, port) =
+        if end == End::Source { (flow.src, flow.src_port) } else { (flow.dst, flow.dst_port) };
+    let (given, given_port) = operands(reading, nat)?;
+    let address = match nat.kind {
+        NatKind::Source | NatKind::Destination => given.unwrap_or(address),
+        NatKind::Masquerade => masquerade(reading, flow.dst)?,
+        NatKind::Redirect => redirect(reading)?,
+    };
+    if address.is_ipv6() != flow.is_ipv6() {
+        return Err(Stop::Unknown("a translation to the other family is not modelled".into()));
+    }
+    // An echo identifier is not a port: rules cannot name it.
+    let port = if flow.protocol.has_ports() { given_port.unwrap_or(port) } else { port };
+    conntrack::settle(&mut run.packet, end, Some((address, port)));
+    run.translated_by = Some(rule);
+    if end == End::Destination && !run.chances.is_empty() {
+        run.chances.clear();
+        let to = if flow.protocol.has_ports() {
+            std::net::SocketAddr::new(address, port).to_string()
+        } else {
+            address.to_string()
+        };
+        run.choices.push(format!("backend {to} (prob {:.2})", run.probability));
+    }
+    Ok(())
+}
+
+fn operands(reading: &Reading<'_>, nat: &Nat) -> Result<(Option<IpAddr>, Option<u16>), Stop> {
+    let strange = || Stop::Unknown("a translation to this is not modelled".into());
+    let port = |value: &Value| match value {
+        Value::Number(port) => u16::try_from(*port).map(Some).map_err(|_| strange()),
+        _ => Err(strange()),
+    };
+    let read = |expr: &Option<Expr>| expr.as_ref().map(|expr| reading.expr(expr)).transpose();
+    let named_port = read(&nat.port)?;
+    let named_port = match named_port.as_deref() {
+        None => None,
+        Some([value]) => port(value)?,
+        Some(_) => return Err(strange()),
+    };
+    match read(&nat.address)?.as_deref() {
+        None => Ok((None, named_port)),
+        Some([Value::Ip(ip)]) => Ok((Some(*ip), named_port)),
+        Some([Value::Ip(ip), value]) => Ok((Some(*ip), port(value)?)),
+        Some(_) => Err(strange()),
+    }
+}
+
+/// The address of the output device (`nf_nat_masquerade_ipv4`).
+fn masquerade(reading: &Reading<'_>, towards: IpAddr) -> Result<IpAddr, Stop> {
+    let namespace = reading.at.namespace;
+    let device = reading.at.output.and_then(|name| namespace.links().find(|link| link.name == name));
+    device
+        .and_then(|device| select_address(namespace, device.index, towards))
+        .ok_or_else(|| Stop::Unknown("no address to masquerade with is in the facts".into()))
+}
+
+/// The address of a device that is nearest to another: one of its subnet, else its first, else the first
+/// of any device (`inet_select_addr`).
+pub(crate) fn select_address(namespace: &Namespace, device: u32, towards: IpAddr) -> Option<IpAddr> {
+    let ipv6 = towards.is_ipv6();
+    let global = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    let near = namespace.addresses_of(device, ipv6).find(|address| address.address.contains(&towards));
+    let on = |index: u32| {
+        namespace.addresses_of(index, ipv6).map(|address| address.address.addr()).find(|ip| global(ip))
+    };
+    near.map(|address| address.address.addr())
+        .or_else(|| on(device))
+        .or_else(|| namespace.links().find_map(|link| on(link.index)))
+}
+
+/// This host: the loopback address for its own packets, else the first of the input device
+/// (`nf_nat_redirect`).
+fn redirect(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
+    let ipv6 = reading.packet.flow.is_ipv6();
+    if reading.at.hook == Hook::NetfilterOutput {
+        return Ok(if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
+    }
+    let namespace = reading.at.namespace;
+    let device = reading.at.input.and_then(|name| namespace.links().find(|link| link.name == name));
+    device
+        .and_then(|device| namespace.addresses_of(device.index, ipv6).next())
+        .map(|address| address.address.addr())
+        .ok_or_else(|| Stop::Unknown("no address to redirect to is in the facts".into()))
+}

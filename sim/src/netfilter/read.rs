@@ -1,0 +1,326 @@
+//! What tests read of a packet, and how they decide.
+
+use std::net::IpAddr;
+
+use waymark_proto::{Flow, Hook};
+
+use super::ipset::{Dimension, IpSet};
+use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
+use super::symbols;
+use super::value::{Elements, Value};
+use crate::conntrack::Tracking;
+use crate::fib::{self, Found};
+use crate::namespace::Namespace;
+use crate::packet::Packet;
+
+/// Where in a namespace rules are asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) hook: Hook,
+    pub(crate) input: Option<&'a str>,
+    pub(crate) output: Option<&'a str>,
+    /// Bridge ports, while the packet is bridged.
+    pub(crate) port_in: Option<&'a str>,
+    pub(crate) port_out: Option<&'a str>,
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Stop {
+    /// The packet has no such field: the rule does not match (`NFT_BREAK`).
+    Break,
+    /// The model does not know.
+    Unknown(String),
+    /// One of so many numbers, equally likely: to be asked again for each.
+    Random(u64),
+}
+
+/// One reading of a packet.
+pub(crate) struct Reading<'a> {
+    pub(crate) at: Context<'a>,
+    pub(crate) packet: &'a Packet,
+    /// The outcome of the random number that was asked for.
+    pub(crate) random: Option<u64>,
+}
+
+fn unknown<T>(why: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Unknown(why.into()))
+}
+
+impl Reading<'_> {
+    /// The operands of an expression.
+    pub(crate) fn expr(&self, expr: &Expr) -> Result<Vec<Value>, Stop> {
+        match expr {
+            Expr::Const(value) => Ok(vec![value.clone()]),
+            Expr::Field(field) => self.field(field).map(|value| vec![value]),
+            Expr::Concat(parts) => {
+                let parts: Result<Vec<_>, _> = parts.iter().map(|part| self.expr(part)).collect();
+                Ok(parts?.into_iter().flatten().collect())
+            }
+            Expr::Binary(op, left, right) => self.binary(*op, left, right),
+            Expr::Random { modulus, offset } => match self.random {
+                Some(number) => Ok(vec![Value::Number(offset.saturating_add(number % modulus.max(&1)))]),
+                None => Err(Stop::Random(*modulus)),
+            },
+            Expr::Map { key, map } => {
+                let key = self.expr(key)?;
+                let maps = &self.at.namespace.ruleset.maps;
+                lookup(map, maps)?.get(&key).cloned().ok_or(Stop::Break)
+            }
+            Expr::Unknown(why) => unknown(why.as_str()),
+        }
+    }
+
+    /// An expression that must be one number.
+    pub(crate) fn number(&self, expr: &Expr) -> Result<u64, Stop> {
+        match self.expr(expr)?.as_slice() {
+            [Value::Number(number)] => Ok(*number),
+            other => unknown(format!("{other:?} is no number")),
+        }
+    }
+
+    fn binary(&self, op: Bitwise, left: &Expr, right: &Expr) -> Result<Vec<Value>, Stop> {
+        let left = self.expr(left)?;
+        let right = self.expr(right)?;
+        let value = match (op, left.as_slice(), right.as_slice()) {
+            (Bitwise::And, [Value::Ip(address)], [Value::Ip(mask)]) => {
+                Value::Ip(super::value::masked(*address, *mask))
+            }
+            (_, [Value::Number(left)], [Value::Number(right)]) => {
+                let shift = u32::try_from(*right).unwrap_or(u32::MAX);
+                Value::Number(match op {
+                    Bitwise::And => left & right,
+                    Bitwise::Or => left | right,
+                    Bitwise::Xor => left ^ right,
+                    // Registers have 32 bits.
+                    Bitwise::ShiftLeft => left.checked_shl(shift).unwrap_or(0) & 0xffff_ffff,
+                    Bitwise::ShiftRight => left.checked_shr(shift).unwrap_or(0),
+                })
+            }
+            _ => return unknown("a bitwise operation on these operands is not modelled"),
+        };
+        Ok(vec![value])
+    }
+
+    fn field(&self, field: &Field) -> Result<Value, Stop> {
+        let flow = &self.packet.flow;
+        let ipv6 = flow.is_ipv6();
+        let number = flow.protocol.number(ipv6);
+        let name = |device: Option<&str>| Ok(Value::Text(device.unwrap_or_default().to_owned()));
+        let when = |known: bool, value: Value| if known { Ok(value) } else { Err(Stop::Break) };
+        let port = |protocol: &Option<u8>, port: u16| {
+            let there = flow.protocol.has_ports() && protocol.is_none_or(|wanted| wanted == number);
+            when(there, Value::Number(port.into()))
+        };
+        match field {
+            Field::Source(family) => when(family.is_none_or(|v6| v6 == ipv6), Value::Ip(flow.src)),
+            Field::Destination(family) => when(family.is_none_or(|v6| v6 == ipv6), Value::Ip(flow.dst)),
+            Field::Family => Ok(Value::Number(if ipv6 { 10 } else { 2 })),
+            Field::EtherType => Ok(Value::Number(if ipv6 { 0x86dd } else { 0x0800 })),
+            Field::L4Protocol => Ok(Value::Number(number.into())),
+            Field::HeaderProtocol(family) => when(*family == ipv6, Value::Number(number.into())),
+            Field::SourcePort(protocol) => port(protocol, flow.src_port),
+            Field::DestinationPort(protocol) => port(protocol, flow.dst_port),
+            Field::TcpFlags => self.packet.tcp_flags().map(Value::Number).ok_or(Stop::Break),
+            Field::IcmpType(family) => {
+                let kind = self.packet.icmp_type().filter(|_| *family == ipv6);
+                kind.map(Value::Number).ok_or(Stop::Break)
+            }
+            Field::IcmpCode(family) => {
+                when(*family == ipv6 && self.packet.icmp_type().is_some(), Value::Number(0))
+            }
+            Field::Ttl(family) => when(*family == ipv6, Value::Number(self.packet.ttl.into())),
+            Field::InName => name(self.at.input),
+            Field::OutName => name(self.at.output),
+            Field::PhysIn => name(self.at.port_in),
+            Field::PhysOut => name(self.at.port_out),
+            Field::PhysBridged => Ok(Value::Number(u64::from(self.at.port_out.is_some()))),
+            Field::Mark => Ok(Value::Number(self.packet.mark.into())),
+            Field::PacketType => Ok(Value::Number(0)),
+            Field::AddressType { destination } => {
+                Ok(Value::Number(self.address_type(if *destination { flow.dst } else { flow.src })))
+            }
+            Field::ReverseRoute => self.reverse_route(),
+            Field::Unknown(what) => unknown(format!("{what} is not modelled")),
+            Field::ConnState
+            | Field::ConnStateAndNat
+            | Field::ConnMark
+            | Field::ConnStatus
+            | Field::ConnDirection
+            | Field::ConnAddress { .. }
+            | Field::ConnPort { .. } => self.connection(field),
+        }
+    }
+
+    fn connection(&self, field: &Field) -> Result<Value, Stop> {
+        let (connection, reply, confirmed) = match &self.packet.tracking {
+            Tracking::Tracked { connection, reply, confirmed, .. } => (connection, *reply, *confirmed),
+            // Before the connection was looked up, nft and xt_conntrack both read "invalid".
+            untracked => {
+                let state = match untracked {
+                    Tracking::Untracked => symbols::STATE_UNTRACKED,
+                    _ => symbols::STATE_INVALID,
+                };
+                let asks = matches!(field, Field::ConnState | Field::ConnStateAndNat);
+                return if asks { Ok(Value::Number(state)) } else { Err(Stop::Break) };
+            }
+        };
+        let tuple = |of_reply: &bool| if *of_reply { &connection.reply } else { &connection.original };
+        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+        let state = if connection.answered { symbols::STATE_ESTABLISHED } else { symbols::STATE_NEW };
+        Ok(match field {
+            Field::ConnStateAndNat => Value::Number(
+                state
+                    | bit(connection.source_nat, symbols::STATE_SNAT)
+                    | bit(connection.destination_nat, symbols::STATE_DNAT),
+            ),
+            Field::ConnMark => Value::Number(connection.mark.into()),
+            Field::ConnStatus => Value::Number(
+                bit(connection.answered, 2)
+                    | bit(confirmed, 8)
+                    | bit(connection.source_nat, 16)
+                    | bit(connection.destination_nat, 32),
+            ),
+            Field::ConnDirection => Value::Number(u64::from(reply)),
+            Field::ConnAddress { reply, destination } => Value::Ip(end(tuple(reply), *destination).0),
+            Field::ConnPort { reply, destination } => Value::Number(end(tuple(reply), *destination).1.into()),
+            _ => Value::Number(state),
+        })
+    }
+
+    /// The type of an address by the local table (`inet_addr_type`).
+    fn address_type(&self, ip: IpAddr) -> u64 {
+        if ip.is_multicast() {
+            symbols::RTN_MULTICAST
+        } else if self.at.namespace.is_local(ip) {
+            symbols::RTN_LOCAL
+        } else if ip.is_unspecified() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
+            symbols::RTN_BROADCAST
+        } else {
+            symbols::RTN_UNICAST
+        }
+    }
+
+    /// Whether the route back to the source leaves by the input device: 1 or 0.
+    fn reverse_route(&self) -> Result<Value, Stop> {
+        let Some(input) = self.at.input else { return Err(Stop::Break) };
+        let flow = &self.packet.flow;
+        let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0 };
+        let namespace = self.at.namespace;
+        match fib::lookup(namespace, &key) {
+            Found::Unicast(_, hops) => {
+                let by_input = hops
+                    .iter()
+                    .any(|(_, hop)| hop.index.is_some_and(|index| namespace.name_of(index) == input));
+                Ok(Value::Number(u64::from(by_input)))
+            }
+            Found::Unknown(why) => unknown(why),
+            Found::Local(_) => Ok(Value::Number(u64::from(input == "lo"))),
+            Found::Nothing | Found::Refused(..) => Ok(Value::Number(0)),
+        }
+    }
+
+    /// Whether a test holds; `Random` for those that `run` decides by branching.
+    pub(crate) fn test(&self, test: &Test) -> Result<bool, Stop> {
+        match test {
+            Test::Compare { left, op, right } => self.compare(left, *op, right),
+            Test::IpSet { name, fields, negated } => Ok(self.in_ipset(name, fields, 0)? != *negated),
+            Test::Unknown(why) => unknown(why.as_str()),
+            Test::Random(_) => Err(Stop::Random(1)),
+        }
+    }
+
+    fn compare(&self, left: &Expr, op: Op, right: &Lookup<()>) -> Result<bool, Stop> {
+        let values = match self.expr(left) {
+            // iptables' negated matches on fields that a packet lacks do not match either: their
+            // modules refuse packets of another protocol.
+            Err(Stop::Break) => return Ok(false),
+            other => other?,
+        };
+        let elements = lookup(right, &self.at.namespace.ruleset.sets)?;
+        match op {
+            Op::Equal => Ok(elements.get(&values).is_some()),
+            Op::NotEqual => Ok(elements.get(&values).is_none()),
+            Op::Less | Op::LessEqual | Op::Greater | Op::GreaterEqual | Op::Any => {
+                let ([Value::Number(left)], Some(right)) = (values.as_slice(), elements.single()) else {
+                    return unknown("a comparison of these operands is not modelled");
+                };
+                Ok(match op {
+                    Op::Less => *left < right,
+                    Op::LessEqual => *left <= right,
+                    Op::Greater => *left > right,
+                    Op::GreaterEqual => *left >= right,
+                    _ => left & right != 0,
+                })
+            }
+        }
+    }
+
+    fn in_ipset(&self, name: &str, fields: &[Direction], depth: u32) -> Result<bool, Stop> {
+        let Some(set) = self.at.namespace.ruleset.ipsets.get(name) else {
+            return unknown(format!("ipset {name} is not in the facts"));
+        };
+        // Lists do not nest in the kernel; damaged facts might.
+        if set.dimensions.is_empty() && depth < 2 {
+            for member in &set.lists {
+                if self.in_ipset(member, fields, depth + 1)? {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        }
+        let Some(key) = self.ipset_key(set, fields)? else { return Ok(false) };
+        match (set.elements.get(&key), &set.unread) {
+            (Some(member), _) => Ok(*member),
+            (None, None) => Ok(false),
+            (None, Some(element)) => unknown(format!("ipset {name}: element {element} is not modelled")),
+        }
+    }
+
+    fn ipset_key(&self, set: &IpSet, fields: &[Direction]) -> Result<Option<Vec<Value>>, Stop> {
+        if fields.len() < set.dimensions.len() {
+            return unknown("an ipset match with too few directions");
+        }
+        let flow = &self.packet.flow;
+        let protocol = flow.protocol.number(flow.is_ipv6());
+        let mut key = Vec::new();
+        for (dimension, direction) in set.dimensions.iter().zip(fields) {
+            let destination = *direction == Direction::Destination;
+            let (address, port) = end(flow, destination);
+            match dimension {
+                Dimension::Address => key.push(Value::Ip(address)),
+                Dimension::Port | Dimension::BarePort if !flow.protocol.has_ports() => return Ok(None),
+                Dimension::Port => {
+                    key.extend([Value::Number(protocol.into()), Value::Number(port.into())]);
+                }
+                Dimension::BarePort => key.push(Value::Number(port.into())),
+                Dimension::Interface => {
+                    let device = if destination { self.at.output } else { self.at.input };
+                    key.push(Value::Text(device.unwrap_or_default().to_owned()));
+                }
+                Dimension::Unknown => return unknown("a kind of ipset that is not modelled"),
+            }
+        }
+        Ok(Some(key))
+    }
+}
+
+fn end(flow: &Flow, destination: bool) -> (IpAddr, u16) {
+    if destination { (flow.dst, flow.dst_port) } else { (flow.src, flow.src_port) }
+}
+
+/// The elements of a set or map.
+pub(crate) fn lookup<'a, D>(
+    lookup: &'a Lookup<D>,
+    named: &'a [Elements<D>],
+) -> Result<&'a Elements<D>, Stop> {
+    match lookup {
+        Lookup::Inline(elements) => Ok(elements),
+        Lookup::Named(index, name) => match named.get(*index) {
+            Some(elements) => Ok(elements),
+            None => unknown(format!("set {name} is not in the facts")),
+        },
+        Lookup::Unknown(why) => unknown(why.as_str()),
+    }
+}

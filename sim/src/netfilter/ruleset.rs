@@ -1,0 +1,129 @@
+//! The compiled netfilter configuration of one namespace: what runs at each hook, in order.
+
+use std::collections::BTreeMap;
+
+use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts};
+
+use super::ipset::{self, IpSet};
+use super::rule::{Chain, ChainId, Verdict};
+use super::value::{Elements, Value};
+use super::{iptables, nft};
+
+/// `NF_IP_PRI_CONNTRACK`.
+const PRIORITY_CONNTRACK: i32 = -200;
+/// `NF_IP_PRI_NAT_DST`: where all NAT chains of prerouting and output run, whatever priority they name;
+/// theirs orders them among themselves (`nf_nat_register_fn`).
+const PRIORITY_NAT_DST: i32 = -100;
+/// `NF_IP_PRI_NAT_SRC`, likewise for input and postrouting.
+const PRIORITY_NAT_SRC: i32 = 100;
+
+/// Kinds of base chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChainKind {
+    Filter,
+    Nat,
+    /// Like `Filter`, but a changed mark or address makes the output hook route again.
+    Route,
+}
+
+/// A chain that is attached to a hook.
+#[derive(Clone, Debug)]
+pub(crate) struct BaseChain {
+    pub(crate) chain: ChainId,
+    pub(crate) hook: Hook,
+    pub(crate) kind: ChainKind,
+    pub(crate) priority: i32,
+    pub(crate) policy: Verdict,
+    /// Families: IPv4, IPv6.
+    pub(crate) families: [bool; 2],
+}
+
+/// One thing that happens at a hook.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// The packet's connection is looked up or made.
+    Conntrack,
+    /// A filter chain runs.
+    Chain(BaseChain),
+    /// Address translation: of a known connection, or by these chains for a new one.
+    Nat(Vec<BaseChain>),
+}
+
+/// The netfilter configuration of one namespace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ruleset {
+    pub(crate) chains: Vec<Chain>,
+    bases: Vec<BaseChain>,
+    phases: BTreeMap<(Hook, bool), Vec<Phase>>,
+    pub(crate) sets: Vec<Elements<()>>,
+    pub(crate) maps: Vec<Elements<Vec<Value>>>,
+    pub(crate) vmaps: Vec<Elements<Verdict>>,
+    pub(crate) ipsets: BTreeMap<String, IpSet>,
+    /// Why nothing can be said about netfilter here.
+    pub(crate) missing: Option<String>,
+}
+
+impl Ruleset {
+    /// Compiles a namespace's netfilter facts. What cannot be read becomes rules of unknown effect.
+    pub(crate) fn compile(facts: &NetfilterFacts, missing: &[MissingFact]) -> Self {
+        let mut ruleset = Self::default();
+        ruleset.ipsets = facts.ipset.as_deref().map(ipset::parse).unwrap_or_default();
+        ruleset.missing = missing
+            .iter()
+            .find(|fact| fact.what.starts_with("netfilter") && !fact.what.ends_with("ipset"))
+            .map(|fact| format!("{} could not be read: {}", fact.what, fact.why));
+        let objects = facts.nft.as_ref().map(nft::objects).unwrap_or_default();
+        let handles = nft::handles(&objects);
+        let mut taken = Vec::new();
+        for backend in [IptablesBackend::Legacy, IptablesBackend::Nft] {
+            for dump in facts.iptables.iter().filter(|dump| dump.backend == backend) {
+                let tables = iptables::compile(dump, &handles, &mut ruleset);
+                if backend == IptablesBackend::Nft {
+                    let family = if dump.ipv6 { "ip6" } else { "ip" };
+                    taken.extend(tables.into_iter().map(|table| (family.to_owned(), table)));
+                }
+            }
+        }
+        nft::compile(&objects, &taken, &mut ruleset);
+        ruleset.order();
+        ruleset
+    }
+
+    pub(crate) fn add_chain(&mut self, chain: Chain) -> ChainId {
+        self.chains.push(chain);
+        self.chains.len() - 1
+    }
+
+    pub(crate) fn add_base(&mut self, base: BaseChain) {
+        self.bases.push(base);
+    }
+
+    /// What happens at a hook for a family, in order.
+    pub(crate) fn phases(&self, hook: Hook, ipv6: bool) -> &[Phase] {
+        self.phases.get(&(hook, ipv6)).map_or(&[], Vec::as_slice)
+    }
+
+    fn order(&mut self) {
+        let hooks = [
+            (Hook::NetfilterPrerouting, Some(PRIORITY_CONNTRACK), Some(PRIORITY_NAT_DST)),
+            (Hook::NetfilterInput, None, Some(PRIORITY_NAT_SRC)),
+            (Hook::NetfilterForward, None, None),
+            (Hook::NetfilterOutput, Some(PRIORITY_CONNTRACK), Some(PRIORITY_NAT_DST)),
+            (Hook::NetfilterPostrouting, None, Some(PRIORITY_NAT_SRC)),
+        ];
+        for (hook, conntrack, nat) in hooks {
+            for ipv6 in [false, true] {
+                let here = |base: &&BaseChain| base.hook == hook && base.families[usize::from(ipv6)];
+                let (mut nats, filters): (Vec<_>, Vec<_>) =
+                    self.bases.iter().filter(here).cloned().partition(|base| base.kind == ChainKind::Nat);
+                nats.sort_by_key(|base| base.priority);
+                let mut phases: Vec<(i32, Phase)> = Vec::new();
+                phases.extend(conntrack.map(|priority| (priority, Phase::Conntrack)));
+                phases.extend(nat.map(|priority| (priority, Phase::Nat(nats))));
+                phases.extend(filters.into_iter().map(|base| (base.priority, Phase::Chain(base))));
+                phases.sort_by_key(|(priority, _)| *priority);
+                self.phases.insert((hook, ipv6), phases.into_iter().map(|(_, phase)| phase).collect());
+            }
+        }
+    }
+}

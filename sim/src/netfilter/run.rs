@@ -1,0 +1,302 @@
+//! A packet in the chains of one hook: an interpreter of rules that branches where chance decides.
+
+use waymark_proto::RuleRef;
+
+use super::nat;
+use super::read::{self, Context, Reading, Stop};
+use super::rule::{Chain, ChainId, Rule, Statement, Test, Verdict};
+use super::ruleset::BaseChain;
+use crate::conntrack::Tracking;
+use crate::packet::Packet;
+
+/// How deep chains may call one another; the kernel's own limit is 16 for nft.
+const MAX_DEPTH: usize = 64;
+/// Statements after which a run is given up: rulesets of 10,000 Services have some 100,000 rules.
+const MAX_STATEMENTS: usize = 1_000_000;
+/// Branches after which a run is given up.
+const MAX_RUNS: usize = 1024;
+
+/// Where in a chain a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    chain: ChainId,
+    rule: usize,
+    statement: usize,
+}
+
+/// One branch of a packet's way through a hook.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Run {
+    pub(crate) packet: Packet,
+    /// How likely it is among the branches of this hook.
+    pub(crate) probability: f64,
+    /// What decided for it.
+    pub(crate) choices: Vec<String>,
+    pub(crate) notes: Vec<String>,
+    /// The rule that translated it.
+    pub(crate) translated_by: Option<RuleRef>,
+    /// Whether a Service without endpoints was looked up (a map of kube-proxy's nftables mode).
+    pub(crate) without_endpoints: bool,
+    /// Rules that chance decided for or against, until a translation says it better.
+    pub(crate) chances: Vec<String>,
+    frames: Vec<Frame>,
+}
+
+impl Run {
+    pub(crate) fn new(packet: Packet) -> Self {
+        Self {
+            packet,
+            probability: 1.0,
+            choices: Vec::new(),
+            notes: Vec::new(),
+            translated_by: None,
+            without_endpoints: false,
+            chances: Vec::new(),
+            frames: Vec::new(),
+        }
+    }
+}
+
+/// How a chain ended for a packet.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    Accept,
+    Drop(RuleRef),
+    Reject(RuleRef),
+    /// Not known; why.
+    Unknown(Option<RuleRef>, String),
+}
+
+/// What a statement did.
+enum Next {
+    /// On to the next statement, rule or chain.
+    On,
+    End(End),
+}
+
+/// Runs one base chain.
+pub(crate) fn chain(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, End)> {
+    run.frames = vec![Frame { chain: base.chain, rule: 0, statement: 0 }];
+    let mut ended = Vec::new();
+    let mut open = vec![run];
+    let mut statements = 0;
+    while let Some(run) = open.pop() {
+        statements += 1;
+        if statements > MAX_STATEMENTS || open.len() + ended.len() > MAX_RUNS {
+            ended.push((
+                run,
+                End::Unknown(None, "the ruleset has more rules or branches than are followed".into()),
+            ));
+            continue;
+        }
+        for (run, next) in statement(at, base, run) {
+            match next {
+                Next::On => open.push(run),
+                Next::End(end) => ended.push((run, end)),
+            }
+        }
+    }
+    ended
+}
+
+/// Runs the next statement.
+fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)> {
+    let chains = &at.namespace.ruleset.chains;
+    let Some(frame) = run.frames.last().copied() else {
+        let end = policy(base, chains);
+        return vec![(run, Next::End(end))];
+    };
+    let Some(chain) = chains.get(frame.chain) else {
+        return vec![(run, Next::End(End::Unknown(None, "a chain is not in the facts".into())))];
+    };
+    let Some(rule) = chain.rules.get(frame.rule) else {
+        // Its end: back to where it was called from.
+        run.frames.pop();
+        return vec![(run, Next::On)];
+    };
+    let Some(statement) = rule.statements.get(frame.statement) else {
+        next_rule(&mut run);
+        return vec![(run, Next::On)];
+    };
+    if let Some(top) = run.frames.last_mut() {
+        top.statement += 1;
+    }
+    if let Statement::Test(Test::Random(probability)) = statement {
+        return by_chance(run, *probability, chain, rule);
+    }
+    let asked = run.clone();
+    match execute(at, chain, rule, statement, run, None) {
+        Ok(done) => vec![done],
+        Err(modulus) if modulus as usize > MAX_RUNS => {
+            let why = format!("a random number of {modulus} has more outcomes than are followed");
+            vec![(asked, Next::End(End::Unknown(Some(chain.rule_ref(rule)), why)))]
+        }
+        Err(modulus) => by_number(at, chain, rule, statement, &asked, modulus),
+    }
+}
+
+fn next_rule(run: &mut Run) {
+    if let Some(top) = run.frames.last_mut() {
+        top.rule += 1;
+        top.statement = 0;
+    }
+}
+
+fn policy(base: &BaseChain, chains: &[Chain]) -> End {
+    let rule = chains.get(base.chain).map(Chain::policy_ref);
+    match (&base.policy, rule) {
+        (Verdict::Accept, _) => End::Accept,
+        (Verdict::Drop, Some(rule)) => End::Drop(rule),
+        (policy, rule) => End::Unknown(rule, format!("{policy:?} is not modelled as a policy")),
+    }
+}
+
+/// Branches: the rule matches, or it does not.
+fn by_chance(run: Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<(Run, Next)> {
+    let mut branches = Vec::new();
+    let name = chain.rule_ref(rule);
+    for (matches, share) in [(true, probability), (false, 1.0 - probability)] {
+        if share <= 0.0 {
+            continue;
+        }
+        let mut branch = run.clone();
+        branch.probability *= share;
+        if share < 1.0 {
+            let verb = if matches { "matches" } else { "does not match" };
+            let position = name.position.map(|n| format!(" rule {n}")).unwrap_or_default();
+            branch.chances.push(format!("{} {}{position} {verb} (prob {share:.2})", name.table, name.chain));
+        }
+        if !matches {
+            next_rule(&mut branch);
+        }
+        branches.push((branch, Next::On));
+    }
+    branches
+}
+
+/// Branches: one per outcome of a random number; outcomes that lead to the same are one.
+fn by_number(
+    at: Context<'_>,
+    chain: &Chain,
+    rule: &Rule,
+    statement: &Statement,
+    asked: &Run,
+    modulus: u64,
+) -> Vec<(Run, Next)> {
+    let mut branches: Vec<(Run, Next)> = Vec::new();
+    for number in 0..modulus {
+        let mut branch = asked.clone();
+        branch.probability /= modulus as f64;
+        let name = chain.rule_ref(rule);
+        let Ok((mut run, next)) = execute(at, chain, rule, statement, branch, Some(number)) else { continue };
+        let twin = branches.iter_mut().find(|(twin, other)| {
+            matches!((&next, other), (Next::On, Next::On))
+                && twin.frames == run.frames
+                && twin.packet == run.packet
+                && twin.choices == run.choices
+        });
+        if let Some((twin, _)) = twin {
+            twin.probability += run.probability;
+        } else {
+            run.chances.push(format!("{} {} outcome {number} of {modulus}", name.table, name.chain));
+            branches.push((run, next));
+        }
+    }
+    branches
+}
+
+/// Executes a statement. The error asks for a random number below so much.
+fn execute(
+    at: Context<'_>,
+    chain: &Chain,
+    rule: &Rule,
+    statement: &Statement,
+    mut run: Run,
+    random: Option<u64>,
+) -> Result<(Run, Next), u64> {
+    let rule_ref = || chain.rule_ref(rule);
+    let packet = run.packet.clone();
+    let reading = Reading { at, packet: &packet, random };
+    let outcome = match statement {
+        Statement::Test(test) => reading.test(test).map(|holds| {
+            if !holds {
+                next_rule(&mut run);
+            }
+            Next::On
+        }),
+        Statement::SetMark(value) => reading.number(value).map(|mark| {
+            run.packet.mark = mark as u32;
+            Next::On
+        }),
+        Statement::SetConnMark(value) => reading.number(value).map(|mark| {
+            if let Tracking::Tracked { connection, .. } = &mut run.packet.tracking {
+                connection.mark = mark as u32;
+            }
+            Next::On
+        }),
+        Statement::Verdict(verdict) => Ok(self::verdict(verdict, &mut run, rule_ref)),
+        Statement::Vmap { key, map } => reading.expr(key).and_then(|key| {
+            let maps = &at.namespace.ruleset.vmaps;
+            let Some(verdict) = read::lookup(map, maps)?.get(&key) else { return Ok(Next::On) };
+            run.without_endpoints |=
+                matches!(map, super::rule::Lookup::Named(_, name) if name.starts_with("no-endpoint"));
+            Ok(self::verdict(verdict, &mut run, rule_ref))
+        }),
+        Statement::Nat(nat) => {
+            nat::apply(&reading, nat, &mut run, rule_ref()).map(|()| Next::End(End::Accept))
+        }
+        Statement::Notrack => {
+            if run.packet.tracking == Tracking::None {
+                run.packet.tracking = Tracking::Untracked;
+            }
+            Ok(Next::On)
+        }
+        Statement::Note(note) => {
+            run.notes.push(note.clone());
+            Ok(Next::On)
+        }
+        Statement::Unknown(why) => Err(Stop::Unknown(why.clone())),
+    };
+    match outcome {
+        Ok(next) => Ok((run, next)),
+        Err(Stop::Random(modulus)) if random.is_none() => Err(modulus),
+        Err(Stop::Random(_)) => {
+            let why = "two random numbers in one statement are not modelled".to_owned();
+            Ok((run, Next::End(End::Unknown(Some(rule_ref()), why))))
+        }
+        Err(Stop::Break) => {
+            next_rule(&mut run);
+            Ok((run, Next::On))
+        }
+        Err(Stop::Unknown(why)) => Ok((run, Next::End(End::Unknown(Some(rule_ref()), why)))),
+    }
+}
+
+fn verdict(verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Next {
+    match verdict {
+        Verdict::Accept => Next::End(End::Accept),
+        Verdict::Drop => Next::End(End::Drop(rule())),
+        Verdict::Reject => Next::End(End::Reject(rule())),
+        Verdict::Unknown(why) => Next::End(End::Unknown(Some(rule()), why.clone())),
+        Verdict::Return => {
+            run.frames.pop();
+            Next::On
+        }
+        Verdict::Continue => {
+            next_rule(run);
+            Next::On
+        }
+        Verdict::Jump(target) | Verdict::Goto(target) => {
+            if matches!(verdict, Verdict::Goto(_)) {
+                run.frames.pop();
+            } else {
+                next_rule(run);
+            }
+            if run.frames.len() >= MAX_DEPTH {
+                return Next::End(End::Unknown(Some(rule()), "chains call one another too deeply".into()));
+            }
+            run.frames.push(Frame { chain: *target, rule: 0, statement: 0 });
+            Next::On
+        }
+    }
+}

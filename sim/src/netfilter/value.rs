@@ -1,0 +1,168 @@
+//! What netfilter compares: values, patterns, and sets of them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// One operand: a header field, a mark, a device name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Value {
+    /// Marks, ports, protocols, types, flags.
+    Number(u64),
+    /// An address.
+    Ip(IpAddr),
+    /// A device name.
+    Text(String),
+}
+
+/// What one operand is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Anything (the catch-all element of a set).
+    Any,
+    /// Equal.
+    Is(Value),
+    /// From the first to the second, both included; of one kind.
+    Range(Value, Value),
+    /// A device name that starts so (`eth+`, `eth*`).
+    StartsWith(String),
+}
+
+impl Pattern {
+    /// The pattern of a prefix: its first to its last address.
+    pub(crate) fn net(net: IpNet) -> Self {
+        if net.prefix_len() == net.max_prefix_len() {
+            return Self::Is(Value::Ip(net.addr()));
+        }
+        Self::Range(Value::Ip(net.network()), Value::Ip(net.broadcast()))
+    }
+
+    /// Whether a value fits.
+    pub(crate) fn matches(&self, value: &Value) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(wanted) => wanted == value,
+            Self::Range(low, high) => same_kind(low, value) && low <= value && value <= high,
+            Self::StartsWith(start) => matches!(value, Value::Text(text) if text.starts_with(start.as_str())),
+        }
+    }
+
+    /// How many addresses or numbers it covers, as the logarithm of base two; smaller is more specific.
+    fn breadth(&self) -> u32 {
+        let width = |low: u128, high: u128| 128 - high.saturating_sub(low).leading_zeros();
+        match self {
+            Self::Any => 129,
+            Self::Is(_) => 0,
+            Self::StartsWith(_) => 1,
+            Self::Range(Value::Ip(low), Value::Ip(high)) => width(bits(*low), bits(*high)),
+            Self::Range(Value::Number(low), Value::Number(high)) => width((*low).into(), (*high).into()),
+            Self::Range(..) => 128,
+        }
+    }
+}
+
+fn same_kind(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Ip(a), Value::Ip(b)) => a.is_ipv4() == b.is_ipv4(),
+        (Value::Number(_), Value::Number(_)) | (Value::Text(_), Value::Text(_)) => true,
+        _ => false,
+    }
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)),
+        IpAddr::V6(ip) => u128::from(ip),
+    }
+}
+
+/// `address & mask`, for masks that are no prefix too; the mask of the other family leaves it alone.
+pub(crate) fn masked(ip: IpAddr, mask: IpAddr) -> IpAddr {
+    match (ip, mask) {
+        (IpAddr::V4(ip), IpAddr::V4(mask)) => Ipv4Addr::from(u32::from(ip) & u32::from(mask)).into(),
+        (IpAddr::V6(ip), IpAddr::V6(mask)) => Ipv6Addr::from(u128::from(ip) & u128::from(mask)).into(),
+        (ip, _) => ip,
+    }
+}
+
+/// A set or map: keys of one or more operands, each with its data (`()` for sets).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Elements<D> {
+    exact: BTreeMap<Vec<Value>, D>,
+    ranges: Vec<(Vec<Pattern>, D)>,
+}
+
+impl<D> Elements<D> {
+    pub(crate) fn new() -> Self {
+        Self { exact: BTreeMap::new(), ranges: Vec::new() }
+    }
+
+    /// Adds an element. Of equal keys the last one stays.
+    pub(crate) fn insert(&mut self, key: Vec<Pattern>, data: D) {
+        let exact: Option<Vec<Value>> = key
+            .iter()
+            .map(|pattern| match pattern {
+                Pattern::Is(value) => Some(value.clone()),
+                _ => None,
+            })
+            .collect();
+        match exact {
+            Some(values) => {
+                self.exact.insert(values, data);
+            }
+            None => self.ranges.push((key, data)),
+        }
+    }
+
+    /// The number that is its only element.
+    pub(crate) fn single(&self) -> Option<u64> {
+        match (self.exact.len(), self.ranges.len(), self.exact.keys().next().map(Vec::as_slice)) {
+            (1, 0, Some([Value::Number(number)])) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The data of the most specific element that a key falls into.
+    pub(crate) fn get(&self, key: &[Value]) -> Option<&D> {
+        self.exact.get(key).or_else(|| {
+            self.ranges
+                .iter()
+                .filter(|(patterns, _)| {
+                    patterns.len() == key.len() && patterns.iter().zip(key).all(|(p, v)| p.matches(v))
+                })
+                .min_by_key(|(patterns, _)| patterns.iter().map(Pattern::breadth).sum::<u32>())
+                .map(|(_, data)| data)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> Value {
+        Value::Ip(text.parse().unwrap())
+    }
+
+    #[test]
+    fn the_most_specific_element_decides() {
+        let mut set = Elements::new();
+        set.insert(vec![Pattern::net("10.0.0.0/8".parse().unwrap())], "wide");
+        set.insert(vec![Pattern::net("10.1.0.0/16".parse().unwrap())], "narrow");
+        set.insert(vec![Pattern::net("10.1.1.1/32".parse().unwrap())], "one");
+        set.insert(vec![Pattern::Any], "any");
+        assert_eq!(set.get(&[ip("10.2.0.1")]), Some(&"wide"));
+        assert_eq!(set.get(&[ip("10.1.0.1")]), Some(&"narrow"));
+        assert_eq!(set.get(&[ip("10.1.1.1")]), Some(&"one"));
+        assert_eq!(set.get(&[ip("11.0.0.0")]), Some(&"any"));
+        assert_eq!(set.get(&[ip("11.0.0.0"), Value::Number(1)]), None);
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        let net = Pattern::net("0.0.0.0/0".parse().unwrap());
+        assert!(net.matches(&ip("1.2.3.4")));
+        assert!(!net.matches(&ip("::1")));
+    }
+}

@@ -1,0 +1,83 @@
+//! Predictions: the forward walk, and for each way to the receiver the walk of its answer.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use waymark_proto::{Action, Branch, Disposition, Flow, Hook, NodeName, Path, PathSet, Place, Step};
+
+use crate::cluster::Cluster;
+use crate::packet::Packet;
+use crate::walk::{self, Stage, Walk};
+
+/// Predicts the walk of a packet that a raw socket in `start` sends, and of its answer.
+///
+/// Every branch that is delivered carries the branches of its answer. Where a branch comes to a node
+/// whose facts are not in the cluster, it ends as [`Disposition::InsufficientInfo`] and the node stands
+/// in [`PathSet::needs`]: add its facts and predict again.
+pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
+    let mut needs = BTreeSet::new();
+    let branches = if cluster.namespace(start).is_some() {
+        let sent = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
+        let walks = walk::follow(cluster, sent);
+        branches(walks, &mut needs, |walk, needs| answer(cluster, start, flow, walk, needs))
+    } else {
+        let why = if cluster.has(&start.node) {
+            format!("the facts of node {} do not hold network namespace {}", start.node, start.netns)
+        } else {
+            needs.insert(start.node.clone());
+            format!("the facts of node {} are needed", start.node)
+        };
+        let nowhere = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
+        branches(vec![nowhere.unknown(Hook::Inject, None, why)], &mut needs, |_, _| Vec::new())
+    };
+    PathSet { branches, needs: needs.into_iter().collect() }
+}
+
+/// The walks of the answer to a packet that came to its receiver.
+fn answer(
+    cluster: &Cluster,
+    origin: &Place,
+    flow: &Flow,
+    delivered: &Walk,
+    needs: &mut BTreeSet<NodeName>,
+) -> Vec<Branch> {
+    let packet = Packet::new(delivered.packet.flow.reversed(), true);
+    let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false }, packet);
+    back.connections.clone_from(&delivered.connections);
+    back.expected = Some((origin.clone(), flow.reversed()));
+    branches(walk::follow(cluster, back), needs, |_, _| Vec::new())
+}
+
+/// Finished walks as branches, the likeliest first. Walks with the same steps are one branch.
+fn branches(
+    walks: Vec<Walk>,
+    needs: &mut BTreeSet<NodeName>,
+    mut answer: impl FnMut(&Walk, &mut BTreeSet<NodeName>) -> Vec<Branch>,
+) -> Vec<Branch> {
+    let mut merged: BTreeMap<String, Branch> = BTreeMap::new();
+    for walk in walks {
+        needs.extend(walk.needs.clone());
+        let disposition = walk.fate.unwrap_or(Disposition::InsufficientInfo);
+        let answer = if disposition == Disposition::Delivered { answer(&walk, needs) } else { Vec::new() };
+        let Walk { steps, choices, probability, at, .. } = walk;
+        let path = Path::new(disposition, steps).unwrap_or_else(|shape| misshapen(at, &shape.to_string()));
+        let key = format!("{choices:?}{path:?}");
+        match merged.get_mut(&key) {
+            Some(branch) => branch.probability += probability,
+            None => {
+                merged.insert(key, Branch { probability, choices, path, answer });
+            }
+        }
+    }
+    let mut branches: Vec<Branch> = merged.into_values().collect();
+    // Stable: branches of one likelihood keep the order of their text.
+    branches.sort_by(|a, b| b.probability.partial_cmp(&a.probability).unwrap_or(Ordering::Equal));
+    branches
+}
+
+/// A path that says that the prediction itself went wrong.
+fn misshapen(at: Place, why: &str) -> Path {
+    let mut step = Step::new(at, Hook::Ip, Action::Unknown);
+    step.note = Some(format!("the prediction contradicts itself: {why}"));
+    Path::new(Disposition::InsufficientInfo, vec![step]).expect("one unknown step is a path")
+}

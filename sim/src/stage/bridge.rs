@@ -1,0 +1,258 @@
+//! Bridges: forwarding by link-layer address, and netfilter on behalf of the network layer
+//! (`br_handle_frame`, `br_netfilter`).
+
+use waymark_proto::{Action, Cause, Hook, Link, LinkKind};
+
+use super::Here;
+use super::neighbour::{self, Resolved};
+use crate::cluster::is_uplink;
+use crate::fib::{self, Found};
+use crate::netfilter::{At, pass};
+use crate::walk::{Stage, Walk};
+
+/// A frame comes in at a port.
+pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
+    let found = here.namespace.link(port).and_then(|link| Some((link, here.namespace.bridge_of(link)?)));
+    let Some((link, bridge)) = found else {
+        return vec![walk.unknown(Hook::Bridge, None, "the bridge is not in the facts")];
+    };
+    if let Some(object) = closed(link, bridge) {
+        return vec![walk.dropped(Hook::Bridge, Some(&bridge.name), Cause::BridgePort, object)];
+    }
+    let mut walk = walk;
+    walk.port = Some(port);
+    let next = Stage::BridgeForward { bridge: bridge.index, from: port };
+    if !calls_netfilter(here, walk.packet.flow.is_ipv6()) {
+        return vec![walk.to(next)];
+    }
+    let before = walk.packet.flow.dst;
+    let at = At { input: Some(bridge.index), port_in: Some(port), ..At::default() };
+    let passages = pass(here.namespace, Hook::NetfilterPrerouting, at, walk).into_iter();
+    passages
+        .flat_map(|passage| {
+            let mut walk = passage.walk;
+            walk.filtered_by_bridge = true;
+            let redirected = walk.fate.is_none() && walk.packet.flow.dst != before;
+            if redirected { redirect(here, walk, bridge, &next) } else { vec![walk.to(next.clone())] }
+        })
+        .collect()
+}
+
+/// `net.bridge.bridge-nf-call-iptables`; the kernel's module is not there if the sysctl is not.
+fn calls_netfilter(here: Here<'_>, ipv6: bool) -> bool {
+    let sysctl = if ipv6 { "bridge.bridge-nf-call-ip6tables" } else { "bridge.bridge-nf-call-iptables" };
+    here.namespace.sysctl(sysctl).unwrap_or(0) != 0
+}
+
+/// A frame whose destination address was translated: what routing sends out by this very bridge stays
+/// bridged, with the next hop's link-layer address; the rest goes up (`br_nf_pre_routing_finish`).
+fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<Walk> {
+    let flow = walk.packet.flow;
+    let on = Some(bridge.name.as_str());
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &bridge.name, oif: None, mark: walk.packet.mark };
+    let hops = match fib::lookup(here.namespace, &key) {
+        Found::Unicast(_, hops) => hops,
+        Found::Unknown(why) => return vec![walk.unknown(Hook::Route, on, why)],
+        // Routing will say what becomes of it.
+        Found::Local(_) | Found::Nothing | Found::Refused(..) => {
+            walk.packet.mac.clone_from(&bridge.mac);
+            return vec![walk.to(next.clone())];
+        }
+    };
+    let several = hops.len() > 1;
+    let redirected = hops.into_iter().map(|(share, hop)| {
+        let mut branch = walk.clone();
+        branch.probability *= share;
+        let next_hop = hop.via.unwrap_or(flow.dst);
+        if several {
+            branch.choices.push(format!("next hop {next_hop} (prob {share:.2})"));
+        }
+        if hop.index != Some(bridge.index) {
+            branch.packet.mac.clone_from(&bridge.mac);
+            return branch.to(next.clone());
+        }
+        match neighbour::lookup(here, &branch.at, bridge, next_hop) {
+            Resolved::To(mac) => {
+                branch.packet.mac = mac;
+                branch.to(next.clone())
+            }
+            Resolved::Fails(cause, object) => branch.dropped(Hook::Neighbour, on, cause, object),
+            Resolved::Unknown(why) => branch.unknown(Hook::Neighbour, on, why),
+        }
+    });
+    redirected.collect()
+}
+
+/// The host sends a frame on the bridge device.
+pub(super) fn send(here: Here<'_>, walk: Walk, bridge: u32) -> Vec<Walk> {
+    decide(here, walk, bridge, None)
+}
+
+/// A frame from a port goes to another port or up to the host.
+pub(super) fn forward(here: Here<'_>, walk: Walk, bridge: u32, from: u32) -> Vec<Walk> {
+    decide(here, walk, bridge, Some(from))
+}
+
+fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec<Walk> {
+    let Some(bridge) = here.namespace.link(bridge) else {
+        return vec![walk.unknown(Hook::Bridge, None, "the bridge is not in the facts")];
+    };
+    let on = Some(bridge.name.as_str());
+    if has_vlans(here, bridge) {
+        return vec![walk.unknown(
+            Hook::Bridge,
+            on,
+            format!("{} filters by VLAN, which is not modelled", bridge.name),
+        )];
+    }
+    if from.is_some() && is_for_host(here, bridge, walk.packet.mac.as_deref()) {
+        walk.step(Hook::Bridge, on, Action::Forwarded).object = Some(format!("up to {}", bridge.name));
+        walk.packet.mac = None;
+        return vec![walk.to(Stage::Receive(bridge.index))];
+    }
+    match choose(here, &walk, bridge, from) {
+        Chosen::Port(port) => {
+            walk.step(Hook::Bridge, on, Action::Forwarded).object = Some(format!("to port {}", port.name));
+            across(here, walk, bridge, from, port)
+        }
+        Chosen::Nobody(object) => vec![walk.dropped(Hook::Bridge, on, Cause::BridgePort, object)],
+    }
+}
+
+fn has_vlans(here: Here<'_>, bridge: &Link) -> bool {
+    let filters = matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true });
+    // VLAN 1 is everybody's default and separates nobody.
+    let other = |vlan: Option<u16>| vlan.is_some_and(|vlan| vlan > 1);
+    filters && here.namespace.fdb.iter().any(|entry| entry.master == Some(bridge.index) && other(entry.vlan))
+}
+
+/// Whether a frame is for the host: to the bridge's own address, or to one of its ports'.
+fn is_for_host(here: Here<'_>, bridge: &Link, mac: Option<&str>) -> bool {
+    let Some(mac) = mac else { return true };
+    let of_port = || here.namespace.ports(bridge.index).any(|port| port.mac.as_deref() == Some(mac));
+    let in_fdb = || {
+        here.namespace.fdb.iter().any(|entry| {
+            let ours = entry.master == Some(bridge.index) || entry.index == bridge.index;
+            ours && entry.local && entry.remote.is_none() && entry.mac == mac
+        })
+    };
+    bridge.mac.as_deref() == Some(mac) || of_port() || in_fdb()
+}
+
+/// From one port to another, netfilter sees the packet pass; from the host it did already.
+fn across(here: Here<'_>, mut walk: Walk, bridge: &Link, from: Option<u32>, port: &Link) -> Vec<Walk> {
+    walk.port = None;
+    let next = Stage::Transmit(port.index);
+    if from.is_none() || !std::mem::take(&mut walk.filtered_by_bridge) {
+        return vec![walk.to(next)];
+    }
+    let on = Some(bridge.index);
+    let at = At { input: on, output: on, port_in: from, port_out: Some(port.index) };
+    let mut done = Vec::new();
+    for passage in pass(here.namespace, Hook::NetfilterForward, at, walk) {
+        if passage.walk.fate.is_some() {
+            done.push(passage.walk);
+            continue;
+        }
+        let at = At { input: None, ..at };
+        let left = pass(here.namespace, Hook::NetfilterPostrouting, at, passage.walk);
+        done.extend(left.into_iter().map(|passage| passage.walk.to(next.clone())));
+    }
+    done
+}
+
+enum Chosen<'a> {
+    Port(&'a Link),
+    /// Why no port takes the frame.
+    Nobody(String),
+}
+
+/// Finds the port for a frame: by the forwarding database, else by flooding to who has the address.
+fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> Chosen<'a> {
+    let namespace = here.namespace;
+    let mac = walk.packet.mac.as_deref();
+    let known = mac.and_then(|mac| {
+        namespace.fdb.iter().find(|entry| {
+            entry.master == Some(bridge.index)
+                && entry.mac == mac
+                && !entry.local
+                && entry.index != bridge.index
+        })
+    });
+    if let Some(port) = known.and_then(|entry| namespace.link(entry.index)) {
+        return match refuses(here, bridge, port, from) {
+            None => Chosen::Port(port),
+            Some(object) => Chosen::Nobody(object),
+        };
+    }
+    let leads = |port: &&Link| {
+        let behind = here.cluster.behind(&(walk.at.clone(), port.index));
+        behind
+            .devices
+            .iter()
+            .any(|device| here.cluster.link(device).is_some_and(|link| link.mac.as_deref() == mac))
+    };
+    let open = || {
+        namespace
+            .ports(bridge.index)
+            .filter(|port| refuses(here, bridge, port, from).is_none())
+            .filter(|port| port.bridge_port.is_none_or(|state| state.flood))
+    };
+    let port = mac.and_then(|_| open().find(leads)).or_else(|| open().find(|port| is_uplink(port)));
+    match port {
+        Some(port) => Chosen::Port(port),
+        None => Chosen::Nobody(nobody(here, walk, bridge, from)),
+    }
+}
+
+/// Why a port does not let a frame out.
+fn refuses(here: Here<'_>, bridge: &Link, port: &Link, from: Option<u32>) -> Option<String> {
+    if let Some(object) = closed(port, bridge) {
+        return Some(object);
+    }
+    let state = port.bridge_port?;
+    let text = |why: &str| Some(format!("bridge port {} of {}: {why}", port.name, bridge.name));
+    if from == Some(port.index) && !state.hairpin {
+        return text("hairpin off");
+    }
+    let isolated = |index: u32| {
+        let link = here.namespace.link(index);
+        link.and_then(|link| link.bridge_port).is_some_and(|state| state.isolated)
+    };
+    if state.isolated && from.is_some_and(isolated) {
+        return text("isolated on");
+    }
+    None
+}
+
+/// Why a port neither takes nor gives frames.
+fn closed(port: &Link, bridge: &Link) -> Option<String> {
+    let text = |why: &str| Some(format!("bridge port {} of {}: {why}", port.name, bridge.name));
+    if !bridge.up {
+        return Some(format!("bridge {} down", bridge.name));
+    }
+    if !port.up {
+        return text("link down");
+    }
+    if !port.carrier {
+        return text("no carrier");
+    }
+    match port.bridge_port.map_or(3, |state| state.state) {
+        3 => None,
+        0 => text("state disabled"),
+        1 => text("state listening"),
+        2 => text("state learning"),
+        4 => text("state blocking"),
+        other => text(&format!("state {other}")),
+    }
+}
+
+/// The best word on why no port takes a frame.
+fn nobody(here: Here<'_>, walk: &Walk, bridge: &Link, from: Option<u32>) -> String {
+    let mac = walk.packet.mac.as_deref().unwrap_or("an unknown address");
+    let shut: Vec<String> =
+        here.namespace.ports(bridge.index).filter_map(|port| refuses(here, bridge, port, from)).collect();
+    let shut = if shut.is_empty() { String::new() } else { format!(" ({})", shut.join("; ")) };
+    let next_hop = walk.next_hop.map(|ip| format!(" of {ip}")).unwrap_or_default();
+    format!("no port of {} leads to {mac}{next_hop}{shut}", bridge.name)
+}

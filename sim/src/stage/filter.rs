@@ -1,0 +1,49 @@
+//! The five netfilter hooks of the network layer.
+
+use waymark_proto::Hook;
+
+use super::Here;
+use crate::netfilter::{At, pass};
+use crate::walk::{Egress, Stage, Walk};
+
+/// Takes a walk through a hook and on to its next stage.
+fn through(here: Here<'_>, walk: Walk, hook: Hook, at: At, next: &Stage) -> Vec<Walk> {
+    let passages = pass(here.namespace, hook, at, walk);
+    passages.into_iter().map(|passage| passage.walk.to(next.clone())).collect()
+}
+
+/// Prerouting, on behalf of the network layer.
+pub(super) fn prerouting(here: Here<'_>, walk: Walk, input: u32) -> Vec<Walk> {
+    let at = At { input: Some(input), ..At::default() };
+    through(here, walk, Hook::NetfilterPrerouting, at, &Stage::RouteInput(input))
+}
+
+/// Local output; what it changes may need another route (`ip_route_me_harder`).
+pub(super) fn output(here: Here<'_>, walk: Walk, egress: Egress) -> Vec<Walk> {
+    let at = At { output: Some(egress.device), ..At::default() };
+    let next = |reroute: bool| {
+        if reroute { Stage::RouteOutput { again: true } } else { Stage::FilterPostrouting(egress.clone()) }
+    };
+    let passages = pass(here.namespace, Hook::NetfilterOutput, at, walk);
+    passages.into_iter().map(|passage| passage.walk.to(next(passage.reroute))).collect()
+}
+
+/// Postrouting. What stays on this host needs no neighbour.
+pub(super) fn postrouting(here: Here<'_>, walk: Walk, egress: Egress) -> Vec<Walk> {
+    let at = At { output: Some(egress.device), ..At::default() };
+    let next = if egress.local { Stage::Transmit(egress.device) } else { Stage::Neighbour(egress) };
+    through(here, walk, Hook::NetfilterPostrouting, at, &next)
+}
+
+/// Forward, from one device to another.
+pub(super) fn forward(here: Here<'_>, walk: Walk, input: u32, egress: Egress) -> Vec<Walk> {
+    let at = At { input: Some(input), output: Some(egress.device), port_in: walk.port, port_out: None };
+    through(here, walk, Hook::NetfilterForward, at, &Stage::FilterPostrouting(egress))
+}
+
+/// Local input.
+pub(super) fn input(here: Here<'_>, walk: Walk, input: u32) -> Vec<Walk> {
+    let at = At { input: Some(input), port_in: walk.port, ..At::default() };
+    let next = if walk.carried.is_empty() { Stage::Socket(input) } else { Stage::Decapsulate };
+    through(here, walk, Hook::NetfilterInput, at, &next)
+}

@@ -1,0 +1,25 @@
+//! Entry of the network layer on a device that is no port (`ip_rcv`, `ipv6_rcv`).
+
+use waymark_proto::{Cause, Hook, LinkKind};
+
+use super::{Here, filter};
+use crate::walk::{Stage, Walk};
+
+/// Checks whom the frame is for, and goes on to prerouting unless a bridge has been there
+/// (`ip_sabotage_in`).
+pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+    let link = here.namespace.link(device);
+    let own = link.filter(|link| link.kind != LinkKind::Loopback).and_then(|link| link.mac.as_deref());
+    if let (Some(own), Some(to)) = (own, walk.packet.mac.as_deref())
+        && own != to
+    {
+        let name = here.namespace.name_of(device);
+        let object = format!("frame to {to}; {name} has {own}");
+        return vec![walk.dropped(Hook::Ip, Some(&name), Cause::OtherHost, object)];
+    }
+    walk.packet.mac = None;
+    if std::mem::take(&mut walk.filtered_by_bridge) {
+        return vec![walk.to(Stage::RouteInput(device))];
+    }
+    filter::prerouting(here, walk, device)
+}

@@ -1,0 +1,68 @@
+//! The datapath, a file per stage, in the kernel's own order.
+//!
+//! Each stage takes a walk and gives back the walks that come of it: at their next stage, or ended.
+//!
+//! * [`local`]: packets that this host sends
+//! * [`route`]: routing decisions; [`source`]: source validation
+//! * [`filter`]: the five netfilter hooks
+//! * [`neighbour`]: link-layer addresses
+//! * [`device`]: queueing disciplines, drivers, reception
+//! * [`bridge`]: forwarding by link-layer address
+//! * [`tunnel`]: VXLAN
+//! * [`wire`]: what lies between nodes
+//! * [`ip`]: entry of the network layer
+//! * [`socket`]: local delivery
+
+mod bridge;
+mod device;
+mod filter;
+mod ip;
+mod local;
+mod neighbour;
+mod route;
+mod socket;
+mod source;
+mod tunnel;
+mod wire;
+
+use waymark_proto::Hook;
+
+use crate::cluster::Cluster;
+use crate::namespace::Namespace;
+use crate::walk::{Stage, Walk};
+
+/// What a stage works with: the cluster, and the namespace where the packet is.
+#[derive(Clone, Copy)]
+pub(crate) struct Here<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) namespace: &'a Namespace,
+}
+
+/// Takes a walk through its next stage.
+pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
+    let Some(namespace) = cluster.namespace(&walk.at) else {
+        let why = format!("network namespace {} is not in the facts", walk.at);
+        return vec![walk.unknown(Hook::Ip, None, why)];
+    };
+    let here = Here { cluster, namespace };
+    match walk.stage.clone() {
+        Stage::Inject => local::inject(walk),
+        Stage::RouteOutput { again } => route::output(here, walk, again),
+        Stage::FilterOutput(egress) => filter::output(here, walk, egress),
+        Stage::FilterPostrouting(egress) => filter::postrouting(here, walk, egress),
+        Stage::Neighbour(egress) => neighbour::resolve(here, walk, &egress),
+        Stage::Transmit(device) => device::transmit(here, walk, device),
+        Stage::BridgeSend(bridge) => bridge::send(here, walk, bridge),
+        Stage::Encapsulate(device) => tunnel::encapsulate(here, walk, device),
+        Stage::Wire(device) => wire::cross(here, walk, device),
+        Stage::Receive(device) => device::receive(here, walk, device),
+        Stage::BridgePort(port) => bridge::enter(here, walk, port),
+        Stage::BridgeForward { bridge, from } => bridge::forward(here, walk, bridge, from),
+        Stage::Ip(device) => ip::enter(here, walk, device),
+        Stage::RouteInput(device) => route::input(here, walk, device),
+        Stage::FilterForward { input, egress } => filter::forward(here, walk, input, egress),
+        Stage::FilterInput(device) => filter::input(here, walk, device),
+        Stage::Decapsulate => tunnel::decapsulate(here, walk),
+        Stage::Socket(device) => socket::deliver(here, walk, device),
+    }
+}

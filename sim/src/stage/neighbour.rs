@@ -1,0 +1,165 @@
+//! Link-layer addresses of next hops (`neigh_resolve_output`, ARP and neighbour discovery).
+
+use std::net::IpAddr;
+
+use waymark_proto::{Action, Cause, Hook, Link, LinkKind, Neighbour, Place};
+
+use super::Here;
+use super::route::{Forwarding, forwarding};
+use crate::fib::{self, Found};
+use crate::graph::{Device, Segment};
+use crate::walk::{Egress, Stage, Walk};
+
+/// What is known about a next hop's link-layer address.
+pub(super) enum Resolved {
+    /// The address; absent where only the wire knows it.
+    To(Option<String>),
+    /// It fails; why, and what decides.
+    Fails(Cause, String),
+    Unknown(String),
+}
+
+/// Resolves the next hop and goes on to the device.
+pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Walk> {
+    let Some(link) = here.namespace.link(egress.device) else {
+        let why = format!("device {} is not in the facts", egress.device);
+        return vec![walk.unknown(Hook::Neighbour, None, why)];
+    };
+    let on = Some(link.name.as_str());
+    walk.next_hop = Some(egress.next_hop);
+    let next = Stage::Transmit(egress.device);
+    if matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy | LinkKind::Other { .. }) {
+        return vec![walk.to(next)];
+    }
+    if !link.up || !link.carrier {
+        // Nothing can be asked on such a device; what is wrong with it is told there.
+        walk.step(Hook::Neighbour, on, Action::Forwarded).note =
+            Some(format!("{} cannot be asked for on a link that is down", egress.next_hop));
+        return vec![walk.to(next)];
+    }
+    match lookup(here, &walk.at, link, egress.next_hop) {
+        Resolved::To(mac) => {
+            walk.packet.mac.clone_from(&mac);
+            let step = walk.step(Hook::Neighbour, on, Action::Forwarded);
+            step.object = mac.map(|mac| format!("{} dev {} lladdr {mac}", egress.next_hop, link.name));
+            vec![walk.to(next)]
+        }
+        Resolved::Fails(cause, object) => vec![walk.dropped(Hook::Neighbour, on, cause, object)],
+        Resolved::Unknown(why) => vec![walk.unknown(Hook::Neighbour, on, why)],
+    }
+}
+
+fn usable(entry: &&Neighbour) -> bool {
+    entry.mac.is_some()
+        && !matches!(entry.state.to_ascii_lowercase().as_str(), "failed" | "incomplete" | "none")
+}
+
+/// Finds the link-layer address of a next hop on a device.
+pub(super) fn lookup(here: Here<'_>, at: &Place, link: &Link, next_hop: IpAddr) -> Resolved {
+    let segment = here.cluster.segment(&(at.clone(), link.index));
+    let owners = owners(here, at, &segment, next_hop);
+    let entry = here.namespace.neighbour(link.index, next_hop);
+    match entry.filter(usable) {
+        Some(entry) => check(here, link, entry, &segment, &owners),
+        None => ask(here, at, link, next_hop, &segment, &owners),
+    }
+}
+
+fn mac_of(here: Here<'_>, device: &Device) -> Option<String> {
+    here.cluster.link(device)?.mac.clone()
+}
+
+/// The devices of a segment whose host has an address; those that carry it themselves first.
+fn owners(here: Here<'_>, at: &Place, segment: &Segment, ip: IpAddr) -> Vec<Device> {
+    let has = |device: &&Device| {
+        device.0 != *at && here.cluster.namespace(&device.0).is_some_and(|namespace| namespace.is_local(ip))
+    };
+    let mut owners: Vec<Device> = segment.devices.iter().filter(has).cloned().collect();
+    owners.sort_by_key(|device| {
+        let namespace = here.cluster.namespace(&device.0);
+        namespace.and_then(|namespace| namespace.device_with(ip)).is_none_or(|link| link.index != device.1)
+    });
+    owners
+}
+
+/// Compares an entry with who has the address in truth.
+fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owners: &[Device]) -> Resolved {
+    let mac = entry.mac.clone().unwrap_or_default();
+    let has = |device: &Device| mac_of(here, device).as_deref() == Some(mac.as_str());
+    let text = || {
+        let state = entry.state.to_ascii_uppercase();
+        format!("neighbour {} dev {} lladdr {mac} {state}", entry.address, link.name)
+    };
+    let wrong = |truth: String| Resolved::Fails(Cause::WrongNeighbour, format!("{}: {truth}", text()));
+    let truths: Vec<(&Device, String)> =
+        owners.iter().filter_map(|device| Some((device, mac_of(here, device)?))).collect();
+    if truths.is_empty() {
+        if segment.whole && !segment.devices.iter().any(has) {
+            return wrong("no device on the link has that address".to_owned());
+        }
+    } else if !truths.iter().any(|(_, truth)| *truth == mac) {
+        let (device, truth) = &truths[0];
+        let name = here.cluster.link(device).map(|link| link.name.clone()).unwrap_or_default();
+        return wrong(format!("{} belongs to {name} of {}, which has {truth}", entry.address, device.0));
+    }
+    Resolved::To(Some(mac))
+}
+
+/// Asks on the link.
+fn ask(
+    here: Here<'_>,
+    at: &Place,
+    link: &Link,
+    next_hop: IpAddr,
+    segment: &Segment,
+    owners: &[Device],
+) -> Resolved {
+    if let LinkKind::Vxlan { remote: None, .. } = link.kind
+        && !here.namespace.fdb.iter().any(|entry| entry.index == link.index && is_default(&entry.mac))
+    {
+        let object = format!("neighbour {next_hop} dev {}: no entry, and no remote to ask", link.name);
+        return Resolved::Fails(Cause::NeighbourUnresolved, object);
+    }
+    let answerer = owners
+        .first()
+        .cloned()
+        .or_else(|| segment.devices.iter().find(|device| proxies(here, at, device, next_hop)).cloned());
+    match answerer {
+        Some(device) => Resolved::To(mac_of(here, &device)),
+        None if !segment.whole => Resolved::To(None),
+        None => match here.namespace.lacks("neighbours") {
+            Some(why) => Resolved::Unknown(why),
+            None => Resolved::Fails(
+                Cause::NeighbourUnresolved,
+                format!("neighbour {next_hop} dev {}: nobody on the link answers for it", link.name),
+            ),
+        },
+    }
+}
+
+/// The address of a VXLAN device's default destinations.
+pub(super) fn is_default(mac: &str) -> bool {
+    mac == "00:00:00:00:00:00"
+}
+
+/// Whether a device answers for an address that another host has (`arp_process`, proxy entries).
+fn proxies(here: Here<'_>, at: &Place, device: &Device, ip: IpAddr) -> bool {
+    let Some(namespace) = here.cluster.namespace(&device.0).filter(|_| device.0 != *at) else { return false };
+    let name = namespace.name_of(device.1);
+    let there = Here { cluster: here.cluster, namespace };
+    if !matches!(forwarding(there, &name, ip.is_ipv6()), Forwarding::On) {
+        return false;
+    }
+    if namespace.proxies(device.1, ip) {
+        return true;
+    }
+    if ip.is_ipv6() || namespace.conf_max(&name, "proxy_arp") == 0 {
+        return false;
+    }
+    // Only for what it would send out by another device.
+    let key = fib::Key { dst: ip, src: ip, iif: &name, oif: None, mark: 0 };
+    match fib::lookup(namespace, &key) {
+        Found::Unicast(_, hops) => hops.iter().any(|(_, hop)| hop.index != Some(device.1)),
+        _ => false,
+    }
+}

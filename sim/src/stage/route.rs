@@ -1,0 +1,183 @@
+//! Routing decisions: of packets of this host (`ip_route_output_key`) and of packets that came in
+//! (`ip_route_input_slow`, `ip6_route_input`, `ip_forward`).
+
+use std::net::IpAddr;
+
+use waymark_proto::{Action, Cause, Hook, NextHop, Route};
+
+use super::{Here, source};
+use crate::fib::{self, Found};
+use crate::walk::{Egress, Stage, Walk};
+
+/// Routes a packet of this host.
+pub(super) fn output(here: Here<'_>, walk: Walk, again: bool) -> Vec<Walk> {
+    let flow = walk.packet.flow;
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif: None, mark: walk.packet.mark };
+    match fib::lookup(here.namespace, &key) {
+        Found::Local(route) => {
+            let Some(loopback) = here.namespace.loopback() else {
+                return vec![walk.unknown(
+                    Hook::Route,
+                    Some("lo"),
+                    "the loopback device is not in the facts",
+                )];
+            };
+            let egress = Egress { device: loopback.index, next_hop: flow.dst, local: true };
+            vec![leave(here, walk, route, egress, again)]
+        }
+        Found::Unicast(route, hops) => {
+            by_hops(here, &walk, route, &hops, |walk, egress| leave(here, walk, route, egress, again))
+        }
+        other => vec![refuse(walk, None, other)],
+    }
+}
+
+/// A packet of this host goes on to the output hook, or past it if that made it be routed again.
+fn leave(here: Here<'_>, mut walk: Walk, route: &Route, egress: Egress, again: bool) -> Walk {
+    forwarded(here, &mut walk, route, &egress);
+    walk.to(if again { Stage::FilterPostrouting(egress) } else { Stage::FilterOutput(egress) })
+}
+
+fn forwarded(here: Here<'_>, walk: &mut Walk, route: &Route, egress: &Egress) {
+    let device = here.namespace.name_of(egress.device);
+    walk.step(Hook::Route, Some(&device), Action::Forwarded).object =
+        Some(fib::describe(here.namespace, route));
+}
+
+/// Branches over next hops.
+fn by_hops(
+    here: Here<'_>,
+    walk: &Walk,
+    route: &Route,
+    hops: &[(f64, &NextHop)],
+    go: impl Fn(Walk, Egress) -> Walk,
+) -> Vec<Walk> {
+    let several = hops.len() > 1;
+    hops.iter()
+        .map(|(share, hop)| {
+            let mut branch = walk.clone();
+            branch.probability *= share;
+            let Some(device) = hop.index else {
+                let why = format!("{} names no device", fib::describe(here.namespace, route));
+                return branch.unknown(Hook::Route, None, why);
+            };
+            let next_hop = hop.via.unwrap_or(branch.packet.flow.dst);
+            if several {
+                let name = here.namespace.name_of(device);
+                branch.choices.push(format!("next hop {next_hop} dev {name} (prob {share:.2})"));
+            }
+            go(branch, Egress { device, next_hop, local: false })
+        })
+        .collect()
+}
+
+/// No route, a route that refuses, or one that is not known.
+fn refuse(walk: Walk, device: Option<&str>, found: Found<'_>) -> Walk {
+    let dst = walk.packet.flow.dst;
+    match found {
+        Found::Refused(cause, object) => walk.dropped(Hook::Route, device, cause, object),
+        Found::Unknown(why) => walk.unknown(Hook::Route, device, why),
+        Found::Nothing | Found::Local(_) | Found::Unicast(..) => {
+            walk.dropped(Hook::Route, device, Cause::NoRoute, format!("no route to {dst}"))
+        }
+    }
+}
+
+/// Routes a packet that came in on a device.
+pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+    let name = here.namespace.name_of(device);
+    let on = Some(name.as_str());
+    if !walk.visit(device) {
+        let object = format!("{} came to {name} before", walk.flow());
+        return vec![walk.dropped(Hook::Route, on, Cause::RoutingLoop, object)];
+    }
+    let flow = walk.packet.flow;
+    // What this host sent to itself keeps the route of its way out.
+    let looped = here.namespace.loopback().is_some_and(|loopback| loopback.index == device);
+    if !looped && let Some(object) = martian(here, &name, flow.src, flow.dst) {
+        return vec![walk.dropped(Hook::Route, on, Cause::MartianAddress, object)];
+    }
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &name, oif: None, mark: walk.packet.mark };
+    let found = fib::lookup(here.namespace, &key);
+    if !looped
+        && !flow.is_ipv6()
+        && matches!(found, Found::Local(_) | Found::Unicast(..))
+        && let Some(walk) = source::validate(here, &walk, device)
+    {
+        return vec![walk];
+    }
+    match found {
+        Found::Local(route) => {
+            let loopback =
+                here.namespace.loopback().map_or_else(|| "lo".to_owned(), |link| link.name.clone());
+            walk.step(Hook::Route, Some(&loopback), Action::Forwarded).object =
+                Some(fib::describe(here.namespace, route));
+            vec![walk.to(Stage::FilterInput(device))]
+        }
+        other => transit(here, walk, device, &name, other),
+    }
+}
+
+/// A packet for another host.
+fn transit(here: Here<'_>, walk: Walk, device: u32, name: &str, found: Found<'_>) -> Vec<Walk> {
+    let ipv6 = walk.packet.flow.is_ipv6();
+    match forwarding(here, name, ipv6) {
+        Forwarding::On => {}
+        Forwarding::Off(sysctl) => {
+            return vec![walk.dropped(Hook::Route, Some(name), Cause::ForwardingDisabled, sysctl)];
+        }
+        Forwarding::Unknown(why) => return vec![walk.unknown(Hook::Route, Some(name), why)],
+    }
+    match found {
+        Found::Unicast(route, hops) => by_hops(here, &walk, route, &hops, |mut walk, egress| {
+            forwarded(here, &mut walk, route, &egress);
+            if walk.packet.ttl <= 1 {
+                let object = format!("TTL of {}", walk.flow());
+                return walk.dropped(Hook::Ip, Some(name), Cause::TtlExpired, object);
+            }
+            walk.packet.ttl -= 1;
+            walk.to(Stage::FilterForward { input: device, egress })
+        }),
+        other => vec![refuse(walk, None, other)],
+    }
+}
+
+/// Whether packets that came in on a device are passed on.
+pub(super) enum Forwarding {
+    On,
+    /// The sysctl that forbids it.
+    Off(String),
+    Unknown(String),
+}
+
+/// `IN_DEV_FORWARD`; for IPv6 the setting of `all` alone decides (`ip6_forward`).
+pub(super) fn forwarding(here: Here<'_>, device: &str, ipv6: bool) -> Forwarding {
+    let global = if ipv6 { "ipv6.conf.all.forwarding" } else { "ipv4.ip_forward" };
+    let all = here.namespace.sysctl(global);
+    if all == Some(0) && (ipv6 || here.namespace.conf("ipv4", device, "forwarding") != Some(1)) {
+        return Forwarding::Off(format!("net.{global} = 0"));
+    }
+    if !ipv6 {
+        match here.namespace.conf("ipv4", device, "forwarding") {
+            Some(0) => return Forwarding::Off(format!("net.ipv4.conf.{device}.forwarding = 0")),
+            Some(_) => return Forwarding::On,
+            None => {}
+        }
+    }
+    match all {
+        Some(0) => Forwarding::Off(format!("net.{global} = 0")),
+        Some(_) => Forwarding::On,
+        None => Forwarding::Unknown(format!("net.{global} is not in the facts")),
+    }
+}
+
+/// Addresses that may not be on a link (`martian_source`, `martian_destination`); what is wrong.
+fn martian(here: Here<'_>, device: &str, src: IpAddr, dst: IpAddr) -> Option<String> {
+    let localnet = !dst.is_ipv6() && here.namespace.conf_max(device, "route_localnet") != 0;
+    let strange = |ip: IpAddr| ip.is_unspecified() || (ip.is_loopback() && !localnet);
+    let broadcast = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    if strange(src) || src.is_multicast() || broadcast(src) {
+        return Some(format!("source {src} on {device}"));
+    }
+    strange(dst).then(|| format!("destination {dst} on {device}"))
+}

@@ -1,0 +1,75 @@
+//! Local delivery: sockets, and the kernel's own ICMP responder.
+
+use std::net::IpAddr;
+
+use waymark_proto::{Cause, Hook, Protocol, Socket};
+
+use super::Here;
+use crate::walk::Walk;
+
+/// Delivers a packet to this host (`tcp_v4_rcv`, `udp_rcv`, `icmp_rcv` and their IPv6 relatives).
+pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
+    let name = here.namespace.name_of(device);
+    let on = Some(name.as_str());
+    if let Some((origin, expected)) = walk.expected.clone() {
+        return vec![answered(walk, on, &origin, &expected)];
+    }
+    let flow = walk.packet.flow;
+    if flow.protocol == Protocol::Icmp {
+        let sysctl = if flow.is_ipv6() { "ipv6.icmp.echo_ignore_all" } else { "ipv4.icmp_echo_ignore_all" };
+        if here.namespace.sysctl(sysctl).unwrap_or(0) != 0 {
+            return vec![walk.dropped(Hook::Socket, on, Cause::SocketFilter, format!("net.{sysctl} = 1"))];
+        }
+        return vec![walk.delivered(on, format!("echo responder of {}", flow.dst))];
+    }
+    let fits = |socket: &&Socket| {
+        socket.protocol == flow.protocol
+            && socket.port == flow.dst_port
+            && socket.device.is_none_or(|bound| bound == device)
+            && takes(socket, flow.dst)
+    };
+    if let Some(socket) = here.namespace.sockets.iter().find(fits) {
+        let bound = std::net::SocketAddr::new(socket.address, socket.port);
+        return vec![walk.delivered(on, format!("{} socket {bound}", flow.protocol))];
+    }
+    if let Some(why) = here.namespace.lacks("sockets") {
+        return vec![walk.unknown(Hook::Socket, on, why)];
+    }
+    let to = std::net::SocketAddr::new(flow.dst, flow.dst_port);
+    vec![walk.dropped(
+        Hook::Socket,
+        on,
+        Cause::NoListener,
+        format!("nobody listens on {} {to}", flow.protocol),
+    )]
+}
+
+/// Whether a socket's bound address takes a destination.
+fn takes(socket: &Socket, dst: IpAddr) -> bool {
+    match socket.address {
+        // The kernel gives mapped addresses to IPv4 packets of dual-stack sockets.
+        IpAddr::V6(bound) if dst.is_ipv4() => {
+            !socket.v6only && (bound.is_unspecified() || bound.to_ipv4_mapped().map(IpAddr::V4) == Some(dst))
+        }
+        bound => bound.is_ipv4() == dst.is_ipv4() && (bound.is_unspecified() || bound == dst),
+    }
+}
+
+/// An answer is delivered if it comes where it is waited for, from whom it is expected.
+fn answered(
+    walk: Walk,
+    on: Option<&str>,
+    origin: &waymark_proto::Place,
+    expected: &waymark_proto::Flow,
+) -> Walk {
+    let flow = walk.packet.flow;
+    if walk.at == *origin && flow == *expected {
+        return walk.delivered(on, "the sender".to_owned());
+    }
+    let object = if walk.at == *origin {
+        format!("answer is {flow}; the sender waits for {expected}")
+    } else {
+        format!("answer came to {}; the sender is in {origin}", walk.at)
+    };
+    walk.dropped(Hook::Socket, on, Cause::NoListener, object)
+}

@@ -1,0 +1,45 @@
+//! Source validation of IPv4 (`fib_validate_source`): the reverse-path filter and its relatives.
+
+use waymark_proto::{Cause, Hook};
+
+use super::Here;
+use crate::fib::{self, Found};
+use crate::walk::Walk;
+
+/// The ended walk of a packet whose source does not pass, or `None`.
+pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk> {
+    let namespace = here.namespace;
+    let name = namespace.name_of(device);
+    let flow = walk.packet.flow;
+    let on = Some(name.as_str());
+    let mode = namespace.conf_max(&name, "rp_filter");
+    let accepts_local = namespace.conf_max(&name, "accept_local") != 0;
+    // Rules beyond the standard three make the kernel look the source up even with the filter off.
+    let custom = namespace.rules(false).len() > 3;
+    let own = || {
+        let object = format!("source {} on {name} is this host's own address", flow.src);
+        Some(walk.clone().dropped(Hook::Route, on, Cause::MartianAddress, object))
+    };
+    if mode == 0 && !custom {
+        return if namespace.is_local(flow.src) && !accepts_local { own() } else { None };
+    }
+    let marked = namespace.conf_max(&name, "src_valid_mark") != 0;
+    let mark = if marked { walk.packet.mark } else { 0 };
+    let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark };
+    let fail = || {
+        let object = format!("rp_filter of {name} = {mode}: no route to {} by {name}", flow.src);
+        (mode != 0).then(|| walk.clone().dropped(Hook::Route, on, Cause::SourceValidation, object))
+    };
+    match fib::lookup(namespace, &key) {
+        Found::Local(_) if accepts_local => None,
+        Found::Local(_) => own(),
+        // As the kernel does, all next hops count, not only those in use (`fib_info_nh_uses_dev`).
+        Found::Unicast(route, _) if route.next_hops.iter().any(|hop| hop.index == Some(device)) => None,
+        Found::Unicast(..) if namespace.addresses_of(device, false).next().is_none() => fail(),
+        Found::Unicast(..) if mode == 1 => fail(),
+        // Loose: any route will do.
+        Found::Unicast(..) => None,
+        Found::Nothing | Found::Refused(..) => fail(),
+        Found::Unknown(why) => Some(walk.clone().unknown(Hook::Route, on, why)),
+    }
+}

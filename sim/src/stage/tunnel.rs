@@ -1,0 +1,148 @@
+//! VXLAN: encapsulation and decapsulation (`vxlan_xmit`, `vxlan_rcv`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use waymark_proto::{Action, Cause, Flow, Hook, Link, LinkKind, Outer, Protocol};
+
+use super::Here;
+use super::neighbour::is_default;
+use crate::fib::{self, Found};
+use crate::netfilter::select_address;
+use crate::packet::Packet;
+use crate::walk::{Stage, Walk};
+
+/// Stands for the outer source port, a hash that the kernel takes from its range of local ports.
+const OUTER_SOURCE_PORT: u16 = 32768;
+
+/// A remote end: its address, and the VNI if the entry names one.
+type Remote = (IpAddr, Option<u32>);
+
+/// Wraps a packet and sends it as one of this host.
+pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+    let Some(link) = here.namespace.link(device) else {
+        return vec![walk.unknown(Hook::Tunnel, None, "the tunnel is not in the facts")];
+    };
+    let on = Some(link.name.as_str());
+    let LinkKind::Vxlan { vni, port, local, remote, .. } = link.kind else {
+        return vec![walk.unknown(Hook::Tunnel, on, "this kind of tunnel is not modelled")];
+    };
+    let mac = walk.packet.mac.clone();
+    let (to, own_vni) = match remotes(here, link, mac.as_deref(), remote).as_slice() {
+        [] => {
+            let mac = mac.unwrap_or_else(|| "an unknown address".to_owned());
+            let object = format!("fdb of {}: no entry for {mac} and no default remote", link.name);
+            return vec![walk.dropped(Hook::Tunnel, on, Cause::TunnelNoRemote, object)];
+        }
+        [one] => *one,
+        several => match owner(here, mac.as_deref(), several) {
+            Ok(remote) => remote,
+            Err(needs) => {
+                let why = format!(
+                    "{} floods to {} remotes; who has the address is not known",
+                    link.name,
+                    several.len()
+                );
+                walk.needs = needs;
+                return vec![walk.unknown(Hook::Tunnel, on, why)];
+            }
+        },
+    };
+    if to.is_multicast() {
+        return vec![walk.unknown(Hook::Tunnel, on, format!("multicast remote {to} is not modelled"))];
+    }
+    let vni = own_vni.unwrap_or(vni);
+    let Some(src) = local.or_else(|| source(here, to, walk.packet.mark)) else {
+        return vec![walk.unknown(Hook::Tunnel, on, format!("the source address towards {to} is not known"))];
+    };
+    let flow = Flow { src, dst: to, protocol: Protocol::Udp, src_port: OUTER_SOURCE_PORT, dst_port: port };
+    // The mark stays within a namespace; the connection does not (iptunnel_xmit).
+    let mark = walk.packet.mark;
+    let mut inner = std::mem::replace(&mut walk.packet, Packet { mark, ..Packet::new(flow, false) });
+    inner.scrub(false);
+    walk.carried.push((inner, Outer { kind: "vxlan".to_owned(), src, dst: to, vni: Some(vni) }));
+    walk.step(Hook::Tunnel, on, Action::Encapsulated).object = Some(format!("remote {to} id {vni}"));
+    vec![walk.to(Stage::RouteOutput { again: false })]
+}
+
+/// The remotes for a link-layer address: its own entries, else the default ones.
+fn remotes(here: Here<'_>, link: &Link, mac: Option<&str>, default: Option<IpAddr>) -> Vec<Remote> {
+    let entries = |wanted: &dyn Fn(&str) -> bool| -> Vec<Remote> {
+        let of_device =
+            here.namespace.fdb.iter().filter(|entry| entry.index == link.index && wanted(&entry.mac));
+        let mut remotes: Vec<Remote> =
+            of_device.filter_map(|entry| Some((entry.remote?, entry.vni))).collect();
+        remotes.dedup();
+        remotes
+    };
+    let own = mac.map(|mac| entries(&|entry| entry == mac)).unwrap_or_default();
+    if !own.is_empty() {
+        return own;
+    }
+    let defaults = entries(&is_default);
+    if !defaults.is_empty() {
+        return defaults;
+    }
+    let given = default.filter(|remote| !remote.is_unspecified());
+    given.map(|remote| (remote, None)).into_iter().collect()
+}
+
+/// Of several remotes, the one whose node has the address. The error names a node whose facts may tell.
+fn owner(
+    here: Here<'_>,
+    mac: Option<&str>,
+    several: &[Remote],
+) -> Result<Remote, Option<waymark_proto::NodeName>> {
+    let node_of = |remote: &Remote| here.cluster.node_with(remote.0);
+    let has = |remote: &&Remote| {
+        let Some(node) = node_of(remote) else { return false };
+        let mut there = here.cluster.namespaces().filter(|namespace| namespace.place.node == *node);
+        mac.is_some() && there.any(|namespace| namespace.links().any(|link| link.mac.as_deref() == mac))
+    };
+    if let Some(remote) = several.iter().find(has) {
+        return Ok(*remote);
+    }
+    Err(several.iter().filter_map(node_of).find(|node| !here.cluster.has(node)).cloned())
+}
+
+/// The source address that routing chooses towards a remote.
+fn source(here: Here<'_>, to: IpAddr, mark: u32) -> Option<IpAddr> {
+    let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    match fib::lookup(here.namespace, &fib::Key { dst: to, src: any, iif: "lo", oif: None, mark }) {
+        Found::Unicast(route, hops) => route.prefsrc.or_else(|| {
+            let (_, hop) = hops.first()?;
+            select_address(here.namespace, hop.index?, hop.via.unwrap_or(to))
+        }),
+        Found::Local(_) => Some(to),
+        // Routing the outer packet will say why; any address serves until then.
+        Found::Nothing | Found::Refused(..) => Some(any),
+        Found::Unknown(_) => None,
+    }
+}
+
+/// Unwraps a packet that came to this host.
+pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
+    let dst = walk.packet.flow;
+    let Some((_, outer)) = walk.carried.last() else {
+        return vec![walk.unknown(Hook::Tunnel, None, "nothing to unwrap")];
+    };
+    let wanted = outer.vni.unwrap_or_default();
+    let mut on_port = here.namespace.links().filter_map(|link| match link.kind {
+        LinkKind::Vxlan { vni, port, .. } if port == dst.dst_port && link.up => Some((link, vni)),
+        _ => None,
+    });
+    let Some(first) = on_port.next() else {
+        let object = format!("no VXLAN device of {} is on UDP port {}", walk.at, dst.dst_port);
+        return vec![walk.dropped(Hook::Socket, None, Cause::NoListener, object)];
+    };
+    let Some((link, _)) = std::iter::once(first).chain(on_port).find(|(_, vni)| *vni == wanted) else {
+        let (link, vni) = first;
+        let object = format!("vxlan {} has id {vni}; the packet has id {wanted}", link.name);
+        return vec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::TunnelUnknownVni, object)];
+    };
+    let mark = walk.packet.mark;
+    if let Some((inner, _)) = walk.carried.pop() {
+        walk.packet = Packet { mark, ..inner };
+    }
+    walk.step(Hook::Tunnel, Some(&link.name), Action::Decapsulated);
+    vec![walk.to(Stage::Receive(link.index))]
+}

@@ -1,0 +1,80 @@
+//! What lies between nodes. Nobody watches it; who receives is known by the next hop's address.
+
+use waymark_proto::{Action, Disposition, Hook, NodeName};
+
+use super::Here;
+use crate::graph::Device;
+use crate::walk::{Stage, Walk};
+
+/// Where a frame on the wire comes out.
+enum Receiver {
+    Device(Device),
+    /// The underlay's routers bring it there: the link-layer address says nothing.
+    Routed(Device),
+    /// A node whose facts are not there.
+    Needs(NodeName),
+    /// A node whose facts do not fit.
+    Unclear(String),
+    Nobody(String),
+}
+
+/// Crosses the wire from a device.
+pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+    let name = here.namespace.name_of(device);
+    let on = Some(name.as_str());
+    let (place, index) = match receiver(here, &walk, device) {
+        Receiver::Device(device) => device,
+        Receiver::Routed(device) => {
+            walk.packet.mac = None;
+            device
+        }
+        Receiver::Needs(node) => {
+            let why = format!("the facts of node {node} are needed");
+            walk.needs = Some(node);
+            return vec![walk.unknown(Hook::Wire, on, why)];
+        }
+        Receiver::Unclear(why) => return vec![walk.unknown(Hook::Wire, on, why)],
+        Receiver::Nobody(note) => {
+            walk.step(Hook::Wire, on, Action::Forwarded).note = Some(note);
+            walk.fate = Some(Disposition::ExitsCluster);
+            return vec![walk];
+        }
+    };
+    walk.step(Hook::Wire, on, Action::Forwarded);
+    walk.packet.scrub(true);
+    walk.at = place;
+    vec![walk.to(Stage::Receive(index))]
+}
+
+fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
+    let cluster = here.cluster;
+    let other = |found: &Device| *found != (walk.at.clone(), device);
+    let by_mac = walk.packet.mac.as_deref().and_then(|mac| cluster.uplink_with_mac(mac)).filter(other);
+    let by_address = walk.next_hop.and_then(|ip| cluster.uplink_with(ip)).filter(other);
+    if let Some(device) = by_mac.or(by_address) {
+        return Receiver::Device(device);
+    }
+    if let Some(node) = walk.next_hop.and_then(|ip| cluster.node_with(ip)) {
+        if !cluster.has(node) {
+            return Receiver::Needs(node.clone());
+        }
+        return Receiver::Unclear(format!(
+            "no uplink of node {node} has the address that the inventory says"
+        ));
+    }
+    // A packet to a node by way of a router that is none: the underlay is taken to route.
+    let dst = walk.packet.flow.dst;
+    if let Some(node) = cluster.node_with(dst).filter(|node| **node != walk.at.node) {
+        return match cluster.uplink_with(dst) {
+            Some(device) => Receiver::Routed(device),
+            None if cluster.has(node) => {
+                Receiver::Unclear(format!("no uplink of node {node} has the address {dst}"))
+            }
+            None => Receiver::Needs(node.clone()),
+        };
+    }
+    Receiver::Nobody(match walk.next_hop {
+        Some(ip) => format!("next hop {ip} belongs to no node of the cluster"),
+        None => "the frame's destination belongs to no node of the cluster".to_owned(),
+    })
+}

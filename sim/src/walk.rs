@@ -1,0 +1,188 @@
+//! One walk while it is being predicted, and the loop that drives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use waymark_proto::{Action, Cause, Disposition, Flow, Hook, NodeName, Outer, Place, RuleRef, Step};
+
+use crate::cluster::Cluster;
+use crate::conntrack;
+use crate::packet::Packet;
+use crate::stage;
+
+/// Steps after which a walk is given up; the longest real ones have some eighty.
+const MAX_STEPS: usize = 512;
+/// Branches after which no more are followed.
+const MAX_BRANCHES: usize = 4096;
+
+/// Where a packet leaves a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Egress {
+    /// Index of the device.
+    pub(crate) device: u32,
+    /// The next hop: the gateway, or the destination itself.
+    pub(crate) next_hop: IpAddr,
+    /// Whether the packet stays here: the device is the loopback.
+    pub(crate) local: bool,
+}
+
+/// What comes next. Devices are given by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Inject,
+    /// Routing of a packet of this host; `again` after the output hook changed it.
+    RouteOutput {
+        again: bool,
+    },
+    FilterOutput(Egress),
+    FilterPostrouting(Egress),
+    Neighbour(Egress),
+    /// Queueing discipline and driver.
+    Transmit(u32),
+    /// A bridge's own transmission.
+    BridgeSend(u32),
+    Encapsulate(u32),
+    Wire(u32),
+    Receive(u32),
+    /// A frame at a bridge port.
+    BridgePort(u32),
+    /// A bridge passes a frame from one port to another.
+    BridgeForward {
+        bridge: u32,
+        from: u32,
+    },
+    /// The IP layer, on a device that is no port.
+    Ip(u32),
+    RouteInput(u32),
+    FilterForward {
+        input: u32,
+        egress: Egress,
+    },
+    FilterInput(u32),
+    Decapsulate,
+    Socket(u32),
+}
+
+/// A walk that is not finished, or just was.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    pub(crate) at: Place,
+    pub(crate) stage: Stage,
+    /// The packet that devices see: the outer one while it is encapsulated.
+    pub(crate) packet: Packet,
+    /// Packets inside it, the innermost first, each with the outer header around it.
+    pub(crate) carried: Vec<(Packet, Outer)>,
+    pub(crate) next_hop: Option<IpAddr>,
+    /// The bridge port by which the frame came, while it is in a bridge or just left it upwards.
+    pub(crate) port: Option<u32>,
+    /// Whether the prerouting hook was run on behalf of a bridge (`nf_bridge`).
+    pub(crate) filtered_by_bridge: bool,
+    pub(crate) connections: BTreeMap<Place, conntrack::Table>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) probability: f64,
+    pub(crate) choices: Vec<String>,
+    pub(crate) fate: Option<Disposition>,
+    pub(crate) needs: Option<NodeName>,
+    /// The answer's receiver and its flow, if this is the walk of an answer.
+    pub(crate) expected: Option<(Place, Flow)>,
+    visited: BTreeSet<(Place, u32, Flow, u32, usize)>,
+}
+
+impl Walk {
+    pub(crate) fn new(at: Place, stage: Stage, packet: Packet) -> Self {
+        Self {
+            at,
+            stage,
+            packet,
+            carried: Vec::new(),
+            next_hop: None,
+            port: None,
+            filtered_by_bridge: false,
+            connections: BTreeMap::new(),
+            steps: Vec::new(),
+            probability: 1.0,
+            choices: Vec::new(),
+            fate: None,
+            needs: None,
+            expected: None,
+            visited: BTreeSet::new(),
+        }
+    }
+
+    /// The innermost packet's flow: what steps tell.
+    pub(crate) fn flow(&self) -> Flow {
+        self.carried.first().map_or(self.packet.flow, |(inner, _)| inner.flow)
+    }
+
+    /// Adds a step here and returns it for details.
+    pub(crate) fn step(&mut self, hook: Hook, device: Option<&str>, action: Action) -> &mut Step {
+        let mut step = Step::new(self.at.clone(), hook, action);
+        step.device = device.map(str::to_owned);
+        step.flow = Some(self.flow());
+        step.outer = self.carried.last().map(|(_, outer)| outer.clone());
+        let at = self.steps.len();
+        self.steps.push(step);
+        &mut self.steps[at]
+    }
+
+    /// The same walk at its next stage.
+    pub(crate) fn to(mut self, stage: Stage) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    /// Ends the walk: a drop for a cause, with the object that decided.
+    pub(crate) fn dropped(mut self, hook: Hook, device: Option<&str>, cause: Cause, object: String) -> Self {
+        let action = if cause.fate() == Disposition::Rejected { Action::Rejected } else { Action::Dropped };
+        let step = self.step(hook, device, action);
+        step.cause = Some(cause);
+        step.object = (!object.is_empty()).then_some(object);
+        self.fate = Some(cause.fate());
+        self
+    }
+
+    /// Ends the walk: by a rule or policy.
+    pub(crate) fn refused(mut self, hook: Hook, device: Option<&str>, cause: Cause, rule: RuleRef) -> Self {
+        self = self.dropped(hook, device, cause, String::new());
+        if let Some(step) = self.steps.last_mut() {
+            step.rule = Some(rule);
+        }
+        self
+    }
+
+    /// Ends the walk: what happens here cannot be said.
+    pub(crate) fn unknown(mut self, hook: Hook, device: Option<&str>, why: impl Into<String>) -> Self {
+        self.step(hook, device, Action::Unknown).note = Some(why.into());
+        self.fate = Some(Disposition::InsufficientInfo);
+        self
+    }
+
+    /// Ends the walk at its receiver.
+    pub(crate) fn delivered(mut self, device: Option<&str>, object: String) -> Self {
+        self.step(Hook::Socket, device, Action::Delivered).object = Some(object);
+        self.fate = Some(Disposition::Delivered);
+        self
+    }
+
+    /// Notes that the packet is at this device with these headers; `false` if it was before.
+    pub(crate) fn visit(&mut self, device: u32) -> bool {
+        let mark = self.packet.mark;
+        self.visited.insert((self.at.clone(), device, self.packet.flow, mark, self.carried.len()))
+    }
+}
+
+/// Follows a walk through all its branches to their ends.
+pub(crate) fn follow(cluster: &Cluster, start: Walk) -> Vec<Walk> {
+    let mut ended = Vec::new();
+    let mut open = vec![start];
+    while let Some(walk) = open.pop() {
+        if walk.fate.is_some() {
+            ended.push(walk);
+        } else if walk.steps.len() > MAX_STEPS || open.len() + ended.len() > MAX_BRANCHES {
+            ended.push(walk.unknown(Hook::Ip, None, "the walk has more steps or branches than are followed"));
+        } else {
+            open.extend(stage::process(cluster, walk));
+        }
+    }
+    ended
+}
