@@ -85,6 +85,11 @@ impl Cluster {
         self.graph.segment(device, |place| self.namespace(place))
     }
 
+    /// Whether any device has a link-layer address.
+    pub(crate) fn has_mac(&self, mac: &str) -> bool {
+        self.namespaces().any(|namespace| namespace.links().any(|link| link.mac.as_deref() == Some(mac)))
+    }
+
     /// The devices behind a bridge port.
     pub(crate) fn behind(&self, port: &Device) -> Segment {
         self.graph.behind(port, |place| self.namespace(place))

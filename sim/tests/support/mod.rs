@@ -119,6 +119,10 @@ fn pod(node: u8, number: u8, dataplane: Dataplane) -> NetnsFacts {
     });
     let socket =
         |protocol, port| Socket { protocol, address: ip("0.0.0.0"), port, v6only: false, device: None };
+    let neighbours = match dataplane {
+        Dataplane::Routed => vec![neighbour(2, &gateway, mac(node, 0x20 + number), "reachable")],
+        _ => Vec::new(),
+    };
     NetnsFacts {
         name: format!("pod{node}{number}"),
         pod: Some(format!("shop/p{node}{number}")),
@@ -126,6 +130,7 @@ fn pod(node: u8, number: u8, dataplane: Dataplane) -> NetnsFacts {
         addresses: vec![address(1, "127.0.0.1/8"), address(2, &net)],
         routes,
         rules: rules(),
+        neighbours,
         sysctls: sysctls(false),
         sockets: vec![socket(Protocol::Tcp, 80), socket(Protocol::Udp, 53)],
         ..NetnsFacts::default()

@@ -1,0 +1,311 @@
+//! Faults: each ends the walk at the hook and with the cause that all parts of Waymark agreed on.
+
+mod support;
+
+use support::{DATAPLANES, Dataplane, Lab, ip, render, route, tcp, udp};
+use waymark_proto::{Cause, Disposition, Flow, Hook, LinkKind, RouteType, Step};
+
+/// The last step of a prediction's only branch.
+fn last(lab: &Lab, start: &str, flow: &Flow) -> Step {
+    let branch = lab.one(start, flow);
+    branch.path.last().clone()
+}
+
+#[track_caller]
+fn check(step: &Step, netns: &str, hook: Hook, device: &str, cause: Cause, object: &str) {
+    assert_eq!(
+        (step.place.netns.as_str(), step.hook, step.device.as_deref().unwrap_or("-"), step.cause),
+        (netns, hook, device, Some(cause)),
+        "{step:?}"
+    );
+    let told =
+        step.object.clone().or_else(|| step.rule.as_ref().map(ToString::to_string)).unwrap_or_default();
+    assert!(told.contains(object), "{told:?} should contain {object:?}");
+}
+
+fn across() -> Flow {
+    tcp("10.244.1.10", "10.244.2.10", 80)
+}
+
+#[test]
+fn routes() {
+    for dataplane in DATAPLANES {
+        let mut lab = Lab::new(dataplane);
+        lab.netns("node1").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
+        let branch = lab.one("pod11", &across());
+        assert_eq!(branch.path.disposition(), Disposition::ExitsCluster, "the default route takes it");
+        assert_eq!(branch.path.last().hook, Hook::Wire);
+        let note = branch.path.last().note.as_deref();
+        assert_eq!(note, Some("next hop 192.168.77.254 belongs to no node of the cluster"));
+        lab.netns("node1").routes.retain(|route| route.dst.prefix_len() != 0);
+        check(
+            &last(&lab, "pod11", &across()),
+            "node1",
+            Hook::Route,
+            "-",
+            Cause::NoRoute,
+            "no route to 10.244.2.10",
+        );
+
+        for (kind, cause, text) in [
+            (RouteType::Blackhole, Cause::BlackholeRoute, "blackhole 10.244.2.0/24 table main"),
+            (RouteType::Unreachable, Cause::UnreachableRoute, "unreachable 10.244.2.0/24 table main"),
+            (RouteType::Prohibit, Cause::ProhibitRoute, "prohibit 10.244.2.0/24 table main"),
+        ] {
+            let mut lab = Lab::new(dataplane);
+            lab.netns("node1").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
+            lab.netns("node1").routes.push(route(254, "10.244.2.0/24", kind, None, None));
+            check(&last(&lab, "pod11", &across()), "node1", Hook::Route, "-", cause, text);
+        }
+    }
+}
+
+#[test]
+fn forwarding_and_source_validation() {
+    for dataplane in DATAPLANES {
+        let mut lab = Lab::new(dataplane);
+        lab.netns("node2").sysctls.insert("ipv4.ip_forward".into(), "0".into());
+        let device = if dataplane == Dataplane::Vxlan { "flannel.1" } else { "eth0" };
+        let step = last(&lab, "pod11", &across());
+        check(&step, "node2", Hook::Route, device, Cause::ForwardingDisabled, "net.ipv4.ip_forward = 0");
+
+        let mut lab = Lab::new(dataplane);
+        lab.netns("node2").sysctls.insert("ipv4.conf.all.rp_filter".into(), "1".into());
+        assert_eq!(last(&lab, "pod11", &across()).cause, None, "symmetric routes pass the strict filter");
+        let index = if dataplane == Dataplane::Routed { 11 } else { 3 };
+        let wrong = route(254, "10.244.1.0/24", RouteType::Unicast, None, Some(index));
+        lab.netns("node2").routes.insert(0, wrong);
+        let step = last(&lab, "pod11", &across());
+        check(&step, "node2", Hook::Route, device, Cause::SourceValidation, "rp_filter");
+        lab.netns("node2").sysctls.insert("ipv4.conf.all.rp_filter".into(), "2".into());
+        let loose = lab.one("pod11", &across());
+        assert!(loose.path.steps().iter().all(|step| step.cause != Some(Cause::SourceValidation)));
+    }
+}
+
+#[test]
+fn devices() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.link("node1", "veth11").up = false;
+    lab.link("node1", "veth11").carrier = false;
+    lab.link("node1", "veth11").bridge_port.as_mut().unwrap().state = 0;
+    lab.link("pod11", "eth0").carrier = false;
+    let step = last(&lab, "pod11", &across());
+    check(&step, "pod11", Hook::Qdisc, "eth0", Cause::NoCarrier, "peer veth11 in node1 is down");
+    // Towards that pod: with a warm neighbour entry the bridge drops, without one nobody answers.
+    let back = tcp("10.244.2.10", "10.244.1.10", 80);
+    let step = last(&lab, "pod21", &back);
+    check(&step, "node1", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved, "10.244.1.10 dev cni0");
+    lab.netns("node1").neighbours.push(waymark_proto::Neighbour {
+        index: 3,
+        address: ip("10.244.1.10"),
+        mac: Some(support::mac(1, 0x11)),
+        state: "stale".into(),
+        proxy: false,
+    });
+    let step = last(&lab, "pod21", &back);
+    // An entry that nobody on the link bears out is still used by the kernel.
+    assert!(matches!(step.hook, Hook::Bridge), "{step:?}");
+    check(&step, "node1", Hook::Bridge, "cni0", Cause::BridgePort, "veth11");
+
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.link("pod11", "eth0").up = false;
+    let step = last(&lab, "pod11", &across());
+    check(&step, "pod11", Hook::Qdisc, "eth0", Cause::DeviceDown, "link eth0 down");
+
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.link("node1", "veth11").bridge_port.as_mut().unwrap().state = 4;
+    let step = last(&lab, "node1", &tcp("192.168.77.1", "10.244.1.10", 80));
+    assert_eq!(step.cause, Some(Cause::NeighbourUnresolved));
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.link("node1", "veth11").master = None;
+    // A device that left its bridge answers for all addresses of its host (arp_ignore = 0) …
+    let branch = lab.one("pod11", &across());
+    assert_eq!(branch.path.disposition(), Disposition::Delivered);
+    let answer = branch.answer[0].path.last();
+    check(answer, "node1", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved, "10.244.1.10");
+    // … but does not take frames to the bridge's address, which the pod may remember.
+    lab.netns("pod11").neighbours.push(waymark_proto::Neighbour {
+        index: 2,
+        address: ip("10.244.1.1"),
+        mac: Some(support::mac(1, 2)),
+        state: "reachable".into(),
+        proxy: false,
+    });
+    let branch = lab.one("pod11", &across());
+    check(branch.path.last(), "node1", Hook::Ip, "veth11", Cause::OtherHost, "veth11 has 02:00:00:00:01:21");
+}
+
+#[test]
+fn neighbours() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.netns("node1").neighbours.push(waymark_proto::Neighbour {
+        index: 2,
+        address: ip("192.168.77.2"),
+        mac: Some("02:00:00:00:99:99".into()),
+        state: "permanent".into(),
+        proxy: false,
+    });
+    let step = last(&lab, "pod11", &across());
+    check(&step, "node1", Hook::Neighbour, "eth0", Cause::WrongNeighbour, "02:00:00:00:99:99 PERMANENT");
+
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.netns("pod11").routes.retain(|route| route.dst.prefix_len() != 0);
+    lab.netns("pod11").routes.push(route(254, "0.0.0.0/0", RouteType::Unicast, Some("10.244.1.99"), Some(2)));
+    let step = last(&lab, "pod11", &across());
+    check(&step, "pod11", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "10.244.1.99 dev eth0");
+
+    let mut lab = Lab::new(Dataplane::Routed);
+    lab.netns("pod11").neighbours.clear();
+    assert_eq!(last(&lab, "pod11", &across()).cause, None, "the host answers for the gateway");
+    lab.netns("node1").sysctls.insert("ipv4.conf.veth11.proxy_arp".into(), "0".into());
+    let step = last(&lab, "pod11", &across());
+    check(&step, "pod11", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "169.254.1.1");
+}
+
+#[test]
+fn tunnels() {
+    let mut lab = Lab::new(Dataplane::Vxlan);
+    lab.netns("node1").fdb.clear();
+    let step = last(&lab, "pod11", &across());
+    check(&step, "node1", Hook::Tunnel, "flannel.1", Cause::TunnelNoRemote, "fdb of flannel.1: no entry");
+
+    let mut lab = Lab::new(Dataplane::Vxlan);
+    if let LinkKind::Vxlan { vni, .. } = &mut lab.link("node2", "flannel.1").kind {
+        *vni = 42;
+    }
+    let step = last(&lab, "pod11", &across());
+    check(
+        &step,
+        "node2",
+        Hook::Tunnel,
+        "flannel.1",
+        Cause::TunnelUnknownVni,
+        "has id 42; the packet has id 1",
+    );
+    if let LinkKind::Vxlan { port, .. } = &mut lab.link("node2", "flannel.1").kind {
+        *port = 4789;
+    }
+    check(&last(&lab, "pod11", &across()), "node2", Hook::Socket, "-", Cause::NoListener, "8472");
+    // The outer packet is filtered, too.
+    let mut lab = Lab::new(Dataplane::Vxlan);
+    lab.iptables(
+        "node2",
+        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p udp -m udp --dport 8472 -j DROP\nCOMMIT\n",
+    );
+    let step = last(&lab, "pod11", &across());
+    check(&step, "node2", Hook::NetfilterInput, "eth0", Cause::FilterDrop, "--dport 8472");
+    assert_eq!(step.flow, Some(across()));
+}
+
+#[test]
+fn filters() {
+    for dataplane in DATAPLANES {
+        let mut lab = Lab::new(dataplane);
+        let rules = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.9.0.0/16 -j DROP\n-A FORWARD -d 10.244.2.10/32 -j DROP\nCOMMIT\n";
+        lab.iptables("node1", rules);
+        let input = if dataplane == Dataplane::Routed { "veth11" } else { "cni0" };
+        let step = last(&lab, "pod11", &across());
+        check(
+            &step,
+            "node1",
+            Hook::NetfilterForward,
+            input,
+            Cause::FilterDrop,
+            "rule 2: -A FORWARD -d 10.244.2.10/32 -j DROP",
+        );
+        lab.iptables("pod11", "*filter\n:OUTPUT DROP [0:0]\nCOMMIT\n");
+        let step = last(&lab, "pod11", &across());
+        check(&step, "pod11", Hook::NetfilterOutput, "eth0", Cause::FilterDrop, "ip filter OUTPUT policy");
+    }
+}
+
+#[test]
+fn an_answer_that_is_dropped_leaves_the_forward_walk_delivered() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.iptables("node2", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.244.2.0/24 -m conntrack ! --ctstate NEW -j REJECT\nCOMMIT\n");
+    let branch = lab.one("pod11", &across());
+    assert_eq!(branch.path.disposition(), Disposition::Delivered);
+    let last = branch.answer[0].path.last();
+    check(last, "node2", Hook::NetfilterForward, "cni0", Cause::FilterReject, "-A FORWARD -s 10.244.2.0/24");
+}
+
+#[test]
+fn sockets() {
+    let lab = Lab::new(Dataplane::HostGw);
+    let closed = last(&lab, "pod11", &tcp("10.244.1.10", "10.244.2.10", 81));
+    check(&closed, "pod21", Hook::Socket, "eth0", Cause::NoListener, "nobody listens on tcp 10.244.2.10:81");
+    assert_eq!(last(&lab, "pod11", &udp("10.244.1.10", "10.244.2.10", 80)).cause, Some(Cause::NoListener));
+    let mut lab = Lab::new(Dataplane::HostGw);
+    for socket in &mut lab.netns("pod21").sockets {
+        socket.address = ip("127.0.0.1");
+    }
+    assert_eq!(last(&lab, "pod11", &across()).cause, Some(Cause::NoListener));
+    for socket in &mut lab.netns("pod21").sockets {
+        socket.address = ip("::");
+    }
+    assert_eq!(last(&lab, "pod11", &across()).cause, None);
+    for socket in &mut lab.netns("pod21").sockets {
+        socket.v6only = true;
+    }
+    assert_eq!(last(&lab, "pod11", &across()).cause, Some(Cause::NoListener));
+}
+
+#[test]
+fn loops_end() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.netns("node2").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
+    lab.netns("node2").routes.push(route(
+        254,
+        "10.244.2.0/24",
+        RouteType::Unicast,
+        Some("192.168.77.1"),
+        Some(2),
+    ));
+    let branch = lab.one("pod11", &across());
+    assert_eq!(branch.path.disposition(), Disposition::Loop);
+    assert_eq!(branch.path.last().cause, Some(Cause::RoutingLoop));
+}
+
+#[test]
+fn policy_rules() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    let mut rule = lab.netns("node1").rules[1].clone();
+    rule.priority = 100;
+    rule.table = 100;
+    rule.src = Some("10.244.1.10/32".parse().unwrap());
+    lab.netns("node1").rules.push(rule.clone());
+    lab.netns("node1").routes.push(route(100, "0.0.0.0/0", RouteType::Blackhole, None, None));
+    check(
+        &last(&lab, "pod11", &across()),
+        "node1",
+        Hook::Route,
+        "-",
+        Cause::BlackholeRoute,
+        "blackhole default table 100",
+    );
+    assert_eq!(last(&lab, "pod12", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None);
+    let rules = &mut lab.netns("node1").rules;
+    rules.last_mut().unwrap().unmodelled = vec!["uidrange".into()];
+    let step = last(&lab, "pod11", &across());
+    assert!(step.note.unwrap().contains("uidrange"));
+    assert_eq!(last(&lab, "pod12", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None, "its source decides");
+}
+
+#[test]
+fn equal_cost_routes_are_branches() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    let mut two = route(254, "10.244.2.0/24", RouteType::Unicast, Some("192.168.77.2"), Some(2));
+    let mut other = two.next_hops[0].clone();
+    other.via = Some(ip("192.168.77.3"));
+    other.weight = 3;
+    two.next_hops.push(other);
+    lab.netns("node1").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
+    lab.netns("node1").routes.push(two);
+    let paths = lab.predict("pod11", &across());
+    assert_eq!(paths.branches.len(), 2, "{}", render(&paths));
+    assert!((paths.branches[0].probability - 0.75).abs() < 1e-9);
+    assert_eq!(paths.branches[0].path.disposition(), Disposition::ExitsCluster);
+    assert_eq!(paths.branches[1].path.disposition(), Disposition::Delivered);
+    assert_eq!(paths.branches[1].choices, ["next hop 192.168.77.2 dev eth0 (prob 0.25)"]);
+}
