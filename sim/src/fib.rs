@@ -172,7 +172,7 @@ pub(crate) fn describe(namespace: &Namespace, route: &Route) -> String {
     let hops = match route.next_hops.as_slice() {
         [] => String::new(),
         [one] => hop(one),
-        several => several.iter().map(|one| format!(" nexthop{}", hop(one))).collect(),
+        several => several.iter().map(|one| " nexthop".to_owned() + &hop(one)).collect(),
     };
     let table = match route.table {
         254 => "main".to_owned(),

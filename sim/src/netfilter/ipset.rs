@@ -72,10 +72,9 @@ fn add(set: &mut IpSet, element: &str, options: &[&str]) {
         return;
     }
     let parts: Vec<&str> = element.split(',').collect();
-    let key: Option<Vec<Pattern>> = (parts.len() == set.dimensions.len())
-        .then(|| set.dimensions.iter().zip(&parts).map(|(dimension, part)| patterns(*dimension, part)))
-        .and_then(|patterns| patterns.collect::<Option<Vec<_>>>())
-        .map(|patterns| patterns.into_iter().flatten().collect());
+    let read: Option<Vec<Vec<Pattern>>> =
+        set.dimensions.iter().zip(&parts).map(|(dimension, part)| patterns(*dimension, part)).collect();
+    let key = read.filter(|_| parts.len() == set.dimensions.len()).map(|patterns| patterns.concat());
     match key {
         Some(key) => set.elements.insert(key, !options.contains(&"nomatch")),
         None => set.unread = Some(element.to_owned()),
@@ -86,8 +85,8 @@ fn patterns(dimension: Dimension, part: &str) -> Option<Vec<Pattern>> {
     match dimension {
         Dimension::Address => address(part).map(|pattern| vec![pattern]),
         Dimension::Port => {
-            let (protocol, port) = part.split_once(':').unwrap_or(("tcp", part));
-            Some(vec![Pattern::Is(Value::Number(symbols::protocol(protocol)?)), range(port)?])
+            let (protocol, number) = part.split_once(':').unwrap_or(("tcp", part));
+            Some(vec![Pattern::Is(Value::Number(symbols::protocol(protocol)?)), range(number)?])
         }
         Dimension::BarePort => range(part).map(|pattern| vec![pattern]),
         Dimension::Interface => {

@@ -46,7 +46,7 @@ impl Rule {
         }
         let tests = statements.iter().take_while(|s| matches!(s, Statement::Test(_))).count();
         statements[..tests].sort_by_key(|statement| match statement {
-            Statement::Test(test) => test.undecidable(),
+            Statement::Test(condition) => condition.undecidable(),
             _ => false,
         });
         Self { handle, position, text, statements }

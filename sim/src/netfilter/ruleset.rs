@@ -66,12 +66,15 @@ pub(crate) struct Ruleset {
 impl Ruleset {
     /// Compiles a namespace's netfilter facts. What cannot be read becomes rules of unknown effect.
     pub(crate) fn compile(facts: &NetfilterFacts, missing: &[MissingFact]) -> Self {
-        let mut ruleset = Self::default();
-        ruleset.ipsets = facts.ipset.as_deref().map(ipset::parse).unwrap_or_default();
-        ruleset.missing = missing
+        let unread = missing
             .iter()
             .find(|fact| fact.what.starts_with("netfilter") && !fact.what.ends_with("ipset"))
             .map(|fact| format!("{} could not be read: {}", fact.what, fact.why));
+        let mut ruleset = Self {
+            ipsets: facts.ipset.as_deref().map(ipset::parse).unwrap_or_default(),
+            missing: unread,
+            ..Self::default()
+        };
         let objects = facts.nft.as_ref().map(nft::objects).unwrap_or_default();
         let handles = nft::handles(&objects);
         let mut taken = Vec::new();

@@ -122,16 +122,19 @@ fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)
         top.statement += 1;
     }
     if let Statement::Test(Test::Random(probability)) = statement {
-        return by_chance(run, *probability, chain, rule);
+        return by_chance(&run, *probability, chain, rule);
     }
     let asked = run.clone();
     match execute(at, chain, rule, statement, run, None) {
         Ok(done) => vec![done],
-        Err(modulus) if modulus as usize > MAX_RUNS => {
+        Err(modulus) => {
+            if let Some(modulus) = u32::try_from(modulus).ok().filter(|modulus| *modulus as usize <= MAX_RUNS)
+            {
+                return by_number(at, chain, rule, statement, &asked, modulus);
+            }
             let why = format!("a random number of {modulus} has more outcomes than are followed");
             vec![(asked, Next::End(End::Unknown(Some(chain.rule_ref(rule)), why)))]
         }
-        Err(modulus) => by_number(at, chain, rule, statement, &asked, modulus),
     }
 }
 
@@ -152,7 +155,7 @@ fn policy(base: &BaseChain, chains: &[Chain]) -> End {
 }
 
 /// Branches: the rule matches, or it does not.
-fn by_chance(run: Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<(Run, Next)> {
+fn by_chance(run: &Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<(Run, Next)> {
     let mut branches = Vec::new();
     let name = chain.rule_ref(rule);
     for (matches, share) in [(true, probability), (false, 1.0 - probability)] {
@@ -181,12 +184,12 @@ fn by_number(
     rule: &Rule,
     statement: &Statement,
     asked: &Run,
-    modulus: u64,
+    modulus: u32,
 ) -> Vec<(Run, Next)> {
     let mut branches: Vec<(Run, Next)> = Vec::new();
-    for number in 0..modulus {
+    for number in 0..u64::from(modulus) {
         let mut branch = asked.clone();
-        branch.probability /= modulus as f64;
+        branch.probability /= f64::from(modulus);
         let name = chain.rule_ref(rule);
         let Ok((mut run, next)) = execute(at, chain, rule, statement, branch, Some(number)) else { continue };
         let twin = branches.iter_mut().find(|(twin, other)| {

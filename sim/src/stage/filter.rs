@@ -19,7 +19,7 @@ pub(super) fn prerouting(here: Here<'_>, walk: Walk, input: u32) -> Vec<Walk> {
 }
 
 /// Local output; what it changes may need another route (`ip_route_me_harder`).
-pub(super) fn output(here: Here<'_>, walk: Walk, egress: Egress) -> Vec<Walk> {
+pub(super) fn output(here: Here<'_>, walk: Walk, egress: &Egress) -> Vec<Walk> {
     let at = At { output: Some(egress.device), ..At::default() };
     let next = |reroute: bool| {
         if reroute { Stage::RouteOutput { again: true } } else { Stage::FilterPostrouting(egress.clone()) }

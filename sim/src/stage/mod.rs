@@ -8,7 +8,7 @@
 //! * [`neighbour`]: link-layer addresses
 //! * [`device`]: queueing disciplines, drivers, reception
 //! * [`bridge`]: forwarding by link-layer address
-//! * [`tunnel`]: VXLAN
+//! * [`tunnel`]: VXLAN devices
 //! * [`wire`]: what lies between nodes
 //! * [`ip`]: entry of the network layer
 //! * [`socket`]: local delivery
@@ -48,7 +48,7 @@ pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
     match walk.stage.clone() {
         Stage::Inject => local::inject(walk),
         Stage::RouteOutput { again } => route::output(here, walk, again),
-        Stage::FilterOutput(egress) => filter::output(here, walk, egress),
+        Stage::FilterOutput(egress) => filter::output(here, walk, &egress),
         Stage::FilterPostrouting(egress) => filter::postrouting(here, walk, egress),
         Stage::Neighbour(egress) => neighbour::resolve(here, walk, &egress),
         Stage::Transmit(device) => device::transmit(here, walk, device),

@@ -49,7 +49,7 @@ pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Wa
     }
 }
 
-fn usable(entry: &&Neighbour) -> bool {
+fn usable(entry: &Neighbour) -> bool {
     entry.mac.is_some()
         && !matches!(entry.state.to_ascii_lowercase().as_str(), "failed" | "incomplete" | "none")
 }
@@ -59,7 +59,7 @@ pub(super) fn lookup(here: Here<'_>, at: &Place, link: &Link, next_hop: IpAddr) 
     let segment = here.cluster.segment(&(at.clone(), link.index));
     let owners = owners(here, at, &segment, next_hop);
     let entry = here.namespace.neighbour(link.index, next_hop);
-    match entry.filter(usable) {
+    match entry.filter(|entry| usable(entry)) {
         Some(entry) => check(here, link, entry, &segment, &owners),
         None => ask(here, at, link, next_hop, &segment, &owners),
     }

@@ -19,12 +19,11 @@ pub(super) fn compile(options: &[Opt], ipv6: bool) -> Vec<Statement> {
             statements.extend(bare_module(module, options, ipv6));
             continue;
         }
-        match one(opt, module, options, ipv6) {
-            Some(tests) => statements.extend(tests),
-            None => {
-                statements.push(Statement::Test(Test::Unknown(format!("{} is not modelled", opt.text()))))
-            }
-        }
+        let unknown = || {
+            let why = format!("{} is not modelled", opt.text());
+            vec![Statement::Test(Test::Unknown(why))]
+        };
+        statements.extend(one(opt, module, options, ipv6).unwrap_or_else(unknown));
     }
     statements
 }
@@ -70,11 +69,13 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
         "--physdev-is-out" => Some(vec![present(Field::PhysOut, opt.negated)]),
         "--physdev-is-bridged" => test(Field::PhysBridged, vec![Pattern::Is(Value::Number(1))]),
         "-p" | "--protocol" if arg == "all" => nothing,
-        "-p" | "--protocol" => test(Field::L4Protocol, vec![is(symbols::protocol(arg)?)]),
-        "--sport" | "--source-port" => test(Field::SourcePort(None), ports(arg)?),
-        "--dport" | "--destination-port" => test(Field::DestinationPort(None), ports(arg)?),
-        "--sports" | "--source-ports" => test(Field::SourcePort(None), ports(arg)?),
-        "--dports" | "--destination-ports" => test(Field::DestinationPort(None), ports(arg)?),
+        "-p" | "--protocol" | "--ctproto" => test(Field::L4Protocol, vec![is(symbols::protocol(arg)?)]),
+        "--sport" | "--source-port" | "--sports" | "--source-ports" => {
+            test(Field::SourcePort(None), ports(arg)?)
+        }
+        "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+            test(Field::DestinationPort(None), ports(arg)?)
+        }
         "--icmp-type" | "--icmpv6-type" => icmp(arg, opt.negated, ipv6),
         "--syn" => Some(vec![tcp_flags(0b1_0111, 2, opt.negated)]),
         "--tcp-flags" => {
@@ -95,7 +96,6 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             Some(vec![any_bit(Field::ConnStatus, bits, opt.negated)])
         }
         "--ctdir" => test(Field::ConnDirection, vec![is(u64::from(arg.eq_ignore_ascii_case("reply")))]),
-        "--ctproto" => test(Field::L4Protocol, vec![is(symbols::protocol(arg)?)]),
         "--ctorigsrc" | "--ctorigdst" | "--ctreplsrc" | "--ctrepldst" => test(
             Field::ConnAddress { reply: arg_reply(opt), destination: arg_destination(opt) },
             addresses(arg)?,
@@ -114,7 +114,6 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             let field = Field::AddressType { destination: opt.name == "--dst-type" };
             test(field, types.collect::<Option<Vec<_>>>()?)
         }
-        "--limit-iface-in" | "--limit-iface-out" => nothing,
         "--probability" => {
             let probability: f64 = arg.parse().ok().filter(|p| (0.0..=1.0).contains(p))?;
             let probability = if opt.negated { 1.0 - probability } else { probability };
@@ -125,7 +124,6 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             let share = 1.0 / f64::from(every);
             Some(vec![Statement::Test(Test::Random(if opt.negated { 1.0 - share } else { share }))])
         }
-        "--mode" | "--packet" => nothing,
         "--match-set" => ipset(opt, options),
         "--pkt-type" => test(Field::PacketType, vec![is(symbols::packet_type(arg)?)]),
         "-f" | "--fragment" if opt.negated => nothing,
@@ -137,11 +135,11 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             Some(vec![Statement::Note(format!("taken to be within {}", opt.text()))])
         }
         "--hashlimit-above" if !opt.negated => Some(vec![never()]),
-        "--limit-burst" | "--comment" | "--invert" | "--nfacct-name" => nothing,
+        "--limit-burst" | "--comment" | "--invert" | "--nfacct-name" | "--mode" | "--packet"
+        | "--limit-iface-in" | "--limit-iface-out" | "-c" | "--set-counters" => nothing,
         name if name.starts_with("--hashlimit-") => nothing,
         "-4" | "--ipv4" if !ipv6 => nothing,
         "-6" | "--ipv6" if ipv6 => nothing,
-        "-c" | "--set-counters" => nothing,
         // Modules of which every option is covered by one undecidable test.
         _ if !bare_module(module, &[], ipv6).is_empty() => nothing,
         _ => None,

@@ -45,14 +45,18 @@ fn unknown(opt: &Opt) -> Vec<Statement> {
     vec![Statement::Unknown(format!("{} is not modelled", opt.text()))]
 }
 
-fn number(value: u64) -> Box<Expr> {
-    Box::new(Expr::Const(Value::Number(value)))
+fn number(value: u64) -> Expr {
+    Expr::Const(Value::Number(value))
+}
+
+fn binary(op: Bitwise, left: Expr, right: Expr) -> Expr {
+    Expr::Binary(op, Box::new(left), Box::new(right))
 }
 
 /// `(field & !clear) ^ flip`, which is what all forms of MARK come down to.
 fn rewrite(field: &Field, clear: u64, flip: u64) -> Expr {
-    let kept = Expr::Binary(Bitwise::And, Box::new(Expr::Field(field.clone())), number(!clear & 0xffff_ffff));
-    Expr::Binary(Bitwise::Xor, Box::new(kept), number(flip))
+    let kept = binary(Bitwise::And, Expr::Field(field.clone()), number(!clear & 0xffff_ffff));
+    binary(Bitwise::Xor, kept, number(flip))
 }
 
 fn value_mask(text: &str) -> Option<(u64, u64)> {
@@ -94,8 +98,8 @@ fn conn_marks(arguments: &[Opt]) -> Vec<Statement> {
     };
     // xt_connmark: save: ctmark = (ctmark & ~ctmask) ^ (mark & nfmask); restore is its mirror.
     let copy = |from: Field, from_mask: u64, to: Field, to_mask: u64| {
-        let taken = Expr::Binary(Bitwise::And, Box::new(Expr::Field(from)), number(from_mask));
-        Expr::Binary(Bitwise::Xor, Box::new(rewrite(&to, to_mask, 0)), Box::new(taken))
+        let taken = binary(Bitwise::And, Expr::Field(from), number(from_mask));
+        binary(Bitwise::Xor, rewrite(&to, to_mask, 0), taken)
     };
     if verb.name == "--save-mark" {
         vec![Statement::SetConnMark(copy(Field::Mark, nfmask, Field::ConnMark, ctmask))]

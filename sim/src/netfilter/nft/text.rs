@@ -98,13 +98,13 @@ fn expression(json: &Json) -> String {
 fn operation(name: &str, body: &Json, whole: &Json) -> String {
     let part = |key: &str| body.get(key).map(expression).unwrap_or_default();
     match name {
-        "payload" => match (text(body, "protocol"), text(body, "field")) {
-            (Some(protocol), Some(field)) => format!("{protocol} {field}"),
-            _ => {
-                let raw = |key: &str| body.get(key).map(Json::to_string).unwrap_or_default();
-                format!("@{},{},{}", text(body, "base").unwrap_or_default(), raw("offset"), raw("len"))
+        "payload" => {
+            if let (Some(protocol), Some(field)) = (text(body, "protocol"), text(body, "field")) {
+                return format!("{protocol} {field}");
             }
-        },
+            let raw = |key: &str| body.get(key).map(Json::to_string).unwrap_or_default();
+            format!("@{},{},{}", text(body, "base").unwrap_or_default(), raw("offset"), raw("len"))
+        }
         "meta" => {
             let key = text(body, "key").unwrap_or_default();
             if matches!(key, "iif" | "oif" | "iifname" | "oifname") {
