@@ -142,7 +142,7 @@ fn facts_are_asked_for_as_the_walk_reaches_them() {
     let lab = Lab::new(Dataplane::HostGw);
     let mut cluster = waymark_sim::Cluster::new(&lab.inventory);
     let flow = tcp("10.244.1.10", "10.244.2.10", 80);
-    let start = lab.place("pod11");
+    let start = support::place("pod11");
     let paths = waymark_sim::predict(&cluster, &start, &flow);
     assert_eq!(paths.needs, ["n1".into()]);
     assert_eq!(paths.branches[0].path.steps().len(), 1);

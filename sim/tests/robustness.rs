@@ -127,7 +127,7 @@ proptest! {
             let _ = cluster.add(serde_json::from_value(json).unwrap());
         }
         let (start, flow) = flow(which);
-        let start = lab.place(start);
+        let start = support::place(start);
         let first = predict(&cluster, &start, &flow);
         check_shape(&first)?;
         prop_assert_eq!(&first, &predict(&cluster, &start, &flow), "the same facts, the same prediction");

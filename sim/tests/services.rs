@@ -143,7 +143,7 @@ fn handles_of_iptables_nft_come_by_position() {
 /// Loads iptables rules into `filter FORWARD` of node1 and gives the cause and note of pod11's walk.
 fn forward(rules: &[&str], ipset: Option<&str>) -> Result<(), String> {
     let mut lab = Lab::new(Dataplane::Routed);
-    let lines: String = rules.iter().map(|rule| format!("-A FORWARD {rule}\n")).collect();
+    let lines = rules.iter().map(|rule| format!("-A FORWARD {rule}\n")).collect::<Vec<_>>().concat();
     lab.iptables("node1", &format!("*filter\n:FORWARD ACCEPT [0:0]\n:X - [0:0]\n{lines}COMMIT\n"));
     lab.netns("node1").netfilter.ipset = ipset.map(str::to_owned);
     let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));

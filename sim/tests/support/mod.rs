@@ -217,22 +217,20 @@ fn host(node: u8, dataplane: Dataplane) -> NetnsFacts {
 
 impl Lab {
     pub fn new(dataplane: Dataplane) -> Self {
-        let mut inventory = String::from(r#"{"nodes":["#);
-        for node in [1, 2] {
-            let comma = if node == 1 { "" } else { "," };
-            inventory += &format!(
-                r#"{comma}{{"name":"n{node}","netns":"node{node}","ip":"192.168.77.{node}","uplink":"eth0","podCidr":"10.244.{node}.0/24"}}"#
-            );
-        }
-        inventory += r#"],"pods":["#;
-        for (node, number) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
-            let comma = if (node, number) == (1, 1) { "" } else { "," };
-            inventory += &format!(
-                r#"{comma}{{"namespace":"shop","name":"p{node}{number}","node":"n{node}","netns":"pod{node}{number}","ip":"10.244.{node}.{}"}}"#,
-                9 + number
-            );
-        }
-        inventory += "]}";
+        let node = |node: u8| {
+            format!(
+                r#"{{"name":"n{node}","netns":"node{node}","ip":"192.168.77.{node}","uplink":"eth0","podCidr":"10.244.{node}.0/24"}}"#
+            )
+        };
+        let pod_entry = |node: u8, number: u8| {
+            let last = 9 + number;
+            format!(
+                r#"{{"namespace":"shop","name":"p{node}{number}","node":"n{node}","netns":"pod{node}{number}","ip":"10.244.{node}.{last}"}}"#
+            )
+        };
+        let nodes = [1, 2].map(node).join(",");
+        let pods = [(1, 1), (1, 2), (2, 1), (2, 2)].map(|(node, number)| pod_entry(node, number)).join(",");
+        let inventory = format!(r#"{{"nodes":[{nodes}],"pods":[{pods}]}}"#);
         let facts = [1, 2].map(|node| Facts {
             api_version: FACTS_API_VERSION.into(),
             node: format!("n{node}").into(),
@@ -270,13 +268,7 @@ impl Lab {
     }
 
     pub fn predict(&self, start: &str, flow: &Flow) -> PathSet {
-        predict(&self.cluster(), &self.place(start), flow)
-    }
-
-    /// Of `pod12` or `node1`.
-    pub fn place(&self, netns: &str) -> Place {
-        let digit = netns.chars().find(char::is_ascii_digit).unwrap();
-        Place::new(format!("n{digit}"), netns)
+        predict(&self.cluster(), &place(start), flow)
     }
 
     /// The only branch of a prediction that must have one.
@@ -309,20 +301,26 @@ pub fn steps(branch: &Branch) -> Vec<String> {
     branch.path.steps().iter().map(text).collect()
 }
 
+/// The place of `pod12` or `node1`.
+pub fn place(netns: &str) -> Place {
+    let digit = netns.chars().find(char::is_ascii_digit).unwrap();
+    Place::new(format!("n{digit}"), netns)
+}
+
 /// A whole prediction, for failure messages.
 pub fn render(paths: &PathSet) -> String {
-    let mut text = String::new();
+    let step =
+        |step: &waymark_proto::Step| format!("    {step} {:?} {:?} {:?}", step.cause, step.object, step.note);
+    let mut lines = Vec::new();
     for branch in &paths.branches {
-        text += &format!("{:.3} {:?} {}\n", branch.probability, branch.choices, branch.path.disposition());
-        for step in branch.path.steps() {
-            text += &format!("  {step} {:?} {:?} {:?}\n", step.cause, step.object, step.note);
-        }
+        let fate = branch.path.disposition();
+        lines.push(format!("{:.3} {:?} {fate}", branch.probability, branch.choices));
+        lines.extend(branch.path.steps().iter().map(step));
         for answer in &branch.answer {
-            text += &format!("  answer {}\n", answer.path.disposition());
-            for step in answer.path.steps() {
-                text += &format!("    {step} {:?} {:?} {:?}\n", step.cause, step.object, step.note);
-            }
+            lines.push(format!("  answer {}", answer.path.disposition()));
+            lines.extend(answer.path.steps().iter().map(step));
         }
     }
-    text + &format!("needs {:?}\n", paths.needs)
+    lines.push(format!("needs {:?}", paths.needs));
+    lines.join("\n")
 }
