@@ -353,4 +353,4 @@ impl<'a> Case<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

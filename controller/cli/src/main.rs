@@ -1,1 +1,169 @@
-fn main(){}
+//! `waymark`: where exactly does this packet die, and why?
+//!
+//! * `args`: the command line
+//! * `ask`: who answers: a controller, this process (`--local`), or facts files
+//! * `local`: agents within this process
+//! * `failure`: errors and exit codes
+//! * `progress`: the line that moves while a check runs
+//! * `render`: results as text
+
+mod args;
+mod ask;
+mod failure;
+mod local;
+mod progress;
+mod render;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use waymark_proto::{Disposition, Facts, Verdict};
+
+use args::{Arguments, Command, Expect, FactsArguments, Format};
+use failure::{Exit, Failure};
+use render::Paint;
+use waymark_controller::Prediction;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; they go to standard output.
+            let code = if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            drop(error.print());
+            return code;
+        }
+    };
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Software, format!("cannot start: {error}")))
+        .and_then(|runtime| runtime.block_on(run(arguments.command)));
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("waymark: error: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(arguments) => {
+            let result = ask::check(&arguments).await?;
+            print(arguments.question.output, &result, render::check)?;
+            Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
+        }
+        Command::Predict(arguments) => {
+            let prediction = ask::predict(&arguments).await?;
+            print(arguments.question.output, &prediction, render::prediction)?;
+            Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))
+        }
+        Command::Facts(arguments) => {
+            let facts = ask::facts(&arguments).await?;
+            keep(&arguments, &facts)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status(arguments) => {
+            let status = ask::status(&arguments.controller).await?;
+            print(arguments.output, &status, render::status)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// 0 as expected, 1 not as expected, 2 undetermined.
+fn verdict_code(verdict: Verdict, expect: Expect) -> u8 {
+    match (verdict, expect) {
+        (Verdict::Reachable, Expect::Reachable) | (Verdict::Unreachable, Expect::Unreachable) => 0,
+        (Verdict::Undetermined, _) => 2,
+        (Verdict::Reachable | Verdict::Unreachable | Verdict::Inconsistent, _) => 1,
+    }
+}
+
+/// What a prediction says about connectivity.
+fn foreseen(prediction: &Prediction) -> Verdict {
+    let delivered = |branch: &waymark_proto::Branch| {
+        let answered = branch.answer.is_empty()
+            || branch.answer.iter().any(|answer| answer.path.disposition() == Disposition::Delivered);
+        branch.path.disposition() == Disposition::Delivered && answered
+    };
+    let unknown = |branch: &waymark_proto::Branch| {
+        matches!(branch.path.disposition(), Disposition::InsufficientInfo | Disposition::ExitsCluster)
+    };
+    let branches = &prediction.paths.branches;
+    if branches.is_empty() || branches.iter().any(unknown) {
+        Verdict::Undetermined
+    } else if branches.iter().all(delivered) {
+        Verdict::Reachable
+    } else if branches.iter().any(delivered) {
+        Verdict::Inconsistent
+    } else {
+        Verdict::Unreachable
+    }
+}
+
+fn print<T: serde::Serialize>(
+    format: Format,
+    document: &T,
+    render: impl Fn(&T, Paint) -> String,
+) -> Result<(), Failure> {
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let text = match format {
+        Format::Text => render(document, Paint::new(colour)),
+        Format::Json => pretty(document),
+    };
+    write_out(text.as_bytes())
+}
+
+fn pretty(document: &impl serde::Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document).expect("documents are plain data with text keys");
+    text.push('\n');
+    text
+}
+
+fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().write_all(bytes) {
+        // Whoever reads may have seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Failure::new(Exit::Software, format!("cannot write: {error}"))),
+    }
+}
+
+fn keep(arguments: &FactsArguments, facts: &Facts) -> Result<(), Failure> {
+    let text = pretty(facts);
+    match &arguments.out {
+        None => write_out(text.as_bytes()),
+        Some(path) => std::fs::write(path, text).map_err(|error| {
+            Failure::new(Exit::CannotCreate, format!("cannot write {}: {error}", path.display()))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::CheckResult;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_follow_the_expectation() {
+        let code = verdict_code;
+        assert_eq!(code(Verdict::Reachable, Expect::Reachable), 0);
+        assert_eq!(code(Verdict::Inconsistent, Expect::Reachable), 1);
+        assert_eq!(code(Verdict::Unreachable, Expect::Reachable), 1);
+        assert_eq!(code(Verdict::Reachable, Expect::Unreachable), 1);
+        assert_eq!(code(Verdict::Inconsistent, Expect::Unreachable), 1);
+        assert_eq!(code(Verdict::Unreachable, Expect::Unreachable), 0);
+        assert_eq!(code(Verdict::Undetermined, Expect::Reachable), 2);
+        assert_eq!(code(Verdict::Undetermined, Expect::Unreachable), 2);
+    }
+
+    #[test]
+    fn json_is_exactly_the_result() {
+        let result = render::tests::unreachable();
+        assert_eq!(serde_json::from_str::<CheckResult>(&pretty(&result)).unwrap(), result);
+    }
+}

@@ -1,1 +1,414 @@
+use waymark_proto::{Agreement, Cause, Confidence};
 
+use super::*;
+use crate::fixture::{
+    BACK, THERE, drop_at, ending, inventory, path, reports, sight, sightings, steps, tcp, there_by_tunnel,
+};
+use crate::observe::{Lens, observe};
+
+/// `node/netns hook device`
+pub(crate) fn place_of(step: &Step) -> String {
+    locate::at(step)
+}
+
+/// A case in the making: what is predicted, and what is seen of each of three packets.
+struct Story {
+    branches: Vec<Branch>,
+    sightings: Vec<waymark_proto::Sighting>,
+    errors: Option<&'static str>,
+    sight: Sight,
+    one_way: bool,
+    flow: Flow,
+}
+
+const PACKETS: u32 = 3;
+
+fn branch(there: Vec<Step>, back: Vec<Step>) -> Branch {
+    let answer = match back.is_empty() {
+        true => Vec::new(),
+        false => vec![Branch { probability: 1.0, choices: Vec::new(), path: path(back), answer: Vec::new() }],
+    };
+    Branch { probability: 1.0, choices: Vec::new(), path: path(there), answer }
+}
+
+fn there() -> Vec<Step> {
+    steps(THERE, tcp())
+}
+
+fn back() -> Vec<Step> {
+    steps(BACK, tcp().reversed())
+}
+
+impl Story {
+    fn healthy() -> Self {
+        Self {
+            branches: vec![branch(there(), back())],
+            sightings: Vec::new(),
+            errors: None,
+            sight: sight(),
+            one_way: false,
+            flow: tcp(),
+        }
+    }
+
+    fn predicting(there: Vec<Step>) -> Self {
+        Self { branches: vec![branch(there, Vec::new())], ..Self::healthy() }
+    }
+
+    /// All packets are seen on these steps.
+    fn seen(mut self, steps: &[Step], back: bool) -> Self {
+        for seq in 0..PACKETS {
+            self.sightings.extend(sightings(steps, seq, back));
+        }
+        self
+    }
+
+    /// And then dropped.
+    fn dropped(mut self, step: &Step, back: bool, reason: &str, function: &str) -> Self {
+        for seq in 0..PACKETS {
+            self.sightings.push(drop_at(step, seq, back, reason, function));
+        }
+        self
+    }
+
+    fn told(self) -> Diagnosis {
+        let inventory = inventory();
+        let source = Place::new("node1", "t-cart");
+        let sent: Vec<Sent> = (0..PACKETS)
+            .map(|seq| Sent {
+                seq: Seq(seq),
+                source_port: 61000 + seq as u16,
+                sent_ns: 9_000_000,
+                error: self.errors.map(str::to_owned),
+            })
+            .collect();
+        let lens = Lens {
+            inventory: &inventory,
+            source: &source,
+            flow: self.flow,
+            source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
+            receivers: [(self.flow.dst, self.flow.dst_port)].into(),
+            nodes: vec!["node1".into(), "node2".into()],
+        };
+        let observed = observe(&self.sightings, &lens);
+        diagnose(&Case {
+            inventory: &inventory,
+            source: &source,
+            flow: self.flow,
+            one_way: self.one_way,
+            prediction: &PathSet { branches: self.branches, needs: Vec::new() },
+            sent: &sent,
+            observed: &observed,
+            sight: &self.sight,
+            losses: Losses::default(),
+        })
+    }
+}
+
+/// `netns hook device cause` of a fault.
+fn fault(found: &Diagnosis) -> String {
+    let Some(point) = &found.fault_point else { return format!("no fault, {}", found.verdict) };
+    format!("{} {} {} {}", point.netns, point.hook, point.device.as_deref().unwrap_or("-"), point.cause)
+}
+
+#[test]
+fn a_healthy_flow_is_reachable() {
+    let found = Story::healthy().seen(&there(), false).seen(&back(), true).told();
+    assert_eq!(found.verdict, Verdict::Reachable, "{found:#?}");
+    assert_eq!((found.delivered, found.replied, found.fault_point), (3, Some(3), None));
+    assert!(found.model_errors.is_empty() && found.notes.is_empty());
+    assert!(found.rtt_ns.is_some());
+    let rows = found.forward.steps.iter().chain(&found.return_.as_ref().unwrap().steps);
+    for row in rows {
+        assert!(matches!(row.agreement, Agreement::Seen | Agreement::NotObservable), "{row:?}");
+    }
+}
+
+/// Each row: where and why, and what the kernel says there; the prediction agrees.
+#[test]
+fn predicted_drops_that_the_kernel_reports() {
+    use Hook as H;
+    let rows: &[(&str, H, &str, Cause, &str, &str)] = &[
+        ("t-cart", H::NetfilterOutput, "eth0", Cause::FilterDrop, "NETFILTER_DROP", "nf_hook_slow+0x1"),
+        ("t-node1", H::NetfilterForward, "cni0", Cause::FilterDrop, "NETFILTER_DROP", "nf_hook_slow+0x1"),
+        ("t-node1", H::NetfilterForward, "cni0", Cause::FilterReject, "NETFILTER_DROP", "nf_hook_slow+0x1"),
+        (
+            "t-node1",
+            H::NetfilterPrerouting,
+            "cni0",
+            Cause::ServiceWithoutEndpoints,
+            "NETFILTER_DROP",
+            "nf_hook_slow+0x1",
+        ),
+        ("t-pay", H::NetfilterInput, "eth0", Cause::FilterDrop, "NETFILTER_DROP", "nf_hook_slow+0x1"),
+        ("t-node1", H::Route, "eth0", Cause::NoRoute, "IP_INNOROUTES", "ip_error+0x1"),
+        ("t-node1", H::Route, "eth0", Cause::BlackholeRoute, "NOT_SPECIFIED", "ip_error+0x1"),
+        ("t-node1", H::Route, "eth0", Cause::UnreachableRoute, "NOT_SPECIFIED", "ip_error+0x1"),
+        ("t-node1", H::Route, "eth0", Cause::ProhibitRoute, "NOT_SPECIFIED", "ip_error+0x1"),
+        ("t-node1", H::Route, "eth0", Cause::ForwardingDisabled, "IP_INADDRERRORS", "ip_error+0x1"),
+        ("t-node2", H::Route, "cni0", Cause::SourceValidation, "IP_RPFILTER", "ip_rcv_finish_core+0x1"),
+        ("t-node2", H::Neighbour, "cni0", Cause::NeighbourUnresolved, "NEIGH_FAILED", "neigh_invalidate+0x1"),
+        ("t-node2", H::Qdisc, "vethpay", Cause::DeviceDown, "NOT_SPECIFIED", "__dev_queue_xmit+0x1"),
+        ("t-node2", H::Qdisc, "vethpay", Cause::NoCarrier, "QDISC_DROP", "__dev_queue_xmit+0x1"),
+        ("t-node1", H::Bridge, "cni0", Cause::BridgePort, "NOT_SPECIFIED", "br_handle_frame_finish+0x1"),
+        ("t-pay", H::Socket, "-", Cause::NoListener, "NO_SOCKET", "tcp_v4_rcv+0x1"),
+    ];
+    for &(netns, hook, device, cause, reason, function) in rows {
+        let dying = ending(there(), netns, hook, device, cause);
+        let last = dying.last().unwrap().clone();
+        let found = Story::predicting(dying.clone())
+            .seen(&dying, false)
+            .dropped(&last, false, reason, function)
+            .told();
+        assert_eq!(fault(&found), format!("{netns} {hook} {device} {cause}"), "{found:#?}");
+        let point = found.fault_point.unwrap();
+        assert_eq!(point.confidence, Confidence::High);
+        assert_eq!(point.reason.as_deref(), Some(reason));
+        assert_eq!(found.verdict, Verdict::Unreachable);
+        assert!(!point.advice.is_empty());
+    }
+}
+
+/// The same without a drop report: they are found by the last hook that saw the packets.
+#[test]
+fn predicted_drops_in_silence() {
+    for (netns, hook, device, cause) in [
+        ("t-node1", Hook::Route, "eth0", Cause::NoRoute),
+        ("t-node1", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved),
+        ("t-node1", Hook::Bridge, "cni0", Cause::BridgePort),
+        ("t-node2", Hook::Qdisc, "vethpay", Cause::NoCarrier),
+        ("t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop),
+    ] {
+        let dying = ending(there(), netns, hook, device, cause);
+        let found = Story::predicting(dying.clone()).seen(&dying, false).told();
+        assert_eq!(fault(&found), format!("{netns} {hook} {device} {cause}"), "{found:#?}");
+        assert_eq!(found.fault_point.unwrap().confidence, Confidence::High);
+    }
+}
+
+#[test]
+fn tunnels() {
+    let whole = steps(&there_by_tunnel(), tcp());
+    for (netns, device, cause, reason, function) in [
+        ("t-node1", "flannel.1", Cause::TunnelNoRemote, "NO_TX_TARGET", "vxlan_xmit+0x1"),
+        ("t-node2", "flannel.1", Cause::TunnelUnknownVni, "VXLAN_VNI_NOT_FOUND", "vxlan_rcv+0x1"),
+    ] {
+        let dying = ending(whole.clone(), netns, Hook::Tunnel, device, cause);
+        let last = dying.last().unwrap().clone();
+        let reported =
+            Story::predicting(dying.clone()).seen(&dying, false).dropped(&last, false, reason, function);
+        assert_eq!(fault(&reported.told()), format!("{netns} tunnel {device} {cause}"));
+        let unexpected =
+            Story::predicting(whole.clone()).seen(&dying, false).dropped(&last, false, reason, function);
+        assert_eq!(fault(&unexpected.told()), format!("{netns} tunnel {device} {cause}"));
+    }
+    let found = Story::predicting(whole.clone()).seen(&whole, false).seen(&back(), true).told();
+    assert_eq!(found.verdict, Verdict::Reachable, "{found:#?}");
+}
+
+#[test]
+fn an_underlay_that_swallows_packets() {
+    let cut = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    let found = Story::healthy().seen(&cut, false).told();
+    assert_eq!(fault(&found), "t-node1 wire eth0 silent-loss");
+    let span = found.fault_point.unwrap().span.unwrap();
+    assert_eq!((span.last_seen.hook, span.last_seen.node.as_str()), (Hook::DriverTx, "node1"));
+    assert_eq!((span.first_missing.hook, span.first_missing.node.as_str()), (Hook::DriverRx, "node2"));
+    let missing = found.forward.steps.iter().find(|row| row.agreement == Agreement::Missing).unwrap();
+    assert_eq!(missing.predicted.as_ref().unwrap().place.node.as_str(), "node2");
+}
+
+#[test]
+fn a_drop_that_nobody_predicted() {
+    let dying = ending(there(), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
+    let last = dying.last().unwrap().clone();
+    let found = Story::healthy()
+        .seen(&dying, false)
+        .dropped(&last, false, "NETFILTER_DROP", "nf_hook_slow+0x1")
+        .told();
+    assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 filter-drop");
+    let dying = ending(there(), "t-node2", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved);
+    let found = Story::healthy().seen(&dying, false).told();
+    assert_eq!(fault(&found), "t-node2 neighbour cni0 neighbour-unresolved", "held back in silence");
+    assert_eq!(found.fault_point.unwrap().confidence, Confidence::Medium);
+}
+
+#[test]
+fn a_wrong_neighbour_is_at_the_sender_whoever_drops_the_frame() {
+    let dying = ending(there(), "t-node1", Hook::Neighbour, "eth0", Cause::WrongNeighbour);
+    let until = ending(there(), "t-node2", Hook::NetfilterPrerouting, "eth0", Cause::OtherHost);
+    let seen = &until[..until.len() - 1];
+    let last = seen.last().unwrap().clone();
+    let found = Story::predicting(dying)
+        .seen(seen, false)
+        .dropped(&last, false, "OTHERHOST", "ip_rcv_core+0x1")
+        .told();
+    assert_eq!(fault(&found), "t-node1 neighbour eth0 wrong-neighbour");
+}
+
+#[test]
+fn a_route_out_of_the_cluster_is_wrong_for_an_address_in_it() {
+    let mut out = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    out.pop();
+    let path = Path::new(Disposition::ExitsCluster, out.clone()).unwrap();
+    let story = Story {
+        branches: vec![Branch {
+            probability: 1.0,
+            choices: Vec::new(),
+            path: path.clone(),
+            answer: Vec::new(),
+        }],
+        ..Story::healthy()
+    };
+    let found = story.seen(&out, false).told();
+    assert_eq!(fault(&found), "t-node1 route eth0 wrong-route");
+    assert_eq!(found.verdict, Verdict::Unreachable);
+}
+
+#[test]
+fn an_address_outside_the_cluster_is_judged_by_its_answers() {
+    let outside = Flow { dst: "192.0.2.1".parse().unwrap(), ..tcp() };
+    let mut out = ending(steps(THERE, outside), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    out.pop();
+    let story = || Story {
+        branches: vec![Branch {
+            probability: 1.0,
+            choices: Vec::new(),
+            path: Path::new(Disposition::ExitsCluster, out.clone()).unwrap(),
+            answer: Vec::new(),
+        }],
+        flow: outside,
+        ..Story::healthy()
+    };
+    let silent = story().seen(&out, false).told();
+    assert_eq!(fault(&silent), "t-node1 wire eth0 silent-loss");
+    assert_eq!(silent.fault_point.unwrap().confidence, Confidence::Low);
+    let one_way = Story { one_way: true, ..story() }.seen(&out, false).told();
+    assert_eq!(one_way.verdict, Verdict::Undetermined);
+    let answer: Vec<Step> = steps(BACK, outside.reversed()).split_off(17);
+    let answered = story().seen(&out, false).seen(&answer, true).told();
+    assert_eq!(answered.verdict, Verdict::Reachable, "{answered:#?}");
+}
+
+#[test]
+fn answers_die_on_the_way_back() {
+    let story = || Story::healthy().seen(&there(), false);
+    let cut = ending(back(), "t-node2", Hook::Wire, "eth0", Cause::SilentLoss);
+    let found = story().seen(&cut, true).told();
+    assert_eq!(fault(&found), "t-node2 wire eth0 silent-loss");
+    assert_eq!(found.fault_point.as_ref().unwrap().direction, Direction::Return);
+    assert_eq!((found.verdict, found.delivered, found.replied), (Verdict::Unreachable, 3, Some(0)));
+
+    let dying = ending(back(), "t-cart", Hook::NetfilterInput, "eth0", Cause::FilterDrop);
+    let last = dying.last().unwrap().clone();
+    let found = story().seen(&dying, true).dropped(&last, true, "NETFILTER_DROP", "nf_hook_slow+0x1").told();
+    assert_eq!(fault(&found), "t-cart netfilter-input eth0 filter-drop");
+
+    let no_route = ending(back(), "t-pay", Hook::Route, "eth0", Cause::NoRoute);
+    let story = Story { branches: vec![branch(there(), no_route)], ..Story::healthy() };
+    let found = story.seen(&there(), false).told();
+    assert_eq!(fault(&found), "t-pay route eth0 no-route");
+    assert_eq!(found.fault_point.unwrap().direction, Direction::Return);
+}
+
+#[test]
+fn a_syn_that_is_taken_without_an_answer() {
+    let found = Story::healthy().seen(&there(), false).told();
+    assert_eq!(fault(&found), "t-pay socket - socket-queue-full");
+    assert_eq!(found.fault_point.unwrap().confidence, Confidence::Medium);
+    let one_way = Story { one_way: true, ..Story::healthy() }.seen(&there(), false).told();
+    assert_eq!((one_way.verdict, one_way.replied), (Verdict::Reachable, None));
+}
+
+#[test]
+fn sends_that_fail() {
+    for (error, expected) in [
+        ("EPERM: Operation not permitted", "t-cart netfilter-output - filter-drop"),
+        ("ENETUNREACH: Network is unreachable", "t-cart route - no-route"),
+        ("EHOSTUNREACH: No route to host", "t-cart route - unreachable-route"),
+        ("EACCES: Permission denied", "t-cart route - prohibit-route"),
+        ("EINVAL: Invalid argument", "t-cart route - blackhole-route"),
+        ("EMSGSIZE: Message too long", "t-cart ip - mtu-exceeded"),
+        ("E2BIG: ?", "t-cart inject - send-failed"),
+    ] {
+        let found = Story { errors: Some(error), ..Story::healthy() }.told();
+        assert_eq!(fault(&found), expected);
+        assert_eq!(found.fault_point.unwrap().confidence, Confidence::Medium);
+    }
+    let dying = ending(there(), "t-cart", Hook::Route, "eth0", Cause::BlackholeRoute);
+    let found = Story { errors: Some("EINVAL: Invalid argument"), ..Story::predicting(dying) }.told();
+    assert_eq!(fault(&found), "t-cart route eth0 blackhole-route");
+    assert_eq!(found.fault_point.unwrap().confidence, Confidence::High);
+}
+
+#[test]
+fn some_packets_are_lost() {
+    let mut story = Story::healthy().seen(&there(), false).seen(&back(), true);
+    let cut = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    story.sightings.retain(|sighting| sighting.marker.seq != Seq(1));
+    story.sightings.extend(sightings(&cut, 1, false));
+    let found = story.told();
+    assert_eq!(found.verdict, Verdict::Inconsistent);
+    assert_eq!((found.delivered, found.replied), (2, Some(2)));
+    assert_eq!(fault(&found), "t-node1 wire eth0 silent-loss");
+    assert!(found.fault_point.unwrap().evidence[0].starts_with("1 of 3"));
+}
+
+#[test]
+fn one_backend_of_two_is_broken() {
+    let good = branch(there(), back());
+    let broken = ending(there(), "t-node1", Hook::NetfilterForward, "cni0", Cause::FilterDrop);
+    let mut story = Story { branches: vec![good, branch(broken.clone(), Vec::new())], ..Story::healthy() };
+    for seq in 0..2 {
+        story.sightings.extend(sightings(&there(), seq, false));
+        story.sightings.extend(sightings(&back(), seq, true));
+    }
+    story.sightings.extend(sightings(&broken, 2, false));
+    let found = story.told();
+    assert_eq!(found.verdict, Verdict::Inconsistent);
+    assert_eq!(fault(&found), "t-node1 netfilter-forward cni0 filter-drop");
+    assert!(found.model_errors.is_empty());
+    assert_eq!(found.forward.predicted, Some(Disposition::Dropped), "the branch of the fault is shown");
+}
+
+#[test]
+fn a_wrong_model_is_not_hidden() {
+    let dying = ending(there(), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
+    let found = Story::predicting(dying).seen(&there(), false).seen(&back(), true).told();
+    assert_eq!(found.verdict, Verdict::Reachable);
+    assert_eq!(found.model_errors.len(), 1, "{found:#?}");
+    assert!(found.model_errors[0].contains("netfilter-forward"));
+}
+
+#[test]
+fn what_nobody_could_see_is_not_a_drop() {
+    let cut = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    let mut blind = Sight::default();
+    blind.armed("node1".into(), reports(&["t-cart", "t-node1"]));
+    blind.blind("node2".into(), "no agent is attached for node node2");
+    let found = Story { sight: blind.clone(), ..Story::healthy() }.seen(&cut, false).told();
+    assert_eq!((found.verdict, &found.fault_point), (Verdict::Undetermined, &None));
+    assert!(found.notes[0].contains("no agent is attached"), "{:?}", found.notes);
+    assert!(found.not_observable.iter().any(|row| row.node.as_str() == "node2"));
+
+    let unseen = Story::healthy().told();
+    assert_eq!(unseen.verdict, Verdict::Undetermined, "tracers that see nothing at all prove nothing");
+
+    // The answer tells what the blind node did not.
+    let answer: Vec<Step> = back().split_off(17);
+    let found = Story { sight: blind, ..Story::healthy() }.seen(&cut, false).seen(&answer, true).told();
+    assert_eq!(found.verdict, Verdict::Reachable, "{found:#?}");
+}
+
+#[test]
+fn without_netfilter_in_sight_the_rest_still_tells() {
+    let mut sight = Sight::default();
+    sight.armed("node1".into(), reports(&[]));
+    sight.armed("node2".into(), reports(&[]));
+    let mut story = Story { sight, ..Story::healthy() }.seen(&there(), false).seen(&back(), true);
+    let home = back().last().unwrap().clone();
+    story = story.dropped(&home, true, "NO_SOCKET", "tcp_v4_rcv+0x1");
+    story.sightings.retain(|sighting| !sighting.hook.is_netfilter());
+    let found = story.told();
+    assert_eq!((found.verdict, found.replied), (Verdict::Reachable, Some(3)), "{found:#?}");
+}

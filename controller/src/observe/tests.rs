@@ -1,1 +1,136 @@
+use waymark_proto::{Cause, Event};
 
+use super::*;
+use crate::fixture::{BACK, THERE, drop_at, ending, inventory, sightings, steps, tcp, there_by_tunnel};
+
+/// The hooks that show themselves when a packet passes.
+fn visible(step: &Step) -> bool {
+    use waymark_proto::Hook;
+    matches!(step.hook, Hook::DriverRx | Hook::DriverTx | Hook::Qdisc | Hook::Socket)
+        || (step.hook.is_netfilter() && step.outer.is_none())
+}
+
+fn brief(steps: &[Step]) -> Vec<String> {
+    let one = |step: &Step| {
+        format!("{}{}", crate::diagnose::tests::place_of(step), if step.outer.is_some() { " *" } else { "" })
+    };
+    steps.iter().filter(|step| visible(step)).map(one).collect()
+}
+
+fn read(sightings: &[Sighting]) -> Observed {
+    let inventory = inventory();
+    let source = Place::new("node1", "t-cart");
+    let lens = Lens {
+        inventory: &inventory,
+        source: &source,
+        flow: tcp(),
+        source_ports: BTreeMap::from([(Seq(0), 61000)]),
+        receivers: BTreeSet::from([(tcp().dst, 80)]),
+        nodes: vec!["node1".into(), "node2".into()],
+    };
+    observe(sightings, &lens).remove(&Seq(0)).unwrap_or_default()
+}
+
+#[test]
+fn a_round_trip_comes_out_in_the_order_of_the_datapath() {
+    let (there, back) = (steps(THERE, tcp()), steps(BACK, tcp().reversed()));
+    let mut seen = sightings(&there, 0, false);
+    seen.extend(sightings(&back, 0, true));
+    seen.push(drop_at(back.last().unwrap(), 0, true, "NO_SOCKET", "tcp_v4_rcv+0x1"));
+    seen.reverse();
+    // Traces of one namespace keep their order; all else is joined anew.
+    seen.sort_by_key(|sighting| sighting.at_ns);
+    let observed = read(&seen);
+    assert_eq!(brief(&observed.forward.steps), brief(&there));
+    assert_eq!(brief(&observed.back.steps), brief(&back));
+    assert!(observed.forward.delivered() && observed.back.delivered(), "the lone SYN's answer is an arrival");
+    assert!(observed.back.arrived_ns.is_some());
+}
+
+#[test]
+fn encapsulated_steps_stand_between_those_of_the_inner_packet() {
+    let there = steps(&there_by_tunnel(), tcp());
+    let observed = read(&sightings(&there, 0, false));
+    assert_eq!(brief(&observed.forward.steps), brief(&there));
+}
+
+#[test]
+fn an_entered_hook_with_a_drop_behind_it_is_one_step() {
+    let dying = ending(
+        steps(THERE, tcp()),
+        "t-node2",
+        waymark_proto::Hook::NetfilterForward,
+        "eth0",
+        Cause::FilterDrop,
+    );
+    let mut seen = sightings(&dying, 0, false);
+    seen.push(drop_at(dying.last().unwrap(), 0, false, "NETFILTER_DROP", "nf_hook_slow+0xb5"));
+    let observed = read(&seen);
+    let death = observed.forward.death().expect("it died");
+    assert_eq!(death.hook, waymark_proto::Hook::NetfilterForward);
+    assert_eq!(death.reason.as_deref(), Some("NETFILTER_DROP"));
+    assert_eq!(brief(&observed.forward.steps), brief(&dying));
+}
+
+#[test]
+fn a_dropped_copy_does_not_end_the_walk() {
+    let there = steps(THERE, tcp());
+    let mut seen = sightings(&there, 0, false);
+    let elsewhere = Step { place: Place::new("node2", "t-other"), ..there[29].clone() };
+    seen.push(drop_at(&elsewhere, 0, false, "OTHERHOST", "ip_rcv_core+0x1"));
+    let observed = read(&seen);
+    assert!(observed.forward.delivered());
+}
+
+#[test]
+fn a_reset_of_the_receiver_is_a_rejection() {
+    let there = steps(THERE, tcp());
+    let mut seen = sightings(&there, 0, false);
+    let mut resets = sightings(&steps(BACK, tcp().reversed()), 0, true);
+    for reset in &mut resets {
+        reset.headers.as_mut().unwrap().tcp_flags = 0x14;
+    }
+    seen.extend(resets);
+    let observed = read(&seen);
+    assert_eq!(observed.forward.death().and_then(|step| step.cause), Some(Cause::NoListener));
+    assert!(observed.back.steps.is_empty(), "a reset is no answer");
+}
+
+#[test]
+fn a_translation_shows_by_the_next_hook() {
+    let service = Flow { dst: "10.96.0.10".parse().unwrap(), ..tcp() };
+    let mut there = steps(THERE, tcp());
+    for step in &mut there[..11] {
+        step.flow = Some(service);
+    }
+    let observed = read(&sightings(&there, 0, false));
+    let translated: Vec<&Step> =
+        observed.forward.steps.iter().filter(|step| step.action == Action::Translated).collect();
+    assert_eq!(translated.len(), 1);
+    assert_eq!(translated[0].hook, waymark_proto::Hook::NetfilterPrerouting);
+    assert_eq!(translated[0].flow, Some(tcp()));
+}
+
+#[test]
+fn headers_that_say_nothing_follow_their_buffer() {
+    let back = steps(BACK, tcp().reversed());
+    let mut seen = sightings(&back, 0, true);
+    for sighting in seen.iter_mut().filter(|sighting| sighting.place.netns.as_str() == "t-cart") {
+        if !matches!(sighting.event, Event::Entered | Event::Left) {
+            sighting.headers = None;
+        }
+    }
+    let observed = read(&seen);
+    assert!(observed.back.delivered());
+    assert_eq!(observed.forward.steps.len(), 1, "the delivery, known by the answer");
+}
+
+#[test]
+fn udp_answers_are_told_by_ports() {
+    let udp = |flow: Flow| Flow { protocol: waymark_proto::Protocol::Udp, ..flow };
+    let mut seen = sightings(&steps(THERE, udp(tcp())), 0, false);
+    seen.extend(sightings(&steps(BACK, udp(tcp().reversed())), 0, true));
+    let observed = read(&seen);
+    assert!(observed.forward.delivered());
+    assert!(observed.back.delivered());
+}

@@ -1,0 +1,210 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use waymark_controller::{Request, RequestError};
+use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
+
+/// Where exactly does this packet die, and why?
+///
+/// Exit codes: 0 as expected, 1 not as expected, 2 undetermined, 64 usage, 69 no controller or agent,
+/// 77 not permitted, other codes from 3 up: other errors.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send marked packets and compare their way with the predicted one.
+    Check(CheckArguments),
+    /// Predict the way of a packet without sending one.
+    Predict(PredictArguments),
+    /// Collect the facts of a node.
+    Facts(FactsArguments),
+    /// Show the nodes and their agents.
+    Status(StatusArguments),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expect {
+    Reachable,
+    Unreachable,
+}
+
+/// What is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Question {
+    /// Who sends: pod/NAMESPACE/NAME or node/NAME.
+    #[arg(value_name = "SRC")]
+    pub(crate) source: String,
+    /// Who receives: pod/NAMESPACE/NAME[:PORT], svc/NAMESPACE/NAME:PORT, node/NAME[:PORT] or IP[:PORT].
+    #[arg(value_name = "DST")]
+    pub(crate) destination: String,
+    /// Protocol: tcp, udp or icmp. Default: tcp to a port, icmp to none, a Service's own.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) proto: Option<Protocol>,
+    /// Use IPv6.
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+    /// What the answer should be.
+    #[arg(long, value_enum, default_value_t = Expect::Reachable)]
+    pub(crate) expect: Expect,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+/// Who answers.
+#[derive(Debug, Args)]
+pub(crate) struct Answerer {
+    /// The controller: unix:/PATH, http://HOST:PORT or HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
+    pub(crate) controller: Endpoint,
+    /// Do it in this process, without controller and agents, for an inventory of this machine.
+    #[arg(long, requires = "inventory")]
+    pub(crate) local: bool,
+    /// The inventory file for --local and --facts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inventory: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) question: Question,
+    /// How many packets.
+    #[arg(short, long, default_value_t = waymark_controller::DEFAULT_COUNT, value_parser = clap::value_parser!(u32).range(1..=waymark_controller::MAX_COUNT as i64))]
+    pub(crate) count: u32,
+    /// Length of the IP packets in bytes [default: the smallest].
+    #[arg(short, long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) size: Option<u16>,
+    /// How long to wait after the last packet: 2, 2s, 500ms.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    pub(crate) timeout: Duration,
+    /// Time between packets.
+    #[arg(short, long, value_name = "TIME", value_parser = duration, default_value = "10ms")]
+    pub(crate) interval: Duration,
+    /// TTL or hop limit.
+    #[arg(long, default_value_t = waymark_controller::DEFAULT_TTL, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) ttl: u8,
+    /// Do not wait for answers.
+    #[arg(long)]
+    pub(crate) one_way: bool,
+    #[command(flatten)]
+    pub(crate) answerer: Answerer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArguments {
+    #[command(flatten)]
+    pub(crate) question: Question,
+    #[command(flatten)]
+    pub(crate) answerer: Answerer,
+    /// Predict from saved facts instead of asking anybody.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "inventory", conflicts_with = "local")]
+    pub(crate) facts: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FactsArguments {
+    /// The node.
+    pub(crate) node: NodeName,
+    /// Write to this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) answerer: Answerer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// The controller: unix:/PATH, http://HOST:PORT or HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
+    pub(crate) controller: Endpoint,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+impl Question {
+    /// The question as a message.
+    pub(crate) fn message(&self) -> rpc::CheckRequest {
+        rpc::CheckRequest {
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            protocol: self.proto.map(|protocol| protocol.to_string()).unwrap_or_default(),
+            ipv6: self.ipv6,
+            ..Default::default()
+        }
+    }
+
+    /// The question, checked.
+    pub(crate) fn request(&self) -> Result<Request, RequestError> {
+        Request::try_from(self.message())
+    }
+}
+
+impl CheckArguments {
+    /// The question with how to send, as a message.
+    pub(crate) fn message(&self) -> rpc::CheckRequest {
+        rpc::CheckRequest {
+            count: self.count,
+            size: self.size.unwrap_or(0).into(),
+            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
+            one_way: self.one_way,
+            interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
+            ttl: self.ttl.into(),
+            ..self.question.message()
+        }
+    }
+}
+
+/// A length of time: seconds, or a number with one of the units us, ms, s, m. Zero is none.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a length of time: use 2s, 500ms or a number of seconds");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit {
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        _ => return Err(wrong()),
+    };
+    let duration = Duration::try_from_secs_f64(number * scale).map_err(|_| wrong())?;
+    // Messages count in microseconds, and zero means the default in them.
+    if duration < Duration::from_micros(1) { Err(wrong()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read() {
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("10ms"), Ok(Duration::from_millis(10)));
+        for text in ["", "s", "-1", "1h", "1e99", "0", "99999999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,136 @@
+//! Who answers: a controller, this process, or facts files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tonic::transport::Channel;
+use waymark_controller::{Agents, MAX_MESSAGE, Prediction, Progress, Request, Status, predict_offline};
+use waymark_proto::rpc::{self, check_event, waymark_client::WaymarkClient};
+use waymark_proto::{CheckResult, Endpoint, Facts, Inventory};
+
+use crate::args::{Answerer, CheckArguments, FactsArguments, PredictArguments};
+use crate::failure::{Exit, Failure};
+use crate::local::LocalAgents;
+use crate::progress::Line;
+
+/// Runs a check.
+pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Failure> {
+    let message = arguments.message();
+    let request = Request::try_from(message.clone())?;
+    let line = Line::start();
+    if let Some(inventory) = local(&arguments.answerer)? {
+        LocalAgents::may_trace()?;
+        let agents: Arc<dyn Agents> = Arc::new(LocalAgents::new(inventory.clone()));
+        let (progress, lines) = Progress::channel();
+        let run = async {
+            let result = waymark_controller::check(&agents, &inventory, &request, &progress).await;
+            drop(progress);
+            result
+        };
+        let (result, ()) = tokio::join!(run, line.follow(lines));
+        return Ok(result?);
+    }
+    let mut events = dial(&arguments.answerer.controller).await?.check(message).await?.into_inner();
+    while let Some(event) = events.message().await? {
+        match event.body {
+            Some(check_event::Body::Progress(words)) => line.say(words),
+            Some(check_event::Body::ResultJson(json)) => return document(&json),
+            None => {}
+        }
+    }
+    Err(Failure::new(Exit::Software, "the controller ended the check without a result"))
+}
+
+/// Predicts.
+pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, Failure> {
+    let request = arguments.question.request()?;
+    if !arguments.facts.is_empty() {
+        let inventory = inventory(&arguments.answerer)?;
+        let facts = arguments.facts.iter().map(|path| saved_facts(path)).collect::<Result<_, _>>()?;
+        return Ok(predict_offline(&inventory, facts, &request)?);
+    }
+    if let Some(inventory) = local(&arguments.answerer)? {
+        LocalAgents::may_look()?;
+        let agents = LocalAgents::new(inventory.clone());
+        let (progress, _unread) = Progress::channel();
+        return Ok(waymark_controller::predict(&agents, &inventory, &request, &progress).await?);
+    }
+    let mut controller = dial(&arguments.answerer.controller).await?;
+    document(&controller.predict(arguments.question.message()).await?.into_inner().json)
+}
+
+/// Collects facts.
+pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> {
+    if let Some(inventory) = local(&arguments.answerer)? {
+        LocalAgents::may_look()?;
+        if inventory.node(&arguments.node).is_none() {
+            let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
+            let message =
+                format!("there is no node {}: the inventory has {}", arguments.node, known.join(", "));
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?);
+    }
+    let request = rpc::FactsRequest { node: arguments.node.to_string() };
+    let mut controller = dial(&arguments.answerer.controller).await?;
+    document(&controller.collect_facts(request).await?.into_inner().json)
+}
+
+/// Asks for the controller's status.
+pub(crate) async fn status(controller: &Endpoint) -> Result<Status, Failure> {
+    document(&dial(controller).await?.status(rpc::StatusRequest {}).await?.into_inner().json)
+}
+
+async fn dial(controller: &Endpoint) -> Result<WaymarkClient<Channel>, Failure> {
+    let channel = controller.connect().await.map_err(|error| {
+        if permission_denied(&error) {
+            return Failure::new(Exit::NoPermission, format!("not permitted to connect to {controller}: run as root or as its owner"));
+        }
+        Failure::new(
+            Exit::Unavailable,
+            format!(
+                "no controller answers at {controller}: start one with `waymark-controller run --inventory FILE --listen {controller}`, name another with --controller, or do without by --local --inventory FILE"
+            ),
+        )
+    })?;
+    Ok(WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+}
+
+fn permission_denied(error: &dyn std::error::Error) -> bool {
+    let denied = error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    denied || error.source().is_some_and(permission_denied)
+}
+
+fn document<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(json).map_err(|error| {
+        let message =
+            format!("the controller's answer was not understood (is it of another version?): {error}");
+        Failure::new(Exit::Software, message)
+    })
+}
+
+/// The inventory, if this process is to answer.
+fn local(answerer: &Answerer) -> Result<Option<Inventory>, Failure> {
+    answerer.local.then(|| inventory(answerer)).transpose()
+}
+
+fn inventory(answerer: &Answerer) -> Result<Inventory, Failure> {
+    let path = answerer
+        .inventory
+        .as_deref()
+        .ok_or_else(|| Failure::new(Exit::Usage, "--inventory FILE is needed"))?;
+    Inventory::from_json(&read(path)?)
+        .map_err(|error| Failure::new(Exit::Data, format!("{}: {error}", path.display())))
+}
+
+fn saved_facts(path: &Path) -> Result<Facts, Failure> {
+    Facts::from_json(&read(path)?)
+        .map_err(|error| Failure::new(Exit::Data, format!("{}: {error}", path.display())))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::new(Exit::NoInput, format!("cannot read {}: {error}", path.display())))
+}

@@ -1,0 +1,181 @@
+//! Results as text: the answer first, then the way hop by hop, then where and why it ends and what to do.
+//!
+//! * `walk`: the steps in columns
+//! * `fault`: the fault point in words
+
+mod fault;
+#[cfg(test)]
+pub(crate) mod tests;
+mod walk;
+
+use std::fmt::Write;
+
+use owo_colors::OwoColorize;
+use waymark_controller::{Prediction, Status};
+use waymark_proto::{CheckResult, Direction, Verdict};
+
+/// Paints text, or leaves it as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    colour: bool,
+}
+
+impl Paint {
+    pub(crate) fn new(colour: bool) -> Self {
+        Self { colour }
+    }
+
+    fn with(self, text: &str, painted: impl Fn(&str) -> String) -> String {
+        if self.colour { painted(text) } else { text.to_owned() }
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.with(text, |text| text.green().to_string())
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.with(text, |text| text.red().to_string())
+    }
+
+    pub(crate) fn odd(self, text: &str) -> String {
+        self.with(text, |text| text.yellow().to_string())
+    }
+
+    pub(crate) fn faint(self, text: &str) -> String {
+        self.with(text, |text| text.dimmed().to_string())
+    }
+
+    pub(crate) fn strong(self, text: &str) -> String {
+        self.with(text, |text| text.bold().to_string())
+    }
+}
+
+/// Writing to a `String` cannot fail; this says so once.
+macro_rules! line {
+    ($out:expr) => { $out.push('\n') };
+    ($out:expr, $($arg:tt)*) => {{
+        let _infallible = writeln!($out, $($arg)*);
+    }};
+}
+use line;
+
+/// The result of a check.
+pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
+    let mut out = String::new();
+    let verdict = result.verdict.to_string();
+    let verdict = match result.verdict {
+        Verdict::Reachable => paint.good(&verdict),
+        Verdict::Unreachable => paint.bad(&verdict),
+        Verdict::Inconsistent | Verdict::Undetermined => paint.odd(&verdict),
+    };
+    line!(
+        out,
+        "{}: {} → {} ({}), {}",
+        paint.strong(&verdict),
+        result.source,
+        result.destination,
+        result.flow.protocol,
+        counts(result)
+    );
+    let fault = result.fault_point.as_ref();
+    let of = |direction| fault.filter(|fault| fault.direction == direction);
+    line!(out);
+    line!(out, "{}", paint.strong(&format!("The way there: {}", walk::summary(&result.forward))));
+    walk::comparison(&mut out, &result.forward, of(Direction::Forward), result.sent, paint);
+    if let Some(back) = &result.return_ {
+        line!(out);
+        line!(out, "{}", paint.strong(&format!("The way back: {}", walk::summary(back))));
+        walk::comparison(&mut out, back, of(Direction::Return), result.delivered, paint);
+    }
+    if let Some(fault) = fault {
+        line!(out);
+        fault::point(&mut out, fault, paint);
+    }
+    for error in &result.model_errors {
+        line!(out, "{} {error}", paint.odd("The prediction was wrong:"));
+    }
+    let mut notes = result.notes.clone();
+    if result.lost_events > 0 {
+        notes.push(format!("{} records were lost: \"not seen\" is weaker than usual", result.lost_events));
+    }
+    notes.extend(walk::out_of_sight(result));
+    if !notes.is_empty() {
+        line!(out);
+    }
+    for note in notes {
+        line!(out, "{} {note}", paint.faint("Note:"));
+    }
+    out
+}
+
+/// `5 sent, 5 delivered, 5 replied, rtt 0.050/0.061/0.100 ms`
+fn counts(result: &CheckResult) -> String {
+    let mut words = format!("{} sent, {} delivered", result.sent, result.delivered);
+    if let Some(replied) = result.replied {
+        let _infallible = write!(words, ", {replied} replied");
+    }
+    if let Some(times) = result.rtt_ns {
+        let [min, median, max] = times.map(|ns| ns as f64 / 1e6);
+        let _infallible = write!(words, ", rtt min/median/max {min:.3}/{median:.3}/{max:.3} ms");
+    }
+    words
+}
+
+/// A prediction.
+pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
+    let mut out = String::new();
+    let branches = &prediction.paths.branches;
+    let fate =
+        prediction.disposition().map_or_else(|| "differs by branch".to_owned(), |fate| fate.to_string());
+    line!(
+        out,
+        "{} {} → {} ({}): {fate}",
+        paint.strong("Predicted:"),
+        prediction.source,
+        prediction.destination,
+        prediction.flow
+    );
+    for (index, branch) in branches.iter().enumerate() {
+        line!(out);
+        let title = format!(
+            "Branch {} of {}, {:.0} %{}: {}",
+            index + 1,
+            branches.len(),
+            branch.probability * 100.0,
+            branch.choices.iter().map(|choice| format!(", {choice}")).collect::<String>(),
+            branch.path.disposition()
+        );
+        line!(out, "{}", paint.strong(&title));
+        walk::predicted(&mut out, branch.path.steps(), paint);
+        for answer in &branch.answer {
+            let choices: String = answer.choices.iter().map(|choice| format!(", {choice}")).collect();
+            line!(out, "{}", paint.strong(&format!("The answer{choices}: {}", answer.path.disposition())));
+            walk::predicted(&mut out, answer.path.steps(), paint);
+        }
+    }
+    if !prediction.notes.is_empty() {
+        line!(out);
+    }
+    for note in &prediction.notes {
+        line!(out, "{} {note}", paint.faint("Note:"));
+    }
+    out
+}
+
+/// The status of a controller.
+pub(crate) fn status(status: &Status, paint: Paint) -> String {
+    let mut out = String::new();
+    line!(out, "Controller {}", status.version);
+    let width = status.nodes.iter().map(|node| node.name.as_str().chars().count()).max().unwrap_or(0);
+    for node in &status.nodes {
+        let agent = match (&node.version, node.seconds) {
+            (Some(version), Some(seconds)) => {
+                paint.good(&format!("agent {version}, attached for {seconds} s"))
+            }
+            _ => paint.bad("no agent"),
+        };
+        let stray = if node.known { "" } else { ", not in the inventory" };
+        line!(out, "  {:<width$}  {agent}{stray}", node.name);
+    }
+    out
+}

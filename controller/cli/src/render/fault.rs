@@ -1,0 +1,68 @@
+//! The fault point in words.
+
+use std::fmt::Write;
+
+use waymark_proto::{Confidence, Direction, Disposition, FaultPoint, Hook};
+
+use super::{Paint, line};
+
+/// Writes where and why it ends, what that rests on, and what to do.
+pub(super) fn point(out: &mut String, fault: &FaultPoint, paint: Paint) {
+    line!(out, "{} {}", paint.bad("Fault:"), paint.strong(&sentence(fault)));
+    if let Some(object) = &fault.object {
+        line!(out, "  Object:   {object}");
+    }
+    let confidence = match fault.confidence {
+        Confidence::High => "high",
+        Confidence::Medium => "medium",
+        Confidence::Low => "low",
+    };
+    for (index, evidence) in fault.evidence.iter().enumerate() {
+        line!(out, "  {} {evidence}", if index == 0 { "Evidence:" } else { "         " });
+    }
+    line!(out, "  Confidence: {confidence}");
+    line!(out, "{} {}", paint.strong("Next:"), fault.advice);
+}
+
+/// `dropped on node2 in netfilter-forward by rule ip filter FORWARD handle 7 (filter-drop)`
+fn sentence(fault: &FaultPoint) -> String {
+    let whose = match fault.direction {
+        Direction::Forward => "",
+        Direction::Return => "the answer is ",
+    };
+    if let (Hook::Wire, Some(span)) = (fault.hook, &fault.span) {
+        let end = |end: &waymark_proto::SpanEnd| {
+            format!("{} ({}{})", end.node, end.hook, device(end.device.as_deref()))
+        };
+        return format!(
+            "{whose}lost between {} and {} ({})",
+            end(&span.last_seen),
+            end(&span.first_missing),
+            fault.cause
+        );
+    }
+    let verb = match fault.cause.fate() {
+        Disposition::Rejected => "rejected",
+        Disposition::NoRoute => "without a route",
+        Disposition::NeighbourUnreachable => "stuck without a neighbour",
+        Disposition::Loop => "going in circles",
+        _ if fault.span.is_some() => "lost",
+        _ => "dropped",
+    };
+    let netns = match &fault.pod {
+        Some(pod) => format!(" in pod {pod}"),
+        None => String::new(),
+    };
+    let rule = fault.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
+    format!(
+        "{whose}{verb} on {}{netns} in {}{}{rule} ({})",
+        fault.node,
+        fault.hook,
+        device(fault.device.as_deref()),
+        fault.cause
+    )
+}
+
+fn device(name: Option<&str>) -> String {
+    name.map(|name| format!(" {name}")).unwrap_or_default()
+}
