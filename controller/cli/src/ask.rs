@@ -96,7 +96,7 @@ async fn dial(controller: &Endpoint) -> Result<WaymarkClient<Channel>, Failure> 
     Ok(WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
 }
 
-fn permission_denied(error: &dyn std::error::Error) -> bool {
+fn permission_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let denied = error
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
