@@ -311,8 +311,19 @@ fn nft_expressions() {
 fn a_dump_of_many_expressions_is_read() {
     let mut lab = Lab::new(Dataplane::Routed);
     lab.nft("node1", include_str!("fixtures/misc-nft.json"));
+    // The map and the redirection before it miss; then all TCP goes to 10.0.0.1:80, by the default route.
     let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 443));
-    // Its prerouting chain sends port 80 elsewhere; 443 is accepted in forward and nobody listens there.
-    let paths = lab.predict("pod11", &tcp("10.244.1.10", "10.244.2.10", 443));
-    assert!(branch.path.steps().len() > 5, "{}", render(&paths));
+    let dnat = branch.path.steps().iter().find(|step| step.action == Action::Translated).unwrap();
+    let rule = dnat.rule.clone().unwrap();
+    let text = "meta l4proto tcp dnat ip to 10.0.0.1:80";
+    assert_eq!((rule.chain.as_str(), rule.handle, rule.text.as_deref()), ("pr", Some(45), Some(text)));
+    assert_eq!(dnat.flow.unwrap().dst.to_string(), "10.0.0.1");
+    assert_eq!(branch.path.disposition(), Disposition::ExitsCluster);
+    // UDP gets there by a map of numgen's outcomes; in forward, which two rules further on drops.
+    let paths = lab.predict("pod11", &udp("10.244.1.10", "10.244.2.10", 443));
+    let choices: Vec<_> = paths.branches.iter().flat_map(|branch| branch.choices.clone()).collect();
+    for backend in ["10.0.0.1", "10.0.0.2"] {
+        let wanted = format!("backend {backend}:443 (prob 0.50)");
+        assert!(choices.contains(&wanted), "{choices:?}\n{}", render(&paths));
+    }
 }

@@ -128,7 +128,8 @@ fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, b
 fn branch(walk: &Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<String>, bool) {
     let mut branch = walk.clone();
     branch.probability *= run.probability;
-    branch.choices.extend(run.choices);
+    let backend = run.backend.map(|to| format!("backend {to} (prob {:.2})", run.probability));
+    branch.choices.extend(backend);
     branch.choices.extend(run.chances);
     branch.packet = run.packet;
     (branch, run.translated_by, run.notes, run.without_endpoints)

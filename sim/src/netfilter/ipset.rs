@@ -28,12 +28,10 @@ pub(crate) struct IpSet {
     pub(crate) elements: Elements<bool>,
     /// Members of a `list:set`.
     pub(crate) lists: Vec<String>,
-    /// An element that could not be read: a miss says nothing then.
-    pub(crate) unread: Option<String>,
 }
 
 /// Reads `ipset save`. Lines that it does not know are skipped; elements that it does not know mark
-/// their set as [`IpSet::unread`].
+/// their set ([`Elements::note_unread`]).
 pub(crate) fn parse(text: &str) -> BTreeMap<String, IpSet> {
     let mut sets = BTreeMap::new();
     for line in text.lines() {
@@ -63,7 +61,7 @@ fn create(kind: &str) -> IpSet {
         _ => Dimension::Unknown,
     };
     let dimensions = if method == "list" { Vec::new() } else { data.split(',').map(dimension).collect() };
-    IpSet { dimensions, elements: Elements::new(), lists: Vec::new(), unread: None }
+    IpSet { dimensions, elements: Elements::new(), lists: Vec::new() }
 }
 
 fn add(set: &mut IpSet, element: &str, options: &[&str]) {
@@ -77,7 +75,7 @@ fn add(set: &mut IpSet, element: &str, options: &[&str]) {
     let key = read.filter(|_| parts.len() == set.dimensions.len()).map(|patterns| patterns.concat());
     match key {
         Some(key) => set.elements.insert(key, !options.contains(&"nomatch")),
-        None => set.unread = Some(element.to_owned()),
+        None => set.elements.note_unread(element.to_owned()),
     }
 }
 
@@ -140,7 +138,7 @@ mod tests {
         assert_eq!(sets["b"].elements.get(&pair), Some(&true));
         assert_eq!(sets["d"].elements.get(&[ip("10.2.0.1")]), Some(&true));
         assert_eq!(sets["d"].elements.get(&[ip("10.1.0.1")]), Some(&false));
-        assert!(sets["m"].unread.is_some(), "a kind that is not modelled is not silently empty");
+        assert!(sets["m"].elements.unread().is_some(), "a kind that is not modelled is not silently empty");
         assert_eq!(sets["f"].lists, ["d"]);
     }
 }

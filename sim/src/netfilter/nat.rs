@@ -52,7 +52,7 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
         } else {
             address.to_string()
         };
-        run.choices.push(format!("backend {to} (prob {:.2})", run.probability));
+        run.backend = Some(to);
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ impl Reading<'_> {
             Expr::Map { key, map } => {
                 let key = self.expr(key)?;
                 let maps = &self.at.namespace.ruleset.maps;
-                lookup(map, maps)?.get(&key).cloned().ok_or(Stop::Break)
+                find(lookup(map, maps)?, &key)?.cloned().ok_or(Stop::Break)
             }
             Expr::Unknown(why) => unknown(why.as_str()),
         }
@@ -240,8 +240,8 @@ impl Reading<'_> {
         };
         let elements = lookup(right, &self.at.namespace.ruleset.sets)?;
         match op {
-            Op::Equal => Ok(elements.get(&values).is_some()),
-            Op::NotEqual => Ok(elements.get(&values).is_none()),
+            Op::Equal => Ok(find(elements, &values)?.is_some()),
+            Op::NotEqual => Ok(find(elements, &values)?.is_none()),
             Op::Less | Op::LessEqual | Op::Greater | Op::GreaterEqual | Op::Any => {
                 let ([Value::Number(left)], Some(right)) = (values.as_slice(), elements.single()) else {
                     return unknown("a comparison of these operands is not modelled");
@@ -271,11 +271,7 @@ impl Reading<'_> {
             return Ok(false);
         }
         let Some(key) = self.ipset_key(set, fields)? else { return Ok(false) };
-        match (set.elements.get(&key), &set.unread) {
-            (Some(member), _) => Ok(*member),
-            (None, None) => Ok(false),
-            (None, Some(element)) => unknown(format!("ipset {name}: element {element} is not modelled")),
-        }
+        find(&set.elements, &key).map(|member| member.copied().unwrap_or(false))
     }
 
     fn ipset_key(&self, set: &IpSet, fields: &[Direction]) -> Result<Option<Vec<Value>>, Stop> {
@@ -322,5 +318,13 @@ pub(crate) fn lookup<'a, D>(
             None => unknown(format!("set {name} is not in the facts")),
         },
         Lookup::Unknown(why) => unknown(why.as_str()),
+    }
+}
+
+/// The data for a key; a miss is doubtful where an element could not be read.
+pub(crate) fn find<'a, D>(elements: &'a Elements<D>, key: &[Value]) -> Result<Option<&'a D>, Stop> {
+    match (elements.get(key), elements.unread()) {
+        (None, Some(element)) => unknown(format!("set element {element} is not modelled")),
+        (found, _) => Ok(found),
     }
 }

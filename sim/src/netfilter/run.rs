@@ -30,8 +30,8 @@ pub(crate) struct Run {
     pub(crate) packet: Packet,
     /// How likely it is among the branches of this hook.
     pub(crate) probability: f64,
-    /// What decided for it.
-    pub(crate) choices: Vec<String>,
+    /// Where chance sent it: the new destination of a translation.
+    pub(crate) backend: Option<String>,
     pub(crate) notes: Vec<String>,
     /// The rule that translated it.
     pub(crate) translated_by: Option<RuleRef>,
@@ -47,7 +47,7 @@ impl Run {
         Self {
             packet,
             probability: 1.0,
-            choices: Vec::new(),
+            backend: None,
             notes: Vec::new(),
             translated_by: None,
             without_endpoints: false,
@@ -68,6 +68,7 @@ pub(crate) enum End {
 }
 
 /// What a statement did.
+#[derive(Clone, Debug, PartialEq)]
 enum Next {
     /// On to the next statement, rule or chain.
     On,
@@ -190,19 +191,17 @@ fn by_number(
     for number in 0..u64::from(modulus) {
         let mut branch = asked.clone();
         branch.probability /= f64::from(modulus);
-        let name = chain.rule_ref(rule);
-        let Ok((mut run, next)) = execute(at, chain, rule, statement, branch, Some(number)) else { continue };
+        branch.chances.push(format!("{} {} outcome {number} of {modulus}", chain.table, chain.name));
+        let Ok((run, next)) = execute(at, chain, rule, statement, branch, Some(number)) else { continue };
         let twin = branches.iter_mut().find(|(twin, other)| {
-            matches!((&next, other), (Next::On, Next::On))
+            *other == next
                 && twin.frames == run.frames
                 && twin.packet == run.packet
-                && twin.choices == run.choices
+                && twin.backend == run.backend
         });
-        if let Some((twin, _)) = twin {
-            twin.probability += run.probability;
-        } else {
-            run.chances.push(format!("{} {} outcome {number} of {modulus}", name.table, name.chain));
-            branches.push((run, next));
+        match twin {
+            Some((twin, _)) => twin.probability += run.probability,
+            None => branches.push((run, next)),
         }
     }
     branches
@@ -240,7 +239,7 @@ fn execute(
         Statement::Verdict(verdict) => Ok(self::verdict(verdict, &mut run, rule_ref)),
         Statement::Vmap { key, map } => reading.expr(key).and_then(|key| {
             let maps = &at.namespace.ruleset.vmaps;
-            let Some(verdict) = read::lookup(map, maps)?.get(&key) else { return Ok(Next::On) };
+            let Some(verdict) = read::find(read::lookup(map, maps)?, &key)? else { return Ok(Next::On) };
             run.without_endpoints |=
                 matches!(map, super::rule::Lookup::Named(_, name) if name.starts_with("no-endpoint"));
             Ok(self::verdict(verdict, &mut run, rule_ref))

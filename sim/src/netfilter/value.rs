@@ -91,11 +91,12 @@ pub(crate) fn masked(ip: IpAddr, mask: IpAddr) -> IpAddr {
 pub(crate) struct Elements<D> {
     exact: BTreeMap<Vec<Value>, D>,
     ranges: Vec<(Vec<Pattern>, D)>,
+    unread: Option<String>,
 }
 
 impl<D> Elements<D> {
     pub(crate) fn new() -> Self {
-        Self { exact: BTreeMap::new(), ranges: Vec::new() }
+        Self { exact: BTreeMap::new(), ranges: Vec::new(), unread: None }
     }
 
     /// Adds an element. Of equal keys the last one stays.
@@ -113,6 +114,16 @@ impl<D> Elements<D> {
             }
             None => self.ranges.push((key, data)),
         }
+    }
+
+    /// Notes an element that could not be read: that a key is not found says nothing then.
+    pub(crate) fn note_unread(&mut self, element: String) {
+        self.unread = Some(element);
+    }
+
+    /// An element that could not be read.
+    pub(crate) fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// The number that is its only element.

@@ -1,8 +1,8 @@
 //! `iptables-save` and `ip6tables-save`, of both back ends.
 //!
-//! * [`rule`]: one `-A` line
-//! * [`matches`]: its matches
-//! * [`targets`]: its target
+//! * `rule`: one `-A` line, split by `options`
+//! * `matches`: its matches
+//! * `targets`: its target
 
 mod matches;
 mod options;

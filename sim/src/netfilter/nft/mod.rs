@@ -204,8 +204,9 @@ fn set_elements(body: &Json) -> Elements<()> {
     let kinds = key_kinds(body);
     let mut elements = Elements::new();
     for element in listed(body) {
-        if let Ok(key) = constant::key(element, &kinds) {
-            elements.insert(key, ());
+        match constant::key(element, &kinds) {
+            Ok(key) => elements.insert(key, ()),
+            Err(why) => elements.note_unread(why),
         }
     }
     elements
@@ -215,8 +216,9 @@ fn verdict_elements(body: &Json, within: &Within<'_>) -> Elements<Verdict> {
     let kinds = key_kinds(body);
     let mut elements = Elements::new();
     for pair in listed(body) {
-        if let Some((key, data)) = statement::pair(pair, &kinds) {
-            elements.insert(key, statement::verdict(data, within));
+        match statement::pair(pair, &kinds) {
+            Some((key, data)) => elements.insert(key, statement::verdict(data, within)),
+            None => elements.note_unread(pair.to_string()),
         }
     }
     elements
@@ -226,10 +228,10 @@ fn map_elements(body: &Json) -> Elements<Vec<super::value::Value>> {
     let kinds = key_kinds(body);
     let mut elements = Elements::new();
     for pair in listed(body) {
-        if let Some((key, data)) = statement::pair(pair, &kinds)
-            && let Ok(values) = constant::values(data, &[])
-        {
-            elements.insert(key, values);
+        let read = statement::pair(pair, &kinds);
+        match read.and_then(|(key, data)| Some((key, constant::values(data, &[]).ok()?))) {
+            Some((key, values)) => elements.insert(key, values),
+            None => elements.note_unread(pair.to_string()),
         }
     }
     elements
