@@ -1,8 +1,11 @@
 //! The demonstration: a cluster comes up, a flow is fine, something breaks, Waymark says what.
 
+use std::fmt::Display;
+
 use crate::fault::{self, Fault};
 use crate::instance::{Instance, UpOptions};
 use crate::plan::{Cluster, Dataplane, Proxy};
+use crate::tell::say;
 use crate::topology::Topology;
 use crate::{Error, Result, interrupt};
 
@@ -11,7 +14,9 @@ const FAULT: &str = "forward-drop";
 
 /// Runs it. Whatever happens, Ctrl-C included, the testbed is taken down again.
 pub fn demo(instance: &Instance, dataplane: Dataplane) -> Result<()> {
-    say(&format!("Bringing up three nodes with six pods, {dataplane}, and a Waymark agent on each node."));
+    step(format_args!(
+        "Bringing up three nodes with six pods, {dataplane}, and a Waymark agent on each node."
+    ));
     let started = std::time::Instant::now();
     instance.up(&UpOptions {
         topology: Topology::default(),
@@ -19,31 +24,30 @@ pub fn demo(instance: &Instance, dataplane: Dataplane) -> Result<()> {
         proxy: Proxy::Iptables,
         agents: true,
     })?;
-    say(&format!("Up after {:.1} s.", started.elapsed().as_secs_f64()));
+    step(format_args!("Up after {:.1} s.", started.elapsed().as_secs_f64()));
     let shown = show(instance);
-    say("Taking it down.");
+    step("Taking it down.");
     let down = instance.down();
     shown?;
     down?;
-    say("Done: no namespace, device, rule or process is left.");
+    step("Done: no namespace, device, rule or process is left.");
     Ok(())
 }
 
 fn show(instance: &Instance) -> Result<()> {
     let cluster = instance.state()?.cluster(instance.name());
     let fault = fault::fault(FAULT)?;
-    say("A healthy flow:");
+    step("A healthy flow:");
     check(instance, &cluster, fault, 0)?;
-    say(&format!("Breaking it: {}.", fault.about));
+    step(format_args!("Breaking it: {}.", fault.about));
     let injected = instance.inject(fault)?;
     check(instance, &cluster, fault, 1)?;
-    say(&format!("It should have said: {}.", fault.expected(&cluster)?));
     let (answer, _) = fault.probe(&cluster)?.ask(instance)?;
     let (expected, point) = (fault.expected(&cluster)?, answer.fault_point);
     if point.as_ref().is_none_or(|p| p.node.as_str() != expected.node || p.hook != expected.hook) {
         return Err(Error::Demo(format!("the fault was not localized: expected {expected}")));
     }
-    say("And it did. Mending it:");
+    step(format_args!("That is the place: {expected}. Mending it:"));
     injected.clear()?;
     check(instance, &cluster, fault, 0)
 }
@@ -53,7 +57,7 @@ fn check(instance: &Instance, cluster: &Cluster, fault: &Fault, expected: i32) -
     interrupt::check()?;
     let probe = fault.probe(cluster)?;
     let mut command = probe.command(instance)?;
-    println!("$ waymark check {} {} --proto {}", probe.from, probe.to, probe.protocol);
+    say(format_args!("$ waymark check {} {} --proto {}", probe.from, probe.to, probe.protocol));
     let failed = |status: String| Error::NoResult {
         command: format!("waymark check {} {}", probe.from, probe.to),
         status,
@@ -70,6 +74,6 @@ fn check(instance: &Instance, cluster: &Cluster, fault: &Fault, expected: i32) -
     }
 }
 
-fn say(line: &str) {
-    println!("\n== {line}");
+fn step(line: impl Display) {
+    say(format_args!("\n== {line}"));
 }

@@ -113,7 +113,7 @@ impl Instance {
         made.inspect_err(|_| {
             // The first error is the one to tell; what cannot be cleaned now, `down` can be asked for.
             if let Err(second) = self.tear_down(lock) {
-                eprintln!("waymark-testbed: cleaning up: {second}");
+                crate::note(format_args!("waymark-testbed: cleaning up: {second}"));
             }
         })
     }

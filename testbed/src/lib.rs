@@ -46,6 +46,7 @@
 //! * `accuracy`: the catalogue against the answers
 //! * `demo`: one of each, for people
 //! * `status`: what there is, as a table
+//! * `tell`: lines for people
 //! * `exec`: a command inside a node or pod
 
 mod accuracy;
@@ -68,6 +69,7 @@ mod script;
 mod server;
 mod state;
 mod status;
+mod tell;
 mod topology;
 
 pub use accuracy::{AccuracyOptions, DataplaneReport, FaultReport, HealthyReport, Report, accuracy};
@@ -84,4 +86,5 @@ pub use script::{Script, Tool};
 pub use server::serve;
 pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};
 pub use status::render as status_table;
+pub use tell::{note, say};
 pub use topology::{BackendSpec, NodeSpec, PodSpec, ServiceSpec, Topology, TopologyError};

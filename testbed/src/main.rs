@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use waymark_testbed::{
     AccuracyOptions, Cluster, Dataplane, Error, Instance, Programs, Proxy, Result, Topology, UpOptions,
-    accuracy, demo, detach, exec, fault, fault_table, interrupt, serve, status_table,
+    accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
 };
 
 use cli::{Cli, Command, FaultCommand, Output};
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("waymark-testbed: error: {error}");
+            note(format_args!("waymark-testbed: error: {error}"));
             error.exit_code().into()
         }
     }
@@ -76,7 +76,7 @@ fn run(cli: Cli) -> Result<()> {
             let faults = faults.iter().map(|name| fault(name)).collect::<Result<_>>()?;
             let dataplanes = if dataplanes.is_empty() { Dataplane::ALL.into() } else { dataplanes };
             let options = AccuracyOptions { name, dataplanes, proxy, healthy, faults };
-            let report = accuracy(&options, &Programs::find(folder)?, &mut |line| eprintln!("{line}"))?;
+            let report = accuracy(&options, &Programs::find(folder)?, &mut |line| note(line))?;
             match output {
                 Output::Table => say(report.table()),
                 Output::Json => print_json(&report),
@@ -147,12 +147,6 @@ fn read_topology(file: Option<std::path::PathBuf>) -> Result<Topology> {
         source,
     })?;
     Topology::parse(&text).map_err(|source| Error::Topology { origin: path.display().to_string(), source })
-}
-
-/// Prints a line. A reader that went away wants no more of it, and that is no error.
-fn say(line: impl std::fmt::Display) {
-    use io::Write as _;
-    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn print_json(document: &impl serde::Serialize) {

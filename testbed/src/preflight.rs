@@ -24,7 +24,9 @@ pub(crate) fn kernel(cluster: &Cluster) -> Result<()> {
     if !cluster.dataplane.has_bridge() || Path::new(BRIDGE_SETTINGS).exists() {
         return Ok(());
     }
-    eprintln!("waymark-testbed: loading the kernel module br_netfilter, off in the machine's own namespace");
+    crate::note(format_args!(
+        "waymark-testbed: loading the kernel module br_netfilter, off in the machine's own namespace"
+    ));
     let failed = |stderr| Error::Command {
         command: "modprobe br_netfilter".into(),
         netns: "the machine".into(),

@@ -34,7 +34,7 @@ impl Drop for Injected<'_> {
         if self.armed
             && let Err(error) = self.instance.clear(Some(self.name))
         {
-            eprintln!("waymark-testbed: undoing {}: {error}", self.name);
+            crate::note(format_args!("waymark-testbed: undoing {}: {error}", self.name));
         }
     }
 }
