@@ -2,8 +2,9 @@
 //!
 //! One table of family `inet` in each watched namespace:
 //!
-//! * for each of the five hooks a base chain of the first and one of the last priority there is. Both let
-//!   everything pass. For a traced packet each reports its policy, so the pair brackets the hook: who was
+//! * for each of the five hooks a base chain of the first priority but one, and one of the last. Both let
+//!   everything pass. (The very first belongs to `ip_sabotage_in` of `br_netfilter`, which takes packets
+//!   out of prerouting that have been through it in a bridge.) For a traced packet each reports its policy, so the pair brackets the hook: who was
 //!   seen by the first and not by the last died between them, whatever did it;
 //! * in each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
 //!   number is in a set. Arming a check adds elements to the sets, disarming removes them.
@@ -49,6 +50,10 @@ const HOOKS: [(Hook, NfHook, &str); 5] = [
 const TAG_OFFSETS: [u32; 3] = [8, 58, 78];
 /// Where the TCP sequence number may be, likewise; the acknowledgement number follows it.
 const SEQUENCE_OFFSETS: [u32; 3] = [4, 54, 74];
+
+/// Priorities of the brackets: behind `NF_IP_PRI_FIRST` alone, and with `NF_IP_PRI_LAST`.
+const FIRST: i32 = i32::MIN + 1;
+const LAST: i32 = i32::MAX;
 
 /// What a chain of the table stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +123,8 @@ impl TraceTable {
         batch.add(&sequences, MsgType::Add);
         batch.add(&acknowledgements, MsgType::Add);
         for (_, hook, name) in HOOKS {
-            let first = self.base_chain(&format!("{name}-first"), hook, i32::MIN);
-            let last = self.base_chain(&format!("{name}-last"), hook, i32::MAX);
+            let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
+            let last = self.base_chain(&format!("{name}-last"), hook, LAST);
             batch.add(&first, MsgType::Add);
             batch.add(&last, MsgType::Add);
             for offset in TAG_OFFSETS {
