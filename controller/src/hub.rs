@@ -243,3 +243,6 @@ async fn deliver(registry: &Registry, node: &NodeName, batch: rpc::SightingBatch
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,11 +81,11 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     let of = |direction| fault.filter(|fault| fault.direction == direction);
     line!(out);
     line!(out, "{}", paint.strong(&format!("The way there: {}", walk::summary(&result.forward))));
-    walk::comparison(&mut out, &result.forward, of(Direction::Forward), result.sent, paint);
+    walk::comparison(&mut out, &result.forward, of(Direction::Forward), paint);
     if let Some(back) = &result.return_ {
         line!(out);
         line!(out, "{}", paint.strong(&format!("The way back: {}", walk::summary(back))));
-        walk::comparison(&mut out, back, of(Direction::Return), result.delivered, paint);
+        walk::comparison(&mut out, back, of(Direction::Return), paint);
     }
     if let Some(fault) = fault {
         line!(out);

@@ -56,7 +56,8 @@ impl Case<'_> {
             return Fate::Delivered;
         }
         let predicted = trail.predicted.as_ref();
-        let fault = match (trail.walk.death(), trail.send_error) {
+        let death = trail.walk.death().filter(|_| !trail.is_flooded());
+        let fault = match (death, trail.send_error) {
             (Some(death), _) => self.reported(trail, death, predicted),
             (None, Some(error)) => self.refused(trail, error, predicted),
             (None, None) => match self.vanished(trail, predicted) {
@@ -325,8 +326,19 @@ impl Case<'_> {
 }
 
 impl Trail<'_> {
+    /// Whether the walk ends with the copies of a frame that a bridge flooded: what refused them was off the
+    /// path, so they tell nothing about the packet.
+    fn is_flooded(&self) -> bool {
+        let on_path =
+            |place: &Place| self.path.is_none_or(|path| path.steps().iter().any(|step| step.place == *place));
+        self.walk.death().is_some_and(|death| death.cause == Some(Cause::OtherHost) && !on_path(&death.place))
+    }
+
     /// Whether the packet was seen where the prediction does not have it, after all that it has.
     fn went_beyond(&self) -> bool {
+        if self.is_flooded() {
+            return false;
+        }
         let Some(alignment) = self.alignment else { return true };
         let farthest = alignment.matched.iter().flatten().max();
         alignment.unexpected.iter().max() > farthest && !alignment.unexpected.is_empty()

@@ -412,3 +412,25 @@ fn without_netfilter_in_sight_the_rest_still_tells() {
     let found = story.told();
     assert_eq!((found.verdict, found.replied), (Verdict::Reachable, Some(3)), "{found:#?}");
 }
+
+#[test]
+fn copies_of_a_flooded_frame_do_not_distract() {
+    let dying = ending(there(), "t-node2", Hook::Bridge, "cni0", Cause::BridgePort);
+    let other = |hook, device: &str| Step {
+        hook,
+        device: Some(device.to_owned()),
+        cause: None,
+        action: Action::Forwarded,
+        ..dying.last().unwrap().clone()
+    };
+    let mut seen = dying.clone();
+    seen.pop();
+    seen.extend([other(Hook::Qdisc, "vethother"), other(Hook::DriverTx, "vethother")]);
+    let elsewhere = Step { place: Place::new("node2", "t-other"), ..other(Hook::DriverRx, "eth0") };
+    seen.push(elsewhere.clone());
+    for prediction in [dying, there()] {
+        let story = Story::predicting(prediction).seen(&seen, false);
+        let found = story.dropped(&elsewhere, false, "OTHERHOST", "ip_rcv_core+0x1").told();
+        assert_eq!(fault(&found), "t-node2 bridge cni0 bridge-port", "{found:#?}");
+    }
+}

@@ -134,3 +134,16 @@ fn udp_answers_are_told_by_ports() {
     assert!(observed.forward.delivered());
     assert!(observed.back.delivered());
 }
+
+#[test]
+fn the_second_prerouting_of_a_bridged_packet_is_no_step() {
+    let there = steps(THERE, tcp());
+    let mut seen = sightings(&there, 0, false);
+    let entered = |sighting: &&Sighting| {
+        sighting.hook == waymark_proto::Hook::NetfilterPrerouting && sighting.event == Event::Entered
+    };
+    let first = seen.iter().find(entered).unwrap();
+    let again = Sighting { at_ns: first.at_ns + 2, ..first.clone() };
+    seen.push(again);
+    assert_eq!(brief(&read(&seen).forward.steps), brief(&there));
+}

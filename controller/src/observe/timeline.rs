@@ -150,7 +150,26 @@ fn traversals(mut sightings: Vec<&Sighting>) -> Vec<Item> {
         }
         item.device = item.device.take().or_else(|| sighting.device.clone());
     }
+    drop_skipped(&mut items);
     items
+}
+
+/// A bridge that calls iptables runs prerouting for the bridged frame; when the packet then goes up to the
+/// host, the kernel enters the hook again and leaves it by `ip_sabotage_in` before any chain but the first.
+fn drop_skipped(items: &mut Vec<Item>) {
+    let mut passed: Option<(Option<String>, bool)> = None;
+    items.retain(|item| {
+        if item.hook != Hook::NetfilterPrerouting {
+            return true;
+        }
+        let key = (item.device.clone(), item.outer.is_some());
+        let untouched = matches!(&item.what, What::Filtered { left: false, verdicts } if verdicts.is_empty());
+        if untouched && passed.as_ref() == Some(&key) {
+            return false;
+        }
+        passed = Some(key);
+        true
+    });
 }
 
 /// Finds for each traversal of one namespace the kernel's item before which it belongs.

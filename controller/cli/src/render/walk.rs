@@ -9,14 +9,15 @@ use waymark_proto::{
 
 use super::{Paint, line};
 
-/// `predicted delivered, observed dropped (branch shown: 1 of 2)`
+/// `predicted delivered, observed dropped; 3 packets took this one of 2 branches`
 pub(super) fn summary(walk: &WalkComparison) -> String {
     let mut words = match walk.predicted {
         Some(predicted) => format!("predicted {predicted}, observed {}", walk.observed),
         None => format!("no prediction, observed {}", walk.observed),
     };
     if walk.branches > 1 {
-        let _infallible = write!(words, " (one of {} branches)", walk.branches);
+        let packets = walk.steps.iter().map(|step| step.packets).max().unwrap_or(0);
+        let _infallible = write!(words, "; {packets} packets took this one of {} branches", walk.branches);
     }
     words
 }
@@ -62,14 +63,9 @@ impl Mark {
     }
 }
 
-/// Writes a comparison. What lies behind the fault is cut short. `packets` is how many set out.
-pub(super) fn comparison(
-    out: &mut String,
-    walk: &WalkComparison,
-    fault: Option<&FaultPoint>,
-    packets: u32,
-    paint: Paint,
-) {
+/// Writes a comparison. What lies behind the fault is cut short.
+pub(super) fn comparison(out: &mut String, walk: &WalkComparison, fault: Option<&FaultPoint>, paint: Paint) {
+    let packets = walk.steps.iter().map(|step| step.packets).max().unwrap_or(0);
     let mut flows = [None, None];
     let at_fault = fault.and_then(|fault| walk.steps.iter().position(|step| is_at(step, fault)));
     let rows: Vec<Row<'_>> = walk

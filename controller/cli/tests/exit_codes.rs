@@ -1,0 +1,141 @@
+//! The program as its callers see it: exit codes and the one sentence on standard error.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const INVENTORY: &str =
+    r#"{"nodes":[{"name":"a","netns":"a","ip":"10.0.0.1"},{"name":"b","netns":"b","ip":"10.0.0.2"}]}"#;
+
+struct Stage {
+    folder: tempfile::TempDir,
+    inventory: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let inventory = folder.path().join("inventory.json");
+        std::fs::write(&inventory, INVENTORY).unwrap();
+        Self { folder, inventory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn waymark<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_waymark"))
+        .args(arguments)
+        .env_remove("WAYMARK_CONTROLLER")
+        .output()
+        .unwrap()
+}
+
+/// Exit code and standard error.
+fn outcome(output: &Output) -> (i32, String) {
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn predict(inventory: &Path, facts: &Path, source: &str, destination: &str) -> Output {
+    let [inventory, facts] = [inventory, facts].map(|path| path.to_str().unwrap());
+    waymark(["predict", source, destination, "--inventory", inventory, "--facts", facts])
+}
+
+fn is_one_sentence(message: &str) -> bool {
+    message.starts_with("waymark: error: ") && message.trim_end().lines().count() == 1
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    for arguments in [
+        &["check"][..],
+        &["check", "pod/a/b"],
+        &["frobnicate"],
+        &["check", "pod/a/b", "1.2.3.4", "--count", "0"],
+        &["check", "pod/a/b", "1.2.3.4", "--count", "1001"],
+        &["check", "pod/a/b", "1.2.3.4", "--size", "70000"],
+        &["check", "pod/a/b", "1.2.3.4", "--timeout", "soon"],
+        &["check", "pod/a/b", "1.2.3.4", "--proto", "gre"],
+        &["check", "pod/a/b", "1.2.3.4", "--local"],
+        &["check", "pod/a/b", "1.2.3.4", "--controller", "nowhere"],
+    ] {
+        assert_eq!(outcome(&waymark(arguments)).0, 64, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_malformed_target_is_64_before_anybody_is_asked() {
+    let (code, message) = outcome(&waymark(["check", "pod/cart", "1.2.3.4"]));
+    assert_eq!(code, 64);
+    assert!(is_one_sentence(&message) && message.contains("\"pod/cart\" is not a target"), "{message}");
+}
+
+#[test]
+fn no_controller_is_69_and_says_what_to_do() {
+    let stage = Stage::new();
+    let address = format!("unix:{}", stage.path("nobody").display());
+    for arguments in [
+        &["check", "node/a", "10.0.0.2"][..],
+        &["predict", "node/a", "10.0.0.2"],
+        &["facts", "a"],
+        &["status"],
+    ] {
+        let (code, message) = outcome(&waymark(arguments.iter().copied().chain(["--controller", &address])));
+        assert_eq!(code, 69, "{message}");
+        assert!(is_one_sentence(&message), "{message}");
+        for hint in [address.as_str(), "waymark-controller run", "--local"] {
+            assert!(message.contains(hint), "{message}");
+        }
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for arguments in [["--help"], ["--version"]] {
+        let output = waymark(arguments);
+        assert_eq!(outcome(&output), (0, String::new()));
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn saved_facts_are_checked() {
+    let stage = Stage::new();
+    let facts = stage.path("facts.json");
+    let whole = r#"{"apiVersion":"waymark.io/facts/v1alpha1","node":"a","kernel":"6","namespaces":[]}"#;
+    std::fs::write(&facts, &whole[..40]).unwrap();
+    let (code, message) = outcome(&predict(&stage.inventory, &facts, "node/a", "node/b"));
+    assert_eq!(code, 65);
+    assert!(is_one_sentence(&message) && message.contains("not a complete facts document"), "{message}");
+
+    let (code, message) = outcome(&predict(&stage.inventory, &stage.path("none"), "node/a", "node/b"));
+    assert_eq!(code, 66);
+    assert!(is_one_sentence(&message), "{message}");
+
+    std::fs::write(&facts, whole).unwrap();
+    let (code, message) = outcome(&predict(&stage.inventory, &facts, "node/a", "node/b"));
+    assert_eq!(code, 65, "facts without the node's own namespace: {message}");
+    assert!(is_one_sentence(&message), "{message}");
+
+    std::fs::write(&facts, whole.replace("[]", r#"[{"name":"a","inode":1}]"#)).unwrap();
+    let output = predict(&stage.inventory, &facts, "node/a", "node/b");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "a node without routes: {text}");
+    assert!(text.contains("no route"), "{text}");
+    let output = predict(&stage.inventory, &facts, "node/b", "node/a");
+    assert_eq!(output.status.code(), Some(2), "no facts of the source");
+
+    let (code, message) = outcome(&predict(&stage.inventory, &facts, "node/c", "node/b"));
+    assert_eq!(code, 64);
+    assert!(message.contains("there is no node c"), "{message}");
+}
+
+#[test]
+fn a_broken_inventory_is_65() {
+    let stage = Stage::new();
+    std::fs::write(&stage.inventory, "{").unwrap();
+    let (code, message) = outcome(&predict(&stage.inventory, &stage.path("none"), "node/a", "node/b"));
+    assert_eq!(code, 65);
+    assert!(is_one_sentence(&message) && message.contains("inventory"), "{message}");
+}

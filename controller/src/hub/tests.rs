@@ -1,0 +1,210 @@
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::Streaming;
+use waymark_proto::rpc::agent_hub_client::AgentHubClient;
+use waymark_proto::rpc::{from_agent, to_agent};
+use waymark_proto::{Endpoint, FACTS_API_VERSION, Hook, Observability};
+
+use super::*;
+use crate::listen::Listener;
+
+/// A hub that listens on a socket in a folder of its own.
+struct Stage {
+    hub: Hub,
+    endpoint: Endpoint,
+    _folder: tempfile::TempDir,
+}
+
+async fn stage(patience: Patience) -> Stage {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::Unix(folder.path().join("socket"));
+    let hub = Hub::new(patience);
+    let Listener::Unix(listener, file) = Listener::bind(&endpoint).await.unwrap() else {
+        unreachable!("a unix socket was asked for")
+    };
+    let server = tonic::transport::Server::builder().add_service(hub.service());
+    tokio::spawn(async move {
+        let outcome = server.serve_with_incoming(UnixListenerStream::new(listener)).await;
+        drop(file);
+        outcome
+    });
+    Stage { hub, endpoint, _folder: folder }
+}
+
+/// An agent that does what a test tells it to.
+struct Puppet {
+    says: mpsc::Sender<FromAgent>,
+    hears: Streaming<ToAgent>,
+}
+
+impl Puppet {
+    /// Attaches; returns when the hub has taken it in.
+    async fn attach(stage: &Stage, node: &str) -> Self {
+        let (says, stream) = mpsc::channel(64);
+        let hello = rpc::Hello { node: node.into(), version: "9".into() };
+        says.send(FromAgent { order: 0, body: Some(from_agent::Body::Hello(hello)) }).await.unwrap();
+        let channel = stage.endpoint.connect().await.unwrap();
+        let hears = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await.unwrap();
+        Self { says, hears: hears.into_inner() }
+    }
+
+    async fn order(&mut self) -> ToAgent {
+        self.hears.message().await.unwrap().expect("an order")
+    }
+
+    async fn answer(&self, order: u64, body: from_agent::Body) {
+        self.says.send(FromAgent { order, body: Some(body) }).await.unwrap();
+    }
+}
+
+fn node() -> NodeName {
+    "node1".into()
+}
+
+fn arm_order() -> rpc::Arm {
+    rpc::Arm { check: 7, key: vec![0; 16], count: 1, lease_ms: 1000, ..Default::default() }
+}
+
+#[tokio::test]
+async fn orders_are_answered_by_number() {
+    let stage = stage(Patience::default()).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    assert_eq!(stage.hub.attached()[0].version, "9");
+    let answering = async {
+        // Two orders under way, answered in the other order.
+        let (first, second) = (puppet.order().await, puppet.order().await);
+        for order in [second, first] {
+            let body = match order.body.unwrap() {
+                to_agent::Body::CollectFacts(_) => {
+                    let json = format!(
+                        r#"{{"apiVersion":"{FACTS_API_VERSION}","node":"node1","kernel":"6","namespaces":[]}}"#
+                    );
+                    from_agent::Body::Facts(rpc::Facts { json: json.into_bytes() })
+                }
+                _ => from_agent::Body::Injected(rpc::Injected::default()),
+            };
+            puppet.answer(order.order, body).await;
+        }
+    };
+    let (target, hub) = (node(), &stage.hub);
+    let (facts, injected, ()) =
+        tokio::join!(hub.facts(&target), hub.inject(&target, rpc::Inject::default()), answering);
+    assert_eq!(facts.unwrap().node, node());
+    assert!(injected.unwrap().packets.is_empty());
+}
+
+#[tokio::test]
+async fn sightings_before_the_disarm_are_delivered_and_the_sink_ends() {
+    let stage = stage(Patience::default()).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    let (sink, mut sightings) = mpsc::channel(64);
+    let acting = async {
+        let order = puppet.order().await.order;
+        let report = HookReport {
+            hook: Hook::Qdisc,
+            netns: None,
+            observability: Observability::Observed { provider: "x".into() },
+        };
+        let reports_json = serde_json::to_vec(&[report]).unwrap();
+        puppet.answer(order, from_agent::Body::Armed(rpc::Armed { reports_json })).await;
+        let order = puppet.order().await.order;
+        let sighting = rpc::Sighting {
+            netns: "t".into(),
+            hook: u32::from(Hook::Qdisc as u8),
+            event: Some(rpc::sighting::Event::Seen(rpc::Nothing {})),
+            ..Default::default()
+        };
+        let broken = rpc::Sighting::default();
+        let batch = rpc::SightingBatch { check: 7, sightings: vec![broken, sighting.clone(), sighting] };
+        puppet.answer(0, from_agent::Body::Sightings(batch)).await;
+        let losses = rpc::Disarmed { ring_full: 3, ..Default::default() };
+        puppet.answer(order, from_agent::Body::Disarmed(losses)).await;
+    };
+    let ordering = async {
+        let reports = stage.hub.arm(&node(), arm_order(), sink).await.unwrap();
+        assert_eq!(reports.len(), 1);
+        stage.hub.disarm(&node(), CheckId::new(7).unwrap()).await.unwrap()
+    };
+    let (losses, ()) = tokio::join!(ordering, acting);
+    assert_eq!(losses.ring_full, 3);
+    let mut got = 0;
+    while sightings.recv().await.is_some() {
+        got += 1;
+    }
+    assert_eq!(got, 2, "the broken one is left out, and the sink ends");
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_mid_order_fails_it_at_once() {
+    let stage = stage(Patience::default()).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    let dying = async {
+        puppet.order().await;
+        drop(puppet);
+    };
+    let target = node();
+    let (outcome, ()) = tokio::join!(stage.hub.facts(&target), dying);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, AgentError::Gone { .. }), "{error}");
+    assert!(error.to_string().starts_with("the agent of node1 went away when asked to collect facts"));
+    assert!(stage.hub.attached().is_empty());
+    let error = stage.hub.facts(&node()).await.unwrap_err();
+    assert_eq!(error.to_string(), "no agent is attached for node node1");
+}
+
+#[tokio::test]
+async fn a_second_agent_of_a_node_takes_its_place() {
+    let stage = stage(Patience::default()).await;
+    let mut first = Puppet::attach(&stage, "node1").await;
+    let replacing = async {
+        first.order().await;
+        let second = Puppet::attach(&stage, "node1").await;
+        let end = first.hears.message().await.unwrap_err();
+        assert_eq!(end.message(), "another agent of node1 attached in its place");
+        second
+    };
+    let target = node();
+    let (outcome, mut second) = tokio::join!(stage.hub.facts(&target), replacing);
+    assert!(outcome.unwrap_err().to_string().contains("another agent of node1 attached in its place"));
+    // The end of the first stream must not throw the second out.
+    drop(first);
+    let failing = async {
+        let order = second.order().await.order;
+        second.answer(order, from_agent::Body::Failure(rpc::Failure { message: "no disk".into() })).await;
+    };
+    let (outcome, ()) = tokio::join!(stage.hub.facts(&target), failing);
+    assert_eq!(outcome.unwrap_err().to_string(), "the agent of node1 could not collect facts: no disk");
+}
+
+#[tokio::test]
+async fn a_silent_agent_runs_out_of_time() {
+    let patience = Patience { facts: Duration::from_millis(20), ..Patience::default() };
+    let stage = stage(patience).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    let error = stage.hub.facts(&node()).await.unwrap_err();
+    assert!(matches!(error, AgentError::Timeout { .. }));
+    // An answer that comes too late is nobody's.
+    let order = puppet.order().await.order;
+    puppet.answer(order, from_agent::Body::Facts(rpc::Facts { json: Vec::new() })).await;
+    assert_eq!(stage.hub.attached().len(), 1);
+}
+
+#[tokio::test]
+async fn the_first_message_must_be_a_hello() {
+    let stage = stage(Patience::default()).await;
+    let (says, stream) = mpsc::channel(4);
+    let body = from_agent::Body::Injected(rpc::Injected::default());
+    says.send(FromAgent { order: 1, body: Some(body) }).await.unwrap();
+    let channel = stage.endpoint.connect().await.unwrap();
+    let refusal = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await.unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_closed_hub_ends_its_streams() {
+    let stage = stage(Patience::default()).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    stage.hub.close();
+    assert_eq!(puppet.hears.message().await.unwrap_err().message(), "the controller stops");
+    assert!(stage.hub.attached().is_empty());
+}
