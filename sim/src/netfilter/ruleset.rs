@@ -76,9 +76,11 @@ impl Ruleset {
             ..Self::default()
         };
         let objects = facts.nft.as_ref().map(nft::objects).unwrap_or_default();
-        let handles = nft::handles(&objects);
         let mut taken = Vec::new();
-        for backend in [IptablesBackend::Legacy, IptablesBackend::Nft] {
+        // Rules of x_tables have no handles, even where nftables has a chain of the same name.
+        let backends =
+            [(IptablesBackend::Legacy, BTreeMap::default()), (IptablesBackend::Nft, nft::handles(&objects))];
+        for (backend, handles) in backends {
             for dump in facts.iptables.iter().filter(|dump| dump.backend == backend) {
                 let tables = iptables::compile(dump, &handles, &mut ruleset);
                 if backend == IptablesBackend::Nft {
