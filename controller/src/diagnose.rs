@@ -6,6 +6,7 @@
 //! * `sight`: what could be seen at all
 //! * `align`: an observed walk beside a predicted one
 //! * `locate`: where one walk ended, and why
+//! * `suspect`: where a packet vanished that nobody reported
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
 
@@ -14,6 +15,7 @@ mod compare;
 mod errno;
 mod locate;
 mod sight;
+mod suspect;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -136,7 +138,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         .map(|sent| case.packet(sent, case.observed.get(&sent.seq).unwrap_or(&silence)))
         .collect();
     let fault = main_fault(&packets);
-    let fault_point = fault.map(|fault| case.conclude(fault, &packets));
+    let fault_point = fault.map(|fault| conclude(fault, &packets));
     let legs = |direction: Direction| -> Vec<&Leg<'_>> {
         let leg = |packet| match direction {
             Direction::Forward => Some(legs_forward(packet)),
@@ -200,6 +202,21 @@ fn main_fault<'p>(packets: &'p [Packet<'_>]) -> Option<&'p Fault> {
 fn same_fault(a: &FaultPoint, b: &FaultPoint) -> bool {
     (&a.node, &a.netns, &a.device, a.hook, a.cause, a.direction)
         == (&b.node, &b.netns, &b.device, b.hook, b.cause, b.direction)
+}
+
+/// Completes the fault point of a fault.
+fn conclude(fault: &Fault, packets: &[Packet<'_>]) -> FaultPoint {
+    let met = packets.iter().filter_map(Packet::fault).filter(|other| same_fault(&fault.point, &other.point));
+    let mut point = fault.point.clone();
+    point.evidence.insert(0, format!("{} of {} packets met this fault", met.count(), packets.len()));
+    let others =
+        packets.iter().filter_map(Packet::fault).filter(|other| !same_fault(&fault.point, &other.point));
+    let others = others.count();
+    if others > 0 {
+        point.evidence.push(format!("{others} more packets died elsewhere"));
+    }
+    point.advice = advice(&point, &fault.flow);
+    point
 }
 
 /// Why packets' fates are not known, each reason once.
@@ -278,22 +295,6 @@ impl<'a> Case<'a> {
         self.inventory.owner(ip).is_some()
             || self.inventory.services.iter().any(|service| service.cluster_ip == ip)
             || cidrs.into_iter().any(|cidr| cidr.contains(&ip))
-    }
-
-    /// Completes the fault point of a fault.
-    fn conclude(&self, fault: &Fault, packets: &[Packet<'_>]) -> FaultPoint {
-        let met =
-            packets.iter().filter_map(Packet::fault).filter(|other| same_fault(&fault.point, &other.point));
-        let mut point = fault.point.clone();
-        point.evidence.insert(0, format!("{} of {} packets met this fault", met.count(), packets.len()));
-        let others =
-            packets.iter().filter_map(Packet::fault).filter(|other| !same_fault(&fault.point, &other.point));
-        let others = others.count();
-        if others > 0 {
-            point.evidence.push(format!("{others} more packets died elsewhere"));
-        }
-        point.advice = advice(&point, &fault.flow);
-        point
     }
 
     /// Round trips of the packets that were answered.

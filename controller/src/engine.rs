@@ -175,11 +175,10 @@ fn conclude(
     sent: &[Sent],
     seen: Seen,
 ) -> CheckResult {
-    let steps = || all_steps(&picture.prediction.branches);
-    let mut nodes: Vec<NodeName> = vec![ends.source.node.clone()];
+    let mut visited: Vec<NodeName> = vec![ends.source.node.clone()];
     for step in picture.prediction.branches.iter().flat_map(|branch| branch.path.steps()) {
-        if !nodes.contains(&step.place.node) {
-            nodes.push(step.place.node.clone());
+        if !visited.contains(&step.place.node) {
+            visited.push(step.place.node.clone());
         }
     }
     let mut receivers = BTreeSet::from([(ends.flow.dst, ends.flow.dst_port)]);
@@ -191,10 +190,10 @@ fn conclude(
         flow: ends.flow,
         source_ports: sent.iter().map(|packet| (packet.seq, packet.source_port)).collect(),
         receivers,
-        nodes,
+        nodes: visited,
     };
     let observed = observe(&seen.sightings, &lens);
-    let case = Case {
+    let question = Case {
         inventory,
         source: &ends.source,
         flow: ends.flow,
@@ -205,12 +204,13 @@ fn conclude(
         sight: &seen.sight,
         losses: seen.losses,
     };
-    let found = diagnose(&case);
+    let diagnosis = diagnose(&question);
     let mut notes = picture.notes;
     notes.extend(seen.notes);
-    notes.extend(found.notes);
-    let mut remarks: Vec<String> =
-        steps().filter_map(|step| step.note.clone().filter(|_| !step.action.continues())).collect();
+    notes.extend(diagnosis.notes);
+    let mut remarks: Vec<String> = all_steps(&picture.prediction.branches)
+        .filter_map(|step| step.note.clone().filter(|_| !step.action.continues()))
+        .collect();
     remarks.dedup();
     notes.extend(remarks);
     CheckResult {
@@ -220,16 +220,16 @@ fn conclude(
         source: request.source.to_string(),
         destination: request.destination.to_string(),
         flow: ends.flow,
-        verdict: found.verdict,
+        verdict: diagnosis.verdict,
         sent: sent.len() as u32,
-        delivered: found.delivered,
-        replied: found.replied,
-        rtt_ns: found.rtt_ns,
-        fault_point: found.fault_point,
-        forward: found.forward,
-        return_: found.return_,
-        model_errors: found.model_errors,
-        not_observable: found.not_observable,
+        delivered: diagnosis.delivered,
+        replied: diagnosis.replied,
+        rtt_ns: diagnosis.rtt_ns,
+        fault_point: diagnosis.fault_point,
+        forward: diagnosis.forward,
+        return_: diagnosis.return_,
+        model_errors: diagnosis.model_errors,
+        not_observable: diagnosis.not_observable,
         lost_events: seen.losses.total(),
         losses: seen.losses,
         notes,
@@ -245,3 +245,6 @@ fn all_steps(branches: &[Branch]) -> impl Iterator<Item = &Step> {
 fn places(prediction: &PathSet) -> BTreeSet<Place> {
     all_steps(&prediction.branches).map(|step| step.place.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub enum ListenError {
     },
 }
 
-fn io_error(operation: &'static str, subject: impl ToString) -> impl FnOnce(io::Error) -> ListenError {
+fn io_error(operation: &'static str, subject: &impl ToString) -> impl FnOnce(io::Error) -> ListenError {
     let subject = subject.to_string();
     move |source| ListenError::Io { operation, subject, source }
 }
@@ -69,12 +69,12 @@ impl Listener {
             Endpoint::Unix(path) => {
                 remove_stale(path, endpoint)?;
                 if let Some(folder) = path.parent() {
-                    std::fs::create_dir_all(folder).map_err(io_error("create", folder.display()))?;
+                    std::fs::create_dir_all(folder).map_err(io_error("create", &folder.display()))?;
                 }
                 let listener = UnixListener::bind(path).map_err(io_error("listen on", endpoint))?;
                 let file = SocketFile(path.clone());
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-                    .map_err(io_error("restrict", path.display()))?;
+                    .map_err(io_error("restrict", &path.display()))?;
                 Ok(Self::Unix(listener, file))
             }
             Endpoint::Tcp { host, port } => {
@@ -90,7 +90,7 @@ impl Listener {
             Self::Unix(_, file) => Ok(Endpoint::Unix(file.0.clone())),
             Self::Tcp(listener) => {
                 let address =
-                    listener.local_addr().map_err(io_error("read the address of", "the listener"))?;
+                    listener.local_addr().map_err(io_error("read the address of", &"the listener"))?;
                 Ok(Endpoint::Tcp { host: address.ip().to_string(), port: address.port() })
             }
         }
@@ -101,7 +101,7 @@ fn remove_stale(path: &Path, endpoint: &Endpoint) -> Result<(), ListenError> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io_error("look at", path.display())(error)),
+        Err(error) => return Err(io_error("look at", &path.display())(error)),
     };
     if !metadata.file_type().is_socket() {
         return Err(ListenError::NotASocket { path: path.to_owned() });
@@ -109,9 +109,9 @@ fn remove_stale(path: &Path, endpoint: &Endpoint) -> Result<(), ListenError> {
     match UnixStream::connect(path) {
         Ok(_) => Err(ListenError::Taken { endpoint: endpoint.clone() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(io_error("remove the stale socket", path.display()))
+            std::fs::remove_file(path).map_err(io_error("remove the stale socket", &path.display()))
         }
-        Err(error) => Err(io_error("look behind", path.display())(error)),
+        Err(error) => Err(io_error("look behind", &path.display())(error)),
     }
 }
 
@@ -122,7 +122,7 @@ pub fn write_ready_file(path: &Path, endpoint: &Endpoint) -> Result<(), ListenEr
         writeln!(file, "{endpoint}")?;
         file.persist(path).map_err(|error| error.error)
     });
-    written.map(drop).map_err(io_error("write", path.display()))
+    written.map(drop).map_err(io_error("write", &path.display()))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ struct Run {
     /// The cluster: an inventory file, read anew for each check.
     #[arg(long)]
     inventory: PathBuf,
-    /// Where to listen: unix:/PATH, http://HOST:PORT or HOST:PORT.
+    /// Where to listen: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
     #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
     listen: Endpoint,
     /// A file to write the address to once it is listened on.

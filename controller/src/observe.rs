@@ -109,7 +109,7 @@ fn walk(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Walk 
     }
     let timelines = by_node.into_iter().map(|(node, sightings)| (node, timeline::of_node(&sightings)));
     let items = across_nodes(timelines.collect(), direction, lens);
-    ending::finish(items, direction, lens)
+    ending::finish(&items, direction, lens)
 }
 
 /// Joins the timelines of the nodes by falling TTL, and by predicted order where TTLs are equal.

@@ -96,15 +96,12 @@ fn address(text: &str) -> Result<Target, TargetError> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(Target::Address { ip, port: None });
     }
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or_else(form)?;
-            (host.parse::<Ipv6Addr>().map_err(|_| form())?.into(), port.strip_prefix(':'))
-        }
-        None => {
-            let (host, port) = text.split_once(':').ok_or_else(form)?;
-            (host.parse::<IpAddr>().map_err(|_| form())?, Some(port))
-        }
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or_else(form)?;
+        (host.parse::<Ipv6Addr>().map_err(|_| form())?.into(), port.strip_prefix(':'))
+    } else {
+        let (host, port) = text.split_once(':').ok_or_else(form)?;
+        (host.parse::<IpAddr>().map_err(|_| form())?, Some(port))
     };
     match port {
         Some(port) => Ok(Target::Address { ip: host, port: Some(parse_port(text, port)?) }),

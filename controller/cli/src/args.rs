@@ -68,7 +68,7 @@ pub(crate) struct Question {
 /// Who answers.
 #[derive(Debug, Args)]
 pub(crate) struct Answerer {
-    /// The controller: unix:/PATH, http://HOST:PORT or HOST:PORT.
+    /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
     #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
     pub(crate) controller: Endpoint,
     /// Do it in this process, without controller and agents, for an inventory of this machine.
@@ -129,7 +129,7 @@ pub(crate) struct FactsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// The controller: unix:/PATH, http://HOST:PORT or HOST:PORT.
+    /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
     #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
     pub(crate) controller: Endpoint,
     /// Output format.

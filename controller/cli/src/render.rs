@@ -9,6 +9,7 @@ pub(crate) mod tests;
 mod walk;
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use owo_colors::OwoColorize;
 use waymark_controller::{Prediction, Status};
@@ -115,7 +116,7 @@ fn counts(result: &CheckResult) -> String {
         let _infallible = write!(words, ", {replied} replied");
     }
     if let Some(times) = result.rtt_ns {
-        let [min, median, max] = times.map(|ns| ns as f64 / 1e6);
+        let [min, median, max] = times.map(|ns| Duration::from_nanos(ns).as_secs_f64() * 1e3);
         let _infallible = write!(words, ", rtt min/median/max {min:.3}/{median:.3}/{max:.3} ms");
     }
     words
@@ -142,13 +143,13 @@ pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
             index + 1,
             branches.len(),
             branch.probability * 100.0,
-            branch.choices.iter().map(|choice| format!(", {choice}")).collect::<String>(),
+            listed(&branch.choices),
             branch.path.disposition()
         );
         line!(out, "{}", paint.strong(&title));
         walk::predicted(&mut out, branch.path.steps(), paint);
         for answer in &branch.answer {
-            let choices: String = answer.choices.iter().map(|choice| format!(", {choice}")).collect();
+            let choices = listed(&answer.choices);
             line!(out, "{}", paint.strong(&format!("The answer{choices}: {}", answer.path.disposition())));
             walk::predicted(&mut out, answer.path.steps(), paint);
         }
@@ -160,6 +161,11 @@ pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
         line!(out, "{} {note}", paint.faint("Note:"));
     }
     out
+}
+
+/// Each choice after a comma.
+fn listed(choices: &[String]) -> String {
+    choices.iter().flat_map(|choice| [", ", choice.as_str()]).collect()
 }
 
 /// The status of a controller.

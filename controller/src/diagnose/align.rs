@@ -66,14 +66,14 @@ pub(super) fn align(path: &Path, walk: &Walk) -> Alignment {
 
 /// The branch that fits a walk best, with its alignment; of equals the likeliest.
 pub(super) fn best<'a>(branches: &'a [Branch], walk: &Walk) -> Option<(&'a Branch, Alignment)> {
-    let mut best: Option<(i64, &Branch, Alignment)> = None;
+    let mut best: Option<(usize, &Branch, Alignment)> = None;
     for branch in branches {
         let alignment = align(&branch.path, walk);
-        let hits = alignment.matched.iter().flatten().count() as i64;
-        let misses = alignment.unexpected.len() as i64;
-        let same_end = i64::from(walk.delivered() == (branch.path.disposition() == Disposition::Delivered));
-        // Hits and misses weigh alike; the end decides between branches that differ in nothing else.
-        let score = 2 * (hits - misses) + same_end;
+        let hits = alignment.matched.iter().flatten().count();
+        let same_end = usize::from(walk.delivered() == (branch.path.disposition() == Disposition::Delivered));
+        // Each observed step is a hit or a miss, so hits alone tell; the end decides between branches that
+        // differ in nothing else.
+        let score = 2 * hits + same_end;
         if best.as_ref().is_none_or(|(most, _, _)| score > *most) {
             best = Some((score, branch, alignment));
         }

@@ -21,10 +21,10 @@ impl Case<'_> {
             (Fate::Died(own), Some(fault)) => same_fault(&own.point, &fault.point),
             _ => false,
         };
-        let telling: Vec<&Leg<'_>> = match legs.iter().any(|leg| met(&leg)) {
-            true => legs.iter().filter(met).copied().collect(),
-            false => legs.to_vec(),
-        };
+        let mut telling: Vec<&Leg<'_>> = legs.iter().filter(met).copied().collect();
+        if telling.is_empty() {
+            telling = legs.to_vec();
+        }
         let branch = most_taken(&telling);
         let on_branch = |leg: &&Leg<'_>| match (&leg.fit, branch) {
             (Some((own, _)), Some(branch)) => std::ptr::eq(*own, branch),

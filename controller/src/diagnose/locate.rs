@@ -13,6 +13,7 @@ use super::Case;
 use super::align::Alignment;
 use super::errno;
 use super::sight::See;
+use super::suspect::suspect;
 use crate::observe::{GUESSED_HOOK, Walk};
 use crate::reasons::{self, Meaning};
 
@@ -120,16 +121,13 @@ impl Case<'_> {
     fn refused(&self, trail: &Trail<'_>, error: &str, predicted: Option<&Step>) -> Fault {
         let words = format!("sending failed: {error}");
         let here = predicted.filter(|step| step.place == *self.source);
-        let step = match here {
-            Some(step) => step.clone(),
-            None => {
-                let (hook, cause) = errno::meaning(error);
-                let mut step = Step::new(self.source.clone(), hook, Action::Dropped);
-                step.cause = Some(cause);
-                step.flow = Some(self.flow);
-                step
-            }
-        };
+        let step = here.cloned().unwrap_or_else(|| {
+            let (hook, cause) = errno::meaning(error);
+            let mut step = Step::new(self.source.clone(), hook, Action::Dropped);
+            step.cause = Some(cause);
+            step.flow = Some(self.flow);
+            step
+        });
         let confidence = if here.is_some() { Confidence::High } else { Confidence::Medium };
         let mut fault = self.fault(trail, &step, confidence);
         fault.point.evidence.push(words);
@@ -359,45 +357,6 @@ fn could_be(death: &Step, hook: Hook) -> bool {
         Some(Meaning::Netfilter) => hook.is_netfilter() && death.note.as_deref() == Some(GUESSED_HOOK),
         Some(Meaning::Ambiguous(..)) | None => true,
     }
-}
-
-/// Of hidden steps the one where a packet most likely vanishes without a report.
-fn suspect(last: &Step, hidden: &[Step]) -> Step {
-    let order: [(Hook, Cause); 5] = [
-        (Hook::Wire, Cause::SilentLoss),
-        (Hook::Tunnel, Cause::TunnelDrop),
-        (Hook::Bridge, Cause::BridgePort),
-        // An unresolved next hop holds packets back and drops them seconds later.
-        (Hook::Neighbour, Cause::NeighbourUnresolved),
-        (Hook::Route, Cause::Unknown),
-    ];
-    let found = order
-        .iter()
-        .find_map(|(hook, cause)| hidden.iter().find(|step| step.hook == *hook).map(|step| (step, *cause)));
-    let (mut step, cause) = match found {
-        Some((step, Cause::TunnelDrop)) if step.action == Action::Encapsulated => {
-            (step.clone(), Cause::TunnelNoRemote)
-        }
-        Some((step, Cause::TunnelDrop)) if step.action == Action::Decapsulated => {
-            (step.clone(), Cause::TunnelUnknownVni)
-        }
-        // The wire is the sender's to look into, at its uplink.
-        Some((step, Cause::SilentLoss)) => {
-            let mut wire = last.clone();
-            wire.hook = Hook::Wire;
-            wire.device = last.device.clone().or_else(|| step.device.clone());
-            (wire, Cause::SilentLoss)
-        }
-        Some((step, cause)) => (step.clone(), cause),
-        None => match last.hook {
-            Hook::Qdisc => (last.clone(), Cause::QueueDrop),
-            Hook::DriverTx => (last.clone(), Cause::SilentLoss),
-            _ => (last.clone(), Cause::Unknown),
-        },
-    };
-    step.action = Action::Dropped;
-    step.cause = Some(cause);
-    step
 }
 
 /// A step's place in words.

@@ -24,11 +24,9 @@ struct Story {
 const PACKETS: u32 = 3;
 
 fn branch(there: Vec<Step>, back: Vec<Step>) -> Branch {
-    let answer = match back.is_empty() {
-        true => Vec::new(),
-        false => vec![Branch { probability: 1.0, choices: Vec::new(), path: path(back), answer: Vec::new() }],
-    };
-    Branch { probability: 1.0, choices: Vec::new(), path: path(there), answer }
+    let of = |steps, answer| Branch { probability: 1.0, choices: Vec::new(), path: path(steps), answer };
+    let answer = if back.is_empty() { Vec::new() } else { vec![of(back, Vec::new())] };
+    of(there, answer)
 }
 
 fn there() -> Vec<Step> {

@@ -118,10 +118,11 @@ impl Registry {
     pub(super) fn answer(&self, node: &NodeName, generation: u64, order: u64, body: from_agent::Body) {
         let mut state = self.state();
         let agent = state.agents.get_mut(node).filter(|agent| agent.generation == generation);
-        match agent.and_then(|agent| agent.waiting.remove(&order)) {
+        if let Some(waiting) = agent.and_then(|agent| agent.waiting.remove(&order)) {
             // Who gave up waiting since does not want it any more.
-            Some(waiting) => drop(waiting.send(body)),
-            None => tracing::debug!(%node, order, "an answer that nobody waits for"),
+            drop(waiting.send(body));
+        } else {
+            tracing::debug!(%node, order, "an answer that nobody waits for");
         }
     }
 

@@ -70,12 +70,11 @@ pub(super) fn split<'a>(seq: Seq, sightings: &[&'a Sighting], lens: &Lens<'_>) -
 fn classify(seq: Seq, headers: &Headers, lens: &Lens<'_>) -> Class {
     match headers.matched {
         Match::TcpSeq if headers.tcp_flags & RST != 0 => Class::Aftermath,
-        Match::TcpSeq | Match::Buffer => Class::Way(Direction::Forward),
         Match::TcpAck if headers.tcp_flags & (RST | SYN) == RST => Class::Reset,
         Match::TcpAck | Match::EchoReply => Class::Way(Direction::Return),
         Match::Quoted => Class::Error,
         Match::Tag if headers.flow.protocol == Protocol::Udp => Class::Way(udp(seq, headers, lens)),
-        Match::Tag => Class::Way(Direction::Forward),
+        Match::Tag | Match::TcpSeq | Match::Buffer => Class::Way(Direction::Forward),
     }
 }
 

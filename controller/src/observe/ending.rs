@@ -10,9 +10,9 @@ use super::{GUESSED_HOOK, Lens, Observed, Walk};
 use crate::reasons::{self, Meaning};
 
 /// Makes the walk of ordered items.
-pub(super) fn finish(items: Vec<Item>, direction: Direction, lens: &Lens<'_>) -> Walk {
-    let arrival = arrival(&items, direction, lens);
-    let death = death(&items, arrival, direction);
+pub(super) fn finish(items: &[Item], direction: Direction, lens: &Lens<'_>) -> Walk {
+    let arrival = arrival(items, direction, lens);
+    let death = death(items, arrival, direction);
     let last = death.or(arrival).unwrap_or(items.len().saturating_sub(1));
     let mut steps: Vec<Step> = Vec::new();
     for (index, item) in items.iter().enumerate().take(last + 1) {
@@ -178,16 +178,13 @@ fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str)
             && (last.device.is_none() || item.device.is_none() || last.device == item.device)
     };
     let joins = (open && in_netfilter) || steps.last().is_some_and(same);
-    let mut step = match steps.pop_if(|_| joins) {
-        Some(step) => step,
-        None => {
-            let mut step = Step::new(item.place.clone(), hook, Action::Dropped);
-            step.device.clone_from(&item.device);
-            step.flow = item.flow.or_else(|| steps.last().and_then(|last| last.flow));
-            step.outer.clone_from(&item.outer);
-            step
-        }
-    };
+    let mut step = steps.pop_if(|_| joins).unwrap_or_else(|| {
+        let mut step = Step::new(item.place.clone(), hook, Action::Dropped);
+        step.device.clone_from(&item.device);
+        step.flow = item.flow.or_else(|| steps.last().and_then(|last| last.flow));
+        step.outer.clone_from(&item.outer);
+        step
+    });
     if step.cause.is_none() {
         end(&mut step, meaning.map_or(Cause::KernelDrop, Meaning::cause));
     }

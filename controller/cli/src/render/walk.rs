@@ -77,7 +77,7 @@ pub(super) fn comparison(out: &mut String, walk: &WalkComparison, fault: Option<
             if Some(index) == at_fault {
                 row.mark = Mark::Fault;
                 if row.observed.is_empty() || row.observed == NOT_SEEN {
-                    row.observed = "here it ends".to_owned();
+                    "here it ends".clone_into(&mut row.observed);
                 }
             }
             Some(row)
