@@ -278,7 +278,8 @@ fn sighting(step: &Step, seq: u32, back: bool, ttl: u8, at_ns: u64, event: Event
             mark: 0,
             outer: step.outer.clone(),
         }),
-        buffer: 1 + u64::from(back),
+        // Rule traces do not know buffers.
+        buffer: if step.hook.is_netfilter() { 0 } else { 1 + u64::from(back) },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use waymark_proto::{Direction, Headers, Match, NodeName, Place, Protocol, Seq, Sighting};
+use waymark_proto::{Direction, Event, Headers, Hook, Match, NodeName, Place, Protocol, Seq, Sighting};
 
 use super::Lens;
 
@@ -44,18 +44,21 @@ pub(super) fn split<'a>(seq: Seq, sightings: &[&'a Sighting], lens: &Lens<'_>) -
     let mut ordered = sightings.to_vec();
     ordered.sort_by(|a, b| (&a.place.node, a.at_ns).cmp(&(&b.place.node, b.at_ns)));
     let mut split = Split::default();
-    // A sighting that knows the buffer alone goes the way that this buffer last went on this node.
-    let mut buffers: HashMap<(&NodeName, u64), Class> = HashMap::new();
+    // A sighting that knows the buffer alone goes the way that this buffer last went on this node. Once the
+    // packet left the node or was freed, the kernel gives its buffer to other packets.
+    let mut buffers: HashMap<(&NodeName, u64), Option<Class>> = HashMap::new();
     for sighting in ordered {
         let key = (&sighting.place.node, sighting.buffer);
         let readable = sighting.headers.as_ref().filter(|headers| headers.matched != Match::Buffer);
         let class = match readable {
-            Some(headers) => classify(seq, headers, lens),
-            None => buffers.get(&key).copied().unwrap_or(Class::Way(Direction::Forward)),
+            Some(headers) => Some(classify(seq, headers, lens)),
+            None => buffers.get(&key).copied().unwrap_or(Some(Class::Way(Direction::Forward))),
         };
-        if sighting.buffer != 0 {
-            buffers.insert(key, class);
+        // A driver answers when the buffer may be gone already.
+        if sighting.buffer != 0 && !matches!(sighting.event, Event::Transmitted { .. }) {
+            buffers.insert(key, class.filter(|_| !is_last(sighting, lens)));
         }
+        let Some(class) = class else { continue };
         match class {
             Class::Way(Direction::Forward) => split.forward.push(sighting),
             Class::Way(Direction::Return) => split.back.push(sighting),
@@ -65,6 +68,24 @@ pub(super) fn split<'a>(seq: Seq, sightings: &[&'a Sighting], lens: &Lens<'_>) -
         }
     }
     split
+}
+
+/// Whether a buffer holds its packet no longer after this.
+fn is_last(sighting: &Sighting, lens: &Lens<'_>) -> bool {
+    let uplink = || {
+        lens.inventory
+            .node(&sighting.place.node)
+            .filter(|node| node.place() == sighting.place)?
+            .uplink
+            .clone()
+    };
+    match sighting.event {
+        Event::Dropped { .. } | Event::Consumed { .. } => true,
+        Event::Seen => {
+            sighting.hook == Hook::DriverTx && sighting.device.is_some() && sighting.device == uplink()
+        }
+        Event::Transmitted { .. } | Event::Entered | Event::Left | Event::Verdict { .. } => false,
+    }
 }
 
 fn classify(seq: Seq, headers: &Headers, lens: &Lens<'_>) -> Class {

@@ -145,5 +145,45 @@ fn the_second_prerouting_of_a_bridged_packet_is_no_step() {
     let first = seen.iter().find(entered).unwrap();
     let again = Sighting { at_ns: first.at_ns + 2, ..first.clone() };
     seen.push(again);
+    let mut expected = brief(&there);
+    let received = expected.iter().position(|step| step == "node1/t-node1 driver-rx cni0").unwrap();
+    expected.swap(received, received + 1);
+    assert_eq!(brief(&read(&seen).forward.steps), expected, "it belongs to the frame at its port");
+}
+
+#[test]
+fn a_buffer_that_holds_another_packet_now_is_not_followed() {
+    let there = steps(THERE, tcp());
+    let mut seen = sightings(&there, 0, false);
+    let stranger = Sighting {
+        place: Place::new("node1", "t-node1"),
+        at_ns: 99_000_000,
+        hook: waymark_proto::Hook::DriverRx,
+        device: Some("eth0".into()),
+        headers: None,
+        event: Event::Seen,
+        buffer: 1,
+        ..seen[0].clone()
+    };
+    seen.push(stranger);
     assert_eq!(brief(&read(&seen).forward.steps), brief(&there));
+}
+
+#[test]
+fn hooks_of_a_bridged_frame_stand_between_its_ports() {
+    let local = "
+        node1 t-cart qdisc eth0 forwarded
+        node1 t-cart driver-tx eth0 forwarded
+        node1 t-node1 driver-rx vethcart forwarded
+        node1 t-node1 netfilter-prerouting cni0 forwarded
+        node1 t-node1 bridge cni0 forwarded
+        node1 t-node1 netfilter-postrouting cni0 forwarded
+        node1 t-node1 qdisc vethfront forwarded
+        node1 t-node1 driver-tx vethfront forwarded
+        node1 t-front driver-rx eth0 forwarded
+        node1 t-front netfilter-prerouting eth0 forwarded
+        node1 t-front netfilter-input eth0 forwarded
+        node1 t-front socket - delivered";
+    let there = steps(local, tcp());
+    assert_eq!(brief(&read(&sightings(&there, 0, false)).forward.steps), brief(&there));
 }

@@ -131,7 +131,7 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
 }
 
 /// The traversals of netfilter hooks of one namespace.
-fn traversals(mut sightings: Vec<&Sighting>) -> Vec<Item> {
+fn traversals(mut sightings: Vec<&Sighting>) -> Vec<(Item, bool)> {
     sightings.sort_by_key(|sighting| sighting.at_ns);
     let mut items: Vec<Item> = Vec::new();
     for sighting in sightings {
@@ -150,32 +150,37 @@ fn traversals(mut sightings: Vec<&Sighting>) -> Vec<Item> {
         }
         item.device = item.device.take().or_else(|| sighting.device.clone());
     }
-    drop_skipped(&mut items);
-    items
+    bridged(items)
 }
 
-/// A bridge that calls iptables runs prerouting for the bridged frame; when the packet then goes up to the
-/// host, the kernel enters the hook again and leaves it by `ip_sabotage_in` before any chain but the first.
-fn drop_skipped(items: &mut Vec<Item>) {
-    let mut passed: Option<(Option<String>, bool)> = None;
-    items.retain(|item| {
-        if item.hook != Hook::NetfilterPrerouting {
-            return true;
-        }
-        let key = (item.device.clone(), item.outer.is_some());
+/// Tells for each traversal whether it was that of a bridged frame.
+///
+/// A bridge that calls iptables runs prerouting for the frame; when the packet then goes up to the host, the
+/// kernel enters the hook again and leaves it by `ip_sabotage_in` before any chain but the first. That second
+/// entry is no traversal, but a witness of the first one's place.
+fn bridged(items: Vec<Item>) -> Vec<(Item, bool)> {
+    let mut told: Vec<(Item, bool)> = Vec::new();
+    for item in items {
         let untouched = matches!(&item.what, What::Filtered { left: false, verdicts } if verdicts.is_empty());
-        if untouched && passed.as_ref() == Some(&key) {
-            return false;
+        let same = |first: &Item| {
+            first.hook == item.hook
+                && first.device == item.device
+                && first.outer.is_some() == item.outer.is_some()
+        };
+        match told.last_mut() {
+            Some((first, bridged)) if item.hook == Hook::NetfilterPrerouting && untouched && same(first) => {
+                *bridged = true;
+            }
+            _ => told.push((item, false)),
         }
-        passed = Some(key);
-        true
-    });
+    }
+    told
 }
 
 /// Finds for each traversal of one namespace the kernel's item before which it belongs.
-fn place(traversals: Vec<Item>, kernel: &[Item], placed: &mut Vec<(usize, Item)>) {
-    let mut at = 0;
-    for traversal in traversals {
+fn place(traversals: Vec<(Item, bool)>, kernel: &[Item], placed: &mut Vec<(usize, Item)>) {
+    let (mut at, mut from_bridge) = (0, false);
+    for (traversal, bridged) in traversals {
         let encapsulated = traversal.outer.is_some();
         let find = |hook, device| {
             let from = kernel.iter().enumerate().skip(at);
@@ -189,17 +194,23 @@ fn place(traversals: Vec<Item>, kernel: &[Item], placed: &mut Vec<(usize, Item)>
             from.find(|(_, item)| item.place == traversal.place && matches!(item.what, What::Dropped { .. }))
                 .map(|(index, _)| index)
         };
+        // A bridged frame has its bridge for a device, and comes and goes by the ports.
+        let received =
+            || find(Hook::DriverRx, device).filter(|_| !bridged).or_else(|| find(Hook::DriverRx, None));
         let slot = match traversal.hook {
-            Hook::NetfilterPrerouting => find(Hook::DriverRx, device).map(|index| index + 1),
-            Hook::NetfilterInput | Hook::NetfilterForward if at == 0 => {
-                find(Hook::DriverRx, device).map(|index| index + 1)
+            Hook::NetfilterPrerouting => received().map(|index| index + 1),
+            Hook::NetfilterInput | Hook::NetfilterForward if at == 0 || from_bridge => {
+                received().map(|index| index + 1)
             }
-            Hook::NetfilterOutput => find(Hook::Qdisc, device).or_else(|| find(Hook::Qdisc, None)),
-            Hook::NetfilterPostrouting => find(Hook::Qdisc, device).or_else(|| find(Hook::DriverTx, device)),
-            _ => Some(at),
+            Hook::NetfilterInput | Hook::NetfilterForward => Some(at),
+            _ => find(Hook::Qdisc, device).or_else(|| find(Hook::Qdisc, None)),
         };
-        let last_resort = || if at == 0 { kernel.len() } else { at };
+        let last_resort = || {
+            let last = kernel.iter().rposition(|item| item.place == traversal.place);
+            last.map_or(kernel.len(), |last| last + 1).max(at)
+        };
         at = slot.or_else(dropped).unwrap_or_else(last_resort);
+        from_bridge = bridged;
         placed.push((at, traversal));
     }
 }
