@@ -14,6 +14,7 @@ use waymark_proto::{Inventory, NodeName};
 
 use crate::facts::{command, kernel_release, nfnetlink};
 use crate::netns::Netns;
+use crate::tracer::try_load;
 
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -87,6 +88,7 @@ pub fn examine(node: Option<(&Inventory, &NodeName)>) -> Vec<Finding> {
     findings.push(kernel::memlock(version, fs::read_to_string("/proc/self/limits")));
     findings.push(kernel::kallsyms(kernel::start_of("/proc/kallsyms")));
     findings.push(kernel::lockdown(fs::read_to_string("/sys/kernel/security/lockdown")));
+    findings.push(tracer());
     findings.push(nf_tables());
     findings.extend(TOOLS.iter().map(Tool::examine));
     if let Some((inventory, name)) = node {
@@ -167,6 +169,19 @@ fn capability(need: &Need) -> Finding {
             format!("cannot be told ({error}); needed {}", need.why),
             "mount /proc",
         ),
+    }
+}
+
+/// Whether the kernel takes the programs: what all the other findings about BPF come to.
+fn tracer() -> Finding {
+    let what = "tracer";
+    let remedy = "see the findings above; a container also needs a seccomp profile that allows bpf(2)";
+    match try_load() {
+        Ok(refused) if refused.is_empty() => Finding::ok(what, "the kernel accepts all of its programs"),
+        Ok(refused) => {
+            Finding::bad(what, State::Warn, format!("not observable: {}", refused.join("; ")), remedy)
+        }
+        Err(error) => Finding::bad(what, State::Missing, error.to_string(), remedy),
     }
 }
 

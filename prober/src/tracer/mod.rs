@@ -141,6 +141,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Loads the programs and lets go of them again. Says which tracepoints this kernel refused, and why.
+pub fn try_load() -> Result<Vec<String>, FloorError> {
+    let (floor, _) = Floor::load()?;
+    let (_, refused) = floor.served();
+    Ok(refused.into_iter().map(|(tracepoint, why)| format!("{tracepoint}: {why}")).collect())
+}
+
 impl Tracer {
     /// Loads the programs. Attaches nothing yet.
     ///
