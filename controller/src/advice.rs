@@ -1,6 +1,6 @@
 //! What to do about a fault: one table from cause to a sentence with the commands to look with.
 
-use waymark_proto::{Cause, FaultPoint, Flow, NetnsName};
+use waymark_proto::{Cause, FaultPoint, Flow, NetnsName, RuleRef};
 
 /// The next step for a fault of this cause at this place, about this flow.
 pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
@@ -14,7 +14,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
         Cause::FilterDrop | Cause::FilterReject => match &fault.rule {
             Some(rule) => format!(
                 "on {node}: look at the rule with {} and remove or narrow it, or change the NetworkPolicy that it comes from",
-                run(&format!("nft -a list chain {} {} {}", rule.family, rule.table, rule.chain))
+                run(&listing(rule))
             ),
             None => format!(
                 "on {node}: compare {} and {} with what should pass; counters show which rule matched",
@@ -142,6 +142,16 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
             run("nft list ruleset"),
             run("ip -s link")
         ),
+    }
+}
+
+/// The command that shows a rule among its neighbours. iptables-legacy knows positions, nftables handles.
+fn listing(rule: &RuleRef) -> String {
+    let RuleRef { family, table, chain, .. } = rule;
+    match (rule.handle, rule.position, family.as_str()) {
+        (None, Some(_), "ip6") => format!("ip6tables-legacy -t {table} -vnL {chain} --line-numbers"),
+        (None, Some(_), _) => format!("iptables-legacy -t {table} -vnL {chain} --line-numbers"),
+        _ => format!("nft -a list chain {family} {table} {chain}"),
     }
 }
 

@@ -232,6 +232,8 @@ impl<'a> Case<'a> {
     fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
         let fit = align::best(&self.prediction.branches, &observed.forward);
         let forward = self.leg(Direction::Forward, &observed.forward, fit, sent.error.as_deref(), None);
+        let forward =
+            if observed.back.steps.is_empty() { self.refused_by_receiver(forward) } else { forward };
         let answers: &[Branch] = forward.fit.as_ref().map_or(&[], |(branch, _)| &branch.answer);
         let expected = !self.one_way && forward.fate == Fate::Delivered && {
             // A UDP application need not answer, and if it does, not with the marker.

@@ -9,11 +9,11 @@ use waymark_proto::{
     SpanEnd, Step,
 };
 
-use super::Case;
 use super::align::Alignment;
 use super::errno;
 use super::sight::See;
 use super::suspect::suspect;
+use super::{Case, Leg};
 use crate::observe::{GUESSED_HOOK, Walk};
 use crate::reasons::{self, Meaning};
 
@@ -85,7 +85,9 @@ impl Case<'_> {
         let Some(predicted) = predicted else {
             let mut fault = self.fault(trail, death, Confidence::High);
             fault.point.evidence.push(words);
-            if trail.path.is_some_and(|path| path.disposition() == Disposition::Delivered) {
+            // Predictions are about packets of ordinary size and TTL.
+            let of_its_own = matches!(death.cause, Some(Cause::TtlExpired | Cause::MtuExceeded));
+            if trail.path.is_some_and(|path| path.disposition() == Disposition::Delivered) && !of_its_own {
                 fault.point.evidence.push("the prediction expected it to be let through here".to_owned());
             }
             return fault;
@@ -135,6 +137,32 @@ impl Case<'_> {
             fault.point.evidence.push("the prediction has it die at this hook".to_owned());
         }
         fault
+    }
+
+    /// A packet that came to its receiver's stack and was not answered, where the prediction has the socket or
+    /// the kernel's responder refuse it: no hook tells such a refusal from a delivery.
+    pub(super) fn refused_by_receiver<'a>(&self, leg: Leg<'a>) -> Leg<'a> {
+        let path = leg.fit.as_ref().map(|(branch, _)| &branch.path);
+        let predicted = path.and_then(|path| self.predicted_death(path));
+        let here = |step: &Step| {
+            step.hook == Hook::Socket && leg.walk.steps.last().is_some_and(|last| last.place == step.place)
+        };
+        let Some(death) = predicted.filter(|step| leg.fate == Fate::Delivered && here(step)) else {
+            return leg;
+        };
+        let trail = Trail {
+            direction: Direction::Forward,
+            walk: leg.walk,
+            path,
+            alignment: None,
+            predicted: None,
+            receiver: None,
+            send_error: None,
+        };
+        let mut fault = self.fault(&trail, &death, Confidence::High);
+        fault.point.evidence.push("it came to its receiver, which was not seen to answer".to_owned());
+        fault.point.evidence.push("the prediction has it refused there".to_owned());
+        Leg { fate: Fate::Died(Box::new(fault)), ..leg }
     }
 
     /// Nothing reported a drop: the packet was seen, and then not any more.

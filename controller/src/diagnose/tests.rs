@@ -432,3 +432,13 @@ fn copies_of_a_flooded_frame_do_not_distract() {
         assert_eq!(fault(&found), "t-node2 bridge cni0 bridge-port", "{found:#?}");
     }
 }
+
+#[test]
+fn a_responder_that_is_told_to_be_silent() {
+    let deaf = ending(there(), "t-pay", Hook::Socket, "-", Cause::SocketFilter);
+    let found = Story::predicting(deaf.clone()).seen(&there(), false).told();
+    assert_eq!(fault(&found), "t-pay socket - socket-filter");
+    assert_eq!((found.verdict, found.model_errors.len()), (Verdict::Unreachable, 0));
+    let found = Story::predicting(deaf).seen(&there(), false).seen(&back(), true).told();
+    assert_eq!((found.verdict, found.model_errors.len()), (Verdict::Reachable, 1));
+}
