@@ -34,8 +34,8 @@ impl Facts {
     /// # Errors
     /// A sentence that says what is wrong with the bytes and where.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
-        let facts: Self =
-            serde_json::from_slice(bytes).map_err(|error| format!("not a complete facts document: {error}"))?;
+        let facts: Self = serde_json::from_slice(bytes)
+            .map_err(|error| format!("not a complete facts document: {error}"))?;
         if facts.api_version == FACTS_API_VERSION {
             Ok(facts)
         } else {

@@ -230,9 +230,7 @@ impl Inventory {
     /// Who has an address: a pod or a node.
     pub fn owner(&self, ip: IpAddr) -> Option<Place> {
         let pod = self.pods.iter().find(|pod| pod.ip == ip || pod.ip6 == Some(ip)).map(Pod::place);
-        pod.or_else(|| {
-            self.nodes.iter().find(|node| node.ip == ip || node.ip6 == Some(ip)).map(Node::place)
-        })
+        pod.or_else(|| self.nodes.iter().find(|node| node.ip == ip || node.ip6 == Some(ip)).map(Node::place))
     }
 }
 
@@ -244,7 +242,8 @@ mod tests {
     fn an_inventory_is_checked() {
         let twice = br#"{"nodes":[{"name":"a","ip":"10.0.0.1"},{"name":"a","ip":"10.0.0.2"}]}"#;
         assert!(matches!(Inventory::from_json(twice), Err(InventoryError::Twice { kind: "node", .. })));
-        let stray = br#"{"nodes":[],"pods":[{"namespace":"x","name":"y","node":"n","netns":"z","ip":"10.0.0.1"}]}"#;
+        let stray =
+            br#"{"nodes":[],"pods":[{"namespace":"x","name":"y","node":"n","netns":"z","ip":"10.0.0.1"}]}"#;
         assert!(matches!(Inventory::from_json(stray), Err(InventoryError::UnknownNode { .. })));
         assert!(matches!(Inventory::from_json(b"{"), Err(InventoryError::Syntax(_))));
         let good = Inventory::from_json(br#"{"nodes":[{"name":"a","ip":"10.0.0.1"}]}"#).unwrap();

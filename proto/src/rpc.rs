@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{
-    Event, Flow, Hook, Losses, Marker, Match, NetnsName, NodeName, Place, Protocol, RuleRef, Seq,
-};
+use crate::{Event, Flow, Hook, Losses, Marker, Match, NetnsName, NodeName, Place, Protocol, RuleRef, Seq};
 
 #[allow(missing_docs, clippy::pedantic, reason = "generated")]
 mod generated {

@@ -374,7 +374,6 @@ pub enum Direction {
     Return,
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

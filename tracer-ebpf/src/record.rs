@@ -159,7 +159,8 @@ impl Record {
 
     /// Name of the device; `None` if the packet had none.
     pub fn device(&self) -> Option<String> {
-        let bytes: Vec<u8> = self.0.device.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
+        let bytes: Vec<u8> =
+            self.0.device.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
         (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
     }
 
