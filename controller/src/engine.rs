@@ -190,6 +190,7 @@ fn conclude(
         flow: ends.flow,
         source_ports: sent.iter().map(|packet| (packet.seq, packet.source_port)).collect(),
         receivers,
+        filters_watched: watched_filters(&seen),
         nodes: visited,
     };
     let observed = observe(&seen.sightings, &lens);
@@ -234,6 +235,15 @@ fn conclude(
         losses: seen.losses,
         notes,
     }
+}
+
+/// The namespaces of which the rule trace is whole.
+fn watched_filters(seen: &Seen) -> BTreeSet<Place> {
+    if seen.losses.trace_overruns > 0 {
+        return BTreeSet::new();
+    }
+    let places = seen.sightings.iter().map(|sighting| &sighting.place);
+    places.filter(|place| seen.sight.watches_filters(place)).cloned().collect()
 }
 
 /// All steps of branches and their answers.

@@ -37,6 +37,8 @@ pub struct Lens<'a> {
     pub source_ports: BTreeMap<Seq, u16>,
     /// Addresses and ports that the packets may be sent to, before and after translation.
     pub receivers: BTreeSet<(IpAddr, u16)>,
+    /// Namespaces in which every passage through an IP netfilter hook was watched.
+    pub filters_watched: BTreeSet<Place>,
     /// The nodes in the order in which the prediction visits them on the way there.
     pub nodes: Vec<NodeName>,
 }

@@ -174,3 +174,24 @@ async fn a_hidden_packet_is_followed_by_its_buffer() {
     };
     assert!(sightings.iter().find(inside).is_some_and(|sighting| sighting.headers.is_some()));
 }
+
+/// The trace bit stays with the packet, so chains of other families report too, each by its own hook.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_outside_the_ip_hooks_is_no_ip_hook() {
+    let Some(world) = World::new() else { return };
+    let node = world.netns("node");
+    run(&format!("ip netns exec {node} nft add table netdev t"));
+    run(&format!(
+        "ip netns exec {node} nft add chain netdev t e {{ type filter hook egress device vs priority 0 ; }}"
+    ));
+    run(&format!("ip netns exec {node} nft add rule netdev t e ip daddr 10.9.2.2 drop"));
+    let (sightings, _) = world.check(Protocol::Udp, 1).await;
+    let verdicts: Vec<_> = sightings
+        .iter()
+        .filter_map(|sighting| match &sighting.event {
+            Event::Verdict { rule, verdict } => Some((rule.family.as_str(), verdict.as_str(), sighting.hook)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(verdicts, [("netdev", "drop", Hook::Qdisc)]);
+}

@@ -132,8 +132,11 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		return count(WM_COUNT_EXPIRED);
 
 	fill_place(skb, hook, &r);
-	if (!bpf_map_lookup_elem(&namespaces, &r.netns))
+	if (!bpf_map_lookup_elem(&namespaces, &r.netns)) {
+		/* It has left this node; whoever gives the buffer back does it out of sight. */
+		unfollow(skb, head);
 		return count(WM_COUNT_FOREIGN_NETNS);
+	}
 
 	r.time_ns = now;
 	r.buffer = head;

@@ -43,6 +43,16 @@ impl Sight {
         self.blind.get(node).map(String::as_str)
     }
 
+    /// Whether every passage through an IP netfilter hook of a namespace was watched.
+    pub fn watches_filters(&self, place: &Place) -> bool {
+        let hooks = || Hook::ALL.iter().filter(|hook| hook.is_netfilter());
+        self.watches(&place.node)
+            && hooks().all(|&hook| {
+                let report = self.report(place, hook).map(|report| &report.observability);
+                matches!(report, Some(Observability::Observed { .. }))
+            })
+    }
+
     pub(super) fn see(&self, step: &Step) -> See {
         if !self.watches(&step.place.node) {
             return See::Nothing;

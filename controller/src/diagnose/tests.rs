@@ -86,6 +86,7 @@ impl Story {
             flow: self.flow,
             source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
+            filters_watched: [].into(),
             nodes: vec!["node1".into(), "node2".into()],
         };
         let observed = observe(&self.sightings, &lens);

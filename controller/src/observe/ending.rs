@@ -19,7 +19,7 @@ pub(super) fn finish(items: &[Item], direction: Direction, lens: &Lens<'_>) -> W
         match &item.what {
             What::Passed { .. } | What::Filtered { .. } => steps.push(step(item, &items[index + 1..])),
             What::Dropped { reason, function } if Some(index) == death => {
-                die(&mut steps, item, reason.as_deref(), function);
+                die(&mut steps, item, reason.as_deref(), function, lens);
             }
             What::Dropped { .. } | What::Consumed { .. } => {}
         }
@@ -162,16 +162,26 @@ fn end(step: &mut Step, cause: Cause) {
 }
 
 /// Ends a walk with a drop that the kernel reported.
-fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str) {
+fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str, lens: &Lens<'_>) {
     let meaning = reasons::meaning(reason, function);
     let in_netfilter = matches!(meaning, Some(Meaning::Netfilter) | None);
     let open = steps.last().is_some_and(|last| {
         last.place == item.place
-            && last.hook.is_netfilter()
+            && (last.hook.is_netfilter() || last.rule.is_some())
             && !matches!(last.action, Action::Forwarded | Action::Translated)
     });
-    let guess = if item.hook == Hook::Ip { guess_hook(steps, &item.place) } else { item.hook };
-    let hook = meaning.map_or(item.hook, |meaning| meaning.hook(guess));
+    // Where the IP hooks are watched, a drop that none of them shows was in a chain outside of them.
+    let outside = meaning == Some(Meaning::Netfilter) && !open && lens.filters_watched.contains(&item.place);
+    let guess = match item.hook {
+        _ if outside => outside_ip(steps, &item.place),
+        Hook::Ip => guess_hook(steps, &item.place),
+        hook => hook,
+    };
+    let hook = match meaning {
+        Some(Meaning::Netfilter) if outside => guess,
+        Some(meaning) => meaning.hook(guess),
+        None => item.hook,
+    };
     let same = |last: &Step| {
         last.place == item.place
             && last.hook == hook
@@ -189,11 +199,26 @@ fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str)
         end(&mut step, meaning.map_or(Cause::KernelDrop, Meaning::cause));
     }
     step.at_ns = Some(item.at_ns);
-    let guessed = meaning == Some(Meaning::Netfilter) && !joins;
-    step.note = guessed.then(|| GUESSED_HOOK.to_owned());
+    let guessed = meaning == Some(Meaning::Netfilter) && !joins && !outside;
+    step.note = if outside {
+        Some("by a chain outside the IP hooks: netdev ingress or egress, or bridge".to_owned())
+    } else {
+        guessed.then(|| GUESSED_HOOK.to_owned())
+    };
     step.reason = reason.map(str::to_owned);
     step.function = Some(function.to_owned());
     steps.push(step);
+}
+
+/// Where a chain of the families `netdev` and `bridge` took a packet: behind the reception or the queue that
+/// saw it last, or in the bridge whose device it went through.
+fn outside_ip(steps: &[Step], place: &Place) -> Hook {
+    match steps.iter().rev().find(|step| step.place == *place).map(|step| step.hook) {
+        Some(hook @ (Hook::DriverRx | Hook::Qdisc)) => hook,
+        // A bridge's own transmission is its decision to which port.
+        Some(Hook::DriverTx | Hook::NetfilterPrerouting) => Hook::Bridge,
+        _ => Hook::Qdisc,
+    }
 }
 
 /// The netfilter hook that a packet of whom no rule trace is known was most likely in.

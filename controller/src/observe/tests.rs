@@ -1,4 +1,4 @@
-use waymark_proto::{Cause, Event};
+use waymark_proto::{Cause, Event, Hook};
 
 use super::*;
 use crate::fixture::{BACK, THERE, drop_at, ending, inventory, sightings, steps, tcp, there_by_tunnel};
@@ -18,6 +18,13 @@ fn brief(steps: &[Step]) -> Vec<String> {
 }
 
 fn read(sightings: &[Sighting]) -> Observed {
+    read_where_filters_are_watched(sightings, [])
+}
+
+fn read_where_filters_are_watched<const N: usize>(
+    sightings: &[Sighting],
+    filters_watched: [Place; N],
+) -> Observed {
     let inventory = inventory();
     let source = Place::new("node1", "t-cart");
     let lens = Lens {
@@ -26,6 +33,7 @@ fn read(sightings: &[Sighting]) -> Observed {
         flow: tcp(),
         source_ports: BTreeMap::from([(Seq(0), 61000)]),
         receivers: BTreeSet::from([(tcp().dst, 80)]),
+        filters_watched: BTreeSet::from(filters_watched),
         nodes: vec!["node1".into(), "node2".into()],
     };
     observe(sightings, &lens).remove(&Seq(0)).unwrap_or_default()
@@ -56,20 +64,33 @@ fn encapsulated_steps_stand_between_those_of_the_inner_packet() {
 
 #[test]
 fn an_entered_hook_with_a_drop_behind_it_is_one_step() {
-    let dying = ending(
-        steps(THERE, tcp()),
-        "t-node2",
-        waymark_proto::Hook::NetfilterForward,
-        "eth0",
-        Cause::FilterDrop,
-    );
+    let dying = ending(steps(THERE, tcp()), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
     let mut seen = sightings(&dying, 0, false);
     seen.push(drop_at(dying.last().unwrap(), 0, false, "NETFILTER_DROP", "nf_hook_slow+0xb5"));
     let observed = read(&seen);
     let death = observed.forward.death().expect("it died");
-    assert_eq!(death.hook, waymark_proto::Hook::NetfilterForward);
+    assert_eq!(death.hook, Hook::NetfilterForward);
     assert_eq!(death.reason.as_deref(), Some("NETFILTER_DROP"));
     assert_eq!(brief(&observed.forward.steps), brief(&dying));
+}
+
+#[test]
+fn a_drop_that_no_watched_ip_hook_shows_was_outside_of_them() {
+    let there = steps(THERE, tcp());
+    let reception = there.iter().position(|step| step.place.node.as_str() == "node2").unwrap();
+    let (until, at) = (&there[..=reception], &there[reception]);
+    let mut seen = sightings(until, 0, false);
+    seen.push(drop_at(at, 0, false, "NETFILTER_DROP", "nft_do_chain+0x3e8"));
+
+    let watched = read_where_filters_are_watched(&seen, [at.place.clone()]);
+    let death = watched.forward.death().expect("it died");
+    assert_eq!((death.hook, death.device.as_deref()), (Hook::DriverRx, Some("eth0")));
+    assert_eq!(death.cause, Some(Cause::FilterDrop));
+
+    let unwatched = read(&seen);
+    let death = unwatched.forward.death().expect("it died");
+    assert_eq!(death.hook, Hook::NetfilterForward);
+    assert_eq!(death.note.as_deref(), Some(GUESSED_HOOK));
 }
 
 #[test]
@@ -107,7 +128,7 @@ fn a_translation_shows_by_the_next_hook() {
     let translated: Vec<&Step> =
         observed.forward.steps.iter().filter(|step| step.action == Action::Translated).collect();
     assert_eq!(translated.len(), 1);
-    assert_eq!(translated[0].hook, waymark_proto::Hook::NetfilterPrerouting);
+    assert_eq!(translated[0].hook, Hook::NetfilterPrerouting);
     assert_eq!(translated[0].flow, Some(tcp()));
 }
 
@@ -139,9 +160,8 @@ fn udp_answers_are_told_by_ports() {
 fn the_second_prerouting_of_a_bridged_packet_is_no_step() {
     let there = steps(THERE, tcp());
     let mut seen = sightings(&there, 0, false);
-    let entered = |sighting: &&Sighting| {
-        sighting.hook == waymark_proto::Hook::NetfilterPrerouting && sighting.event == Event::Entered
-    };
+    let entered =
+        |sighting: &&Sighting| sighting.hook == Hook::NetfilterPrerouting && sighting.event == Event::Entered;
     let first = seen.iter().find(entered).unwrap();
     let again = Sighting { at_ns: first.at_ns + 2, ..first.clone() };
     seen.push(again);
@@ -158,7 +178,7 @@ fn a_buffer_that_holds_another_packet_now_is_not_followed() {
     let stranger = Sighting {
         place: Place::new("node1", "t-node1"),
         at_ns: 99_000_000,
-        hook: waymark_proto::Hook::DriverRx,
+        hook: Hook::DriverRx,
         device: Some("eth0".into()),
         headers: None,
         event: Event::Seen,

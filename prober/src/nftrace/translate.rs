@@ -104,7 +104,8 @@ impl Translator {
             self.enter(event.id, hook, packet, markers);
         }
         let Some(known) = self.packets.get(&event.id) else { return };
-        let (hook, device, at_ns) = (known.hook, known.device.clone(), markers.now_ns());
+        let Some(hook) = hook_of(event, known.hook) else { return };
+        let (device, at_ns) = (known.device.clone(), markers.now_ns());
         let found = match &known.identity {
             Identity::Marked(marker, headers) => Some((*marker, headers.as_ref().clone())),
             Identity::Inside(key) => self.outers.get(key).cloned(),
@@ -156,6 +157,21 @@ impl Translator {
         headers: Option<Headers>,
     ) -> Sighting {
         Sighting { place: self.place.clone(), at_ns, marker, hook, device, event, headers, buffer: 0 }
+    }
+}
+
+/// The hook that an event is of, given the IP hook that the packet was in last. The trace bit stays with the
+/// packet, so chains of other families report too: of those only the end of a packet is of interest.
+fn hook_of(event: &TraceEvent, last: Hook) -> Option<Hook> {
+    let ends = matches!(event.verdict.as_str(), "drop" | "queue" | "stolen");
+    match event.family {
+        "bridge" => ends.then_some(Hook::Bridge),
+        // Egress chains come before the queue, ingress chains behind the reception.
+        "netdev" if matches!(last, Hook::NetfilterOutput | Hook::NetfilterPostrouting) => {
+            ends.then_some(Hook::Qdisc)
+        }
+        "netdev" => ends.then_some(Hook::DriverRx),
+        _ => Some(last),
     }
 }
 
