@@ -180,7 +180,7 @@ impl From<CheckError> for Refusal {
     fn from(error: CheckError) -> Self {
         let message = error.to_string();
         match error {
-            CheckError::Resolve(_) => Self::invalid_argument(message),
+            CheckError::Resolve(_) | CheckError::UdpNotAsked(_) => Self::invalid_argument(message),
             CheckError::Gather(error) => error.into(),
             CheckError::Inject(AgentError::NoAgent { .. } | AgentError::Gone { .. }) | CheckError::Arm(_) => {
                 Self::unavailable(message)

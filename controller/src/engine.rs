@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use waymark_proto::{
     API_VERSION, Branch, CheckId, CheckResult, Disposition, Inventory, MarkerKey, NetnsName, NodeName,
-    PathSet, Place, Seq, Step, rpc,
+    PathSet, Place, Protocol, Seq, Step, rpc,
 };
 
 use crate::agents::{AgentError, Agents};
@@ -26,6 +26,11 @@ pub enum CheckError {
     /// The ends.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// UDP would reach an application without having been asked for.
+    #[error(
+        "{0} is a UDP port, and a UDP probe reaches the application behind it; say --proto udp if that is wanted"
+    )]
+    UdpNotAsked(String),
     /// Facts or prediction.
     #[error(transparent)]
     Gather(#[from] GatherError),
@@ -52,6 +57,9 @@ pub async fn check(
 ) -> Result<CheckResult, CheckError> {
     let secret = Secret::random()?;
     let ends = with_source_port(resolve(inventory, request)?, secret.port);
+    if ends.flow.protocol == Protocol::Udp && request.protocol.is_none() {
+        return Err(CheckError::UdpNotAsked(request.destination.to_string()));
+    }
     let picture = gather(agents.as_ref(), inventory, &ends, progress).await?;
     progress.say("arming tracers");
     let watch = arm(agents, request, &secret, &ends, &picture.prediction).await;

@@ -64,14 +64,6 @@ pub enum ResolveError {
         /// Its ports.
         ports: Vec<String>,
     },
-    /// UDP would reach an application without having been asked for.
-    #[error(
-        "{target} is a UDP port, and a UDP probe reaches the application behind it; say --proto udp if that is wanted"
-    )]
-    UdpNotAsked {
-        /// The target.
-        target: String,
-    },
     /// Protocol and target contradict one another.
     #[error("{protocol} to {target} needs {needs}")]
     Port {
@@ -202,9 +194,6 @@ fn service<'a>(
     of_port.sort_by_key(|s| (s.protocol, s.cluster_ip.is_ipv6() != request.ipv6));
     match of_port.first() {
         None => Err(ResolveError::NoSuchPort { service, port, protocol: request.protocol, ports: ports() }),
-        Some(found) if found.protocol == Protocol::Udp && request.protocol.is_none() => {
-            Err(ResolveError::UdpNotAsked { target: request.destination.to_string() })
-        }
         Some(found) => Ok(found),
     }
 }
@@ -301,7 +290,6 @@ mod tests {
             says(&ask("pod/shop/cart", "svc/shop/pay")),
             "say which port of svc/shop/pay: it has 80/tcp, 53/udp"
         );
-        assert!(says(&ask("pod/shop/cart", "svc/shop/pay:53")).contains("--proto udp"));
         assert!(says(&ask("pod/shop/cart", "svc/shop/nay:80")).contains("there is no service shop/nay"));
         assert!(says(&ask("pod/shop/cart", "fd00::1")).contains("pod/shop/cart has no IPv6 address"));
         let v6 = Request { ipv6: true, ..ask("pod/shop/cart", "pod/shop/pay") };

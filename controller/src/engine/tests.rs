@@ -105,6 +105,14 @@ async fn a_check_without_facts_still_observes() {
 }
 
 #[tokio::test]
+async fn udp_is_sent_only_if_it_was_asked_for() {
+    let to_udp_port = Request { destination: "svc/shop/pay:53".parse().unwrap(), ..request() };
+    let (result, disarmed) = run(Fakes::default(), &to_udp_port).await;
+    assert!(result.unwrap_err().to_string().contains("say --proto udp"));
+    assert!(disarmed.is_empty(), "nothing was armed");
+}
+
+#[tokio::test]
 async fn a_failed_injection_disarms() {
     let (result, disarmed) = run(Fakes { broken: true, ..Fakes::default() }, &request()).await;
     assert_eq!(
