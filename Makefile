@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # Tests and demo need root: they make network namespaces and load BPF programs. The build does not.
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+SUDO := $(shell [ "$$(id -u)" = 0 ] && echo env || echo sudo -E)
 TARGET_DIR := $(shell $(CARGO) metadata --no-deps --format-version 1 2>/dev/null | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 BIN := $(TARGET_DIR)/debug
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
