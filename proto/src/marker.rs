@@ -67,6 +67,14 @@ impl MarkerKey {
     pub fn isn(&self, marker: Marker) -> u32 {
         self.tag(marker) as u32
     }
+
+    /// The initial sequence numbers of a check's markers 0 to `count`, exclusive.
+    pub fn isns(&self, check: CheckId, count: u32) -> impl Iterator<Item = (Seq, u32)> {
+        (0..count).map(move |seq| {
+            let marker = Marker { check, seq: Seq(seq) };
+            (marker.seq, self.isn(marker))
+        })
+    }
 }
 
 /// What a marked UDP or ICMP payload begins with. See the module's table.

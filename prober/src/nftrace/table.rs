@@ -26,8 +26,6 @@ use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy
 use waymark_proto::marker::MAGIC;
 use waymark_proto::{CheckId, Hook, MarkerKey, Protocol};
 
-use crate::tracer::isns;
-
 /// Tables whose names begin so are Waymark's own.
 pub const TABLE_PREFIX: &str = "waymark_";
 
@@ -153,7 +151,7 @@ impl TraceTable {
         if protocol == Protocol::Tcp {
             let mut sequences = self.set::<Sequence>();
             let mut acknowledgements = self.set::<Acknowledgement>();
-            for (_, isn) in isns(check, key, count) {
+            for (_, isn) in key.isns(check, count) {
                 sequences.add(&Sequence(isn.to_be_bytes()));
                 acknowledgements.add(&Acknowledgement(isn.wrapping_add(1).to_be_bytes()));
             }

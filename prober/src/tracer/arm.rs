@@ -1,7 +1,7 @@
 //! What is armed: one entry per check, with its lease and the way to its owner.
 
 use tokio::sync::mpsc;
-use waymark_proto::{CheckId, Losses, Marker, MarkerKey, Protocol, Seq, Sighting};
+use waymark_proto::{Losses, MarkerKey, Protocol, Sighting};
 
 /// One armed check.
 #[derive(Debug)]
@@ -27,12 +27,4 @@ impl Armed {
             self.refused += 1;
         }
     }
-}
-
-/// The initial sequence numbers of a check's TCP markers.
-pub fn isns(check: CheckId, key: &MarkerKey, count: u32) -> impl Iterator<Item = (Seq, u32)> {
-    (0..count).map(move |seq| {
-        let marker = Marker { check, seq: Seq(seq) };
-        (marker.seq, key.isn(marker))
-    })
 }

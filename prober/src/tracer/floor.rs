@@ -13,8 +13,6 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, MarkerKey, NetnsInode};
 use waymark_tracer_ebpf::{Counter, FLOOR, MapMarker, PROGRAMS, Program, maps};
 
-use super::arm::isns;
-
 /// What went wrong with the tracer.
 #[derive(Debug, thiserror::Error)]
 pub enum FloorError {
@@ -119,7 +117,7 @@ impl Floor {
         count: u32,
         until_ns: u64,
     ) -> Result<(), FloorError> {
-        for (seq, isn) in isns(check, key, count) {
+        for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
         self.armed.insert(check.get(), until_ns, 0).map_err(on(maps::ARMED))?;
@@ -131,7 +129,7 @@ impl Floor {
     pub fn disarm(&mut self, check: CheckId, key: &MarkerKey, count: u32) {
         // Removal fails only for keys that are not there.
         let _ = self.armed.remove(&check.get());
-        for (_, isn) in isns(check, key, count) {
+        for (_, isn) in key.isns(check, count) {
             let _ = self.isns.remove(&isn);
         }
     }

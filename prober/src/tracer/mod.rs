@@ -3,6 +3,7 @@
 //! * `floor`: the BPF programs, loaded once, attached while something is armed
 //! * `arm`: what is armed
 //! * `decode`: records of the kernel side → sightings
+//! * `report`: what can be seen
 //! * `symbols`, `reasons`: names for addresses and drop reasons of the running kernel
 //!
 //! A check is armed with a lease. It ends by [`Tracer::disarm`], or when the lease runs out: the kernel side
@@ -12,6 +13,7 @@ mod arm;
 mod decode;
 mod floor;
 mod reasons;
+mod report;
 mod symbols;
 
 use std::collections::btree_map::Entry;
@@ -27,15 +29,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use waymark_proto::{
-    CheckId, Hook, HookReport, Losses, Marker, MarkerKey, NetnsInode, NetnsName, Observability, Place,
-    Protocol, Seq, Sighting,
+    CheckId, HookReport, Losses, Marker, MarkerKey, NetnsInode, Place, Protocol, Seq, Sighting,
 };
 use waymark_tracer_ebpf::Record;
 
 use crate::netns::Netns;
 use crate::nftrace::{Markers, Watch};
 use arm::Armed;
-pub use arm::isns;
 pub use decode::prepare_names;
 use floor::Floor;
 pub use floor::FloorError;
@@ -186,7 +186,7 @@ impl Tracer {
         {
             let mut armed = lock(&self.shared.armed);
             if protocol == Protocol::Tcp {
-                let markers = isns(check, &key, count);
+                let markers = key.isns(check, count);
                 armed.isns.extend(markers.map(|(seq, isn)| (isn, Marker { check, seq })));
             }
             let entry = Armed { key, count, protocol, sink, losses_before, refused: 0 };
@@ -196,11 +196,11 @@ impl Tracer {
             self.disarm(check);
             return Err(error.into());
         }
-        let mut reports = self.shared.floor_reports();
+        let mut reports = report::of_floor(&lock(&self.shared.floor));
         for netns in &netfilter {
             let traced = self.shared.watch(netns, check, &key, count, protocol);
             let name = netns.name().clone();
-            reports.extend(netfilter_reports(&name, traced));
+            reports.extend(report::of_netfilter(&name, traced));
         }
         Ok(reports)
     }
@@ -331,59 +331,6 @@ impl Shared {
             true
         });
     }
-
-    /// What the tracepoints serve.
-    fn floor_reports(&self) -> Vec<HookReport> {
-        let floor = lock(&self.floor);
-        let (served, refused) = floor.served();
-        let mut reports = Vec::new();
-        for hook in [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx] {
-            let provider = served.iter().find(|program| program.hook == Some(hook));
-            let observability = match provider {
-                Some(program) => {
-                    Observability::Observed { provider: format!("tp_btf/{}", program.tracepoint) }
-                }
-                None => Observability::NotObservable { why: why_refused(&refused) },
-            };
-            reports.push(HookReport { hook, netns: None, observability });
-        }
-        let drops = served.iter().any(|program| program.tracepoint == "kfree_skb");
-        for hook in [Hook::Socket, Hook::Ip] {
-            let observability = if drops {
-                Observability::Observed { provider: "tp_btf/kfree_skb, tp_btf/consume_skb".to_owned() }
-            } else {
-                Observability::NotObservable { why: why_refused(&refused) }
-            };
-            reports.push(HookReport { hook, netns: None, observability });
-        }
-        for hook in [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel] {
-            let why = "tracepoints report only drops here, not passing".to_owned();
-            reports.push(HookReport {
-                hook,
-                netns: None,
-                observability: Observability::NotObservable { why },
-            });
-        }
-        reports
-    }
-}
-
-fn why_refused(refused: &[(&'static str, &str)]) -> String {
-    let each = refused.iter().map(|(name, why)| format!("tp_btf/{name}: {why}"));
-    each.collect::<Vec<_>>().join("; ")
-}
-
-fn netfilter_reports(netns: &NetnsName, traced: Result<(), String>) -> impl Iterator<Item = HookReport> {
-    let observability = match traced {
-        Ok(()) => Observability::Observed { provider: "nftables trace".to_owned() },
-        Err(why) => Observability::NotObservable { why },
-    };
-    let netns = netns.clone();
-    Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| HookReport {
-        hook,
-        netns: Some(netns.clone()),
-        observability: observability.clone(),
-    })
 }
 
 fn duplicate(fd: i32) -> io::Result<OwnedFd> {
