@@ -1,0 +1,55 @@
+//! What a tracer can see, hook by hook: the provider, or why there is none.
+
+use waymark_proto::{Hook, HookReport, NetnsName, Observability};
+use waymark_tracer_ebpf::Program;
+
+use super::floor::Floor;
+
+/// What the tracepoints serve.
+pub fn of_floor(floor: &Floor) -> Vec<HookReport> {
+    let (served, refused) = floor.served();
+    let find = |wanted: &dyn Fn(&Program) -> bool| served.iter().find(|program| wanted(program));
+    let observed = |provider: String| Observability::Observed { provider };
+    let blind = |why: String| Observability::NotObservable { why };
+    let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
+        let provider = find(&|program| program.hook == Some(hook));
+        let state = provider.map_or_else(
+            || blind(why_refused(&refused)),
+            |program| observed(format!("tp_btf/{}", program.tracepoint)),
+        );
+        report(hook, state)
+    });
+    let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
+    let ending = [Hook::Socket, Hook::Ip].map(|hook| {
+        let provider = "tp_btf/kfree_skb, tp_btf/consume_skb".to_owned();
+        report(hook, if drops { observed(provider) } else { blind(why_refused(&refused)) })
+    });
+    let between = [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel].map(|hook| {
+        let why = "tracepoints report only drops here, not passing".to_owned();
+        report(hook, blind(if drops { why } else { why_refused(&refused) }))
+    });
+    passing.into_iter().chain(ending).chain(between).collect()
+}
+
+/// What the trace of a namespace's netfilter serves.
+pub fn of_netfilter(netns: &NetnsName, traced: Result<(), String>) -> impl Iterator<Item = HookReport> {
+    let observability = match traced {
+        Ok(()) => Observability::Observed { provider: "nftables trace".to_owned() },
+        Err(why) => Observability::NotObservable { why },
+    };
+    let netns = netns.clone();
+    Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| HookReport {
+        hook,
+        netns: Some(netns.clone()),
+        observability: observability.clone(),
+    })
+}
+
+fn report(hook: Hook, observability: Observability) -> HookReport {
+    HookReport { hook, netns: None, observability }
+}
+
+fn why_refused(refused: &[(&'static str, &str)]) -> String {
+    let each = refused.iter().map(|(name, why)| format!("tp_btf/{name}: {why}"));
+    each.collect::<Vec<_>>().join("; ")
+}
