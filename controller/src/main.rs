@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
 use waymark_controller::{Api, FileSource, Hub, Listener, Patience, Source, write_ready_file};
-use waymark_proto::{DEFAULT_ENDPOINT, Endpoint};
+use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, KEEP_ALIVE};
 
 /// Exit code for wrong usage, as sysexits.h has it.
 const USAGE: u8 = 64;
@@ -101,7 +101,11 @@ async fn serve(run: Run) -> Result<(), Box<dyn std::error::Error>> {
             drop(stopping);
         }
     };
-    let router = Server::builder().add_service(hub.service()).add_service(api.service());
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_service(hub.service())
+        .add_service(api.service());
     let serving = async {
         match listener {
             Listener::Unix(listener, file) => {

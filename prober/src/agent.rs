@@ -1,6 +1,6 @@
 //! The agent of one node: what the controller's orders come to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use waymark_proto::{
 use crate::facts::{self, FactsError};
 use crate::inject::{InjectError, InjectSpec, Reservations, inject};
 use crate::netns::Netns;
-use crate::tracer::{ArmSpec, Tracer, TracerError, prepare_names};
+use crate::tracer::{self, ArmSpec, Tracer, TracerError, prepare_names};
 
 /// What an agent refuses to exceed, whoever asks.
 #[derive(Clone, Debug)]
@@ -75,6 +75,24 @@ pub enum AgentError {
     /// The check is not armed.
     #[error("check {0} is not armed on this node: arm it before injecting")]
     NotArmed(CheckId),
+    /// The packets are not those that are armed.
+    #[error(
+        "check {0} was armed for other packets: inject with the key it was armed with, and no more packets"
+    )]
+    OtherPackets(CheckId),
+    /// The packets would outlast the lease.
+    #[error(
+        "sending would take {takes:?}, longer than the lease of {lease:?}: send fewer packets, or faster"
+    )]
+    OutlastsLease {
+        /// How long.
+        takes: Duration,
+        /// The lease.
+        lease: Duration,
+    },
+    /// The lease was over before the controller said so.
+    #[error("the lease of check {0} ended before it was disarmed: what came later was not seen")]
+    LeaseEnded(CheckId),
     /// Facts.
     #[error(transparent)]
     Facts(#[from] FactsError),
@@ -84,15 +102,20 @@ pub enum AgentError {
     /// Injecting.
     #[error(transparent)]
     Inject(#[from] InjectError),
-    /// The work was cut short.
-    #[error("the agent was stopped while it worked")]
-    Stopped(#[from] JoinError),
+    /// A worker ended without a result: the agent was stopped, or the worker panicked.
+    #[error("the agent's worker ended without a result: {0}")]
+    Worker(#[from] JoinError),
 }
 
 /// An armed check's belongings beside its trace.
 struct Lease {
     timer: AbortHandle,
+    length: Duration,
+    key: MarkerKey,
+    count: u32,
     reservations: Vec<Reservations>,
+    /// Injections in progress: they end when these are dropped.
+    injecting: Vec<std::sync::mpsc::Sender<()>>,
 }
 
 impl Drop for Lease {
@@ -111,7 +134,12 @@ struct Inner {
     limits: Limits,
     tracer: Tracer,
     leases: Mutex<HashMap<CheckId, Lease>>,
+    /// Checks whose lease ended, until they are asked about; the oldest are forgotten.
+    expired: Mutex<VecDeque<CheckId>>,
 }
+
+/// Expired checks that are remembered.
+const MAX_EXPIRED: usize = 1024;
 
 impl Agent {
     /// An agent for a node of the inventory, with the default limits.
@@ -128,7 +156,14 @@ impl Agent {
             return Err(AgentError::UnknownNode { node, known });
         }
         let tracer = Tracer::new()?;
-        let agent = Self(Arc::new(Inner { inventory, node, limits, tracer, leases: Mutex::default() }));
+        let agent = Self(Arc::new(Inner {
+            inventory,
+            node,
+            limits,
+            tracer,
+            leases: Mutex::default(),
+            expired: Mutex::default(),
+        }));
         // Nobody waits for it: who needs the names first reads them.
         tokio::task::spawn_blocking(prepare_names);
         Ok(agent)
@@ -155,6 +190,9 @@ impl Agent {
     ) -> Result<Vec<HookReport>, AgentError> {
         let check = check_id(order.check)?;
         let lease = Duration::from_millis(order.lease_ms.into());
+        if lease.is_zero() {
+            return Err(AgentError::Malformed("a lease of no length".to_owned()));
+        }
         within("a number of packets of", order.count, self.0.limits.count)?;
         within(
             "a lease in milliseconds of",
@@ -178,33 +216,50 @@ impl Agent {
                 .cloned()
                 .collect(),
         };
-        let inner = self.0.clone();
-        let reports = tokio::task::spawn_blocking(move || {
+        let absent = order.netns.iter().map(|name| NetnsName::from(name.as_str()));
+        let absent: Vec<_> =
+            absent.filter(|name| namespaces.iter().all(|(_, netns)| netns.name() != name)).collect();
+        let (inner, key) = (self.0.clone(), spec.key);
+        let mut reports = tokio::task::spawn_blocking(move || {
             inner.tracer.set_namespaces(&namespaces)?;
             inner.tracer.arm(spec, sink)
         })
         .await??;
-        self.start_lease(check, lease);
+        for name in absent {
+            let why = "the namespace is not one of this node's, or it is gone".to_owned();
+            reports.extend(tracer::netfilter_reports(&name, Err(why)));
+        }
+        self.start_lease(check, lease, key, order.count);
         Ok(reports)
     }
 
-    fn start_lease(&self, check: CheckId, lease: Duration) {
+    fn start_lease(&self, check: CheckId, length: Duration, key: MarkerKey, count: u32) {
+        // Held until the entry is there, which the timer looks for.
+        let mut leases = self.0.leases();
         let agent = self.clone();
         let timer = tokio::spawn(async move {
-            tokio::time::sleep(lease).await;
+            tokio::time::sleep(length).await;
             tracing::warn!(%check, "the lease ended without a word from the controller");
-            agent.end(check);
+            let ending = tokio::task::spawn_blocking(move || {
+                {
+                    let mut expired = agent.0.expired.lock().unwrap_or_else(PoisonError::into_inner);
+                    expired.truncate(MAX_EXPIRED - 1);
+                    expired.push_front(check);
+                }
+                agent.end(check);
+            });
+            if let Err(error) = ending.await {
+                tracing::error!(%check, %error, "cannot end the check");
+            }
         });
-        let lease = Lease { timer: timer.abort_handle(), reservations: Vec::new() };
-        self.0.leases().insert(check, lease);
+        let timer = timer.abort_handle();
+        let lease = Lease { timer, length, key, count, reservations: Vec::new(), injecting: Vec::new() };
+        leases.insert(check, lease);
     }
 
     /// Sends a check's packets. The check must be armed here, so that no packet goes unseen.
     pub async fn inject(&self, order: &rpc::Inject) -> Result<rpc::Injected, AgentError> {
         let check = check_id(order.check)?;
-        if !self.0.leases().contains_key(&check) {
-            return Err(AgentError::NotArmed(check));
-        }
         let limits = &self.0.limits;
         within("a number of packets of", order.count, limits.count)?;
         let flow: Flow = serde_json::from_slice(&order.flow_json)
@@ -232,7 +287,8 @@ impl Agent {
                 ttl => u8::try_from(ttl).map_err(|_| AgentError::Malformed(format!("ttl {ttl}")))?,
             },
         };
-        let (sent, reservations) = tokio::task::spawn_blocking(move || inject(&netns, &spec)).await??;
+        let stop = self.0.begin_injecting(&spec)?;
+        let (sent, reservations) = tokio::task::spawn_blocking(move || inject(&netns, &spec, stop)).await??;
         if let Some(lease) = self.0.leases().get_mut(&check) {
             lease.reservations.push(reservations);
         }
@@ -240,15 +296,30 @@ impl Agent {
             seq: packet.seq.0,
             source_port: packet.source_port.into(),
             sent_ns: packet.sent_ns,
-            error: packet.error_text,
+            error: packet.error.unwrap_or_default(),
         });
         Ok(rpc::Injected { packets: packets.collect() })
     }
 
-    /// Ends a check. What it was, and whether it was, armed does not matter.
+    /// Ends a check. It is no error if it was not armed; it is one if its lease ended before.
     pub async fn disarm(&self, check: CheckId) -> Result<Losses, AgentError> {
         let agent = self.clone();
-        Ok(tokio::task::spawn_blocking(move || agent.end(check)).await?)
+        let losses = tokio::task::spawn_blocking(move || agent.end(check)).await?;
+        let mut expired = self.0.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        match expired.iter().position(|ended| *ended == check) {
+            Some(index) => {
+                expired.remove(index);
+                Err(AgentError::LeaseEnded(check))
+            }
+            None => Ok(losses),
+        }
+    }
+
+    /// Ends every injection in progress; what is armed stays armed.
+    pub fn stop_injecting(&self) {
+        for lease in self.0.leases().values_mut() {
+            lease.injecting.clear();
+        }
     }
 
     /// Ends every check that is armed.
@@ -261,6 +332,9 @@ impl Agent {
     }
 
     fn end(&self, check: CheckId) -> Losses {
+        if let Some(lease) = self.0.leases().get_mut(&check) {
+            lease.injecting.clear();
+        }
         let losses = self.0.tracer.disarm(check);
         // Reserved ports last: what closing them does to late answers is no sighting any more.
         self.0.leases().remove(&check);
@@ -271,6 +345,22 @@ impl Agent {
 impl Inner {
     fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<CheckId, Lease>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks an injection against what is armed. It ends when the other end of what is returned is dropped.
+    fn begin_injecting(&self, spec: &InjectSpec) -> Result<std::sync::mpsc::Receiver<()>, AgentError> {
+        let mut leases = self.leases();
+        let lease = leases.get_mut(&spec.check).ok_or(AgentError::NotArmed(spec.check))?;
+        if lease.key != spec.key || spec.count > lease.count {
+            return Err(AgentError::OtherPackets(spec.check));
+        }
+        let takes = spec.interval * spec.count;
+        if takes > lease.length {
+            return Err(AgentError::OutlastsLease { takes, lease: lease.length });
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        lease.injecting.push(sender);
+        Ok(receiver)
     }
 
     /// The node's namespaces that are there now: its own first, then its pods'. Pods come and go, so this

@@ -1,14 +1,14 @@
 //! The agent's line to its controller: it dials in, keeps one stream, carries out orders and answers.
 //!
-//! Orders run side by side; each answer carries the number of its order. When the line breaks, everything
-//! that is armed ends, and the agent dials again with growing pauses.
+//! Orders run side by side; each answer carries the number of its order. When the line breaks, what is being
+//! done is finished and everything that is armed ends; then the agent dials again with growing pauses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use waymark_proto::rpc::{self, from_agent, to_agent};
 use waymark_proto::{CheckId, Endpoint, Sighting};
@@ -83,9 +83,16 @@ async fn attach(agent: &Agent, endpoint: &Endpoint, attached: impl FnOnce()) -> 
     attached();
 
     let forwarders = Forwarders::default();
-    while let Some(order) = orders.message().await.map_err(ended)? {
+    let mut working = JoinSet::new();
+    let outcome = loop {
+        let order = match orders.message().await {
+            Ok(Some(order)) => order,
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(ended(status)),
+        };
+        while working.try_join_next().is_some() {}
         let (agent, outbox, forwarders) = (agent.clone(), outbox.clone(), forwarders.clone());
-        tokio::spawn(async move {
+        working.spawn(async move {
             let number = order.order;
             let body = match carry_out(&agent, order, &outbox, &forwarders).await {
                 Ok(body) => body,
@@ -94,8 +101,12 @@ async fn attach(agent: &Agent, endpoint: &Endpoint, attached: impl FnOnce()) -> 
             // The line may be gone; then nobody waits for the answer.
             let _ = outbox.send(rpc::FromAgent { order: number, body: Some(body) }).await;
         });
-    }
-    Ok(())
+    };
+    // An order that is cut short here could leave something armed behind it. Injections end at once.
+    agent.stop_injecting();
+    drop(orders);
+    working.join_all().await;
+    outcome
 }
 
 async fn carry_out(

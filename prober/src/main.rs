@@ -129,7 +129,7 @@ fn run(
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let limits = Limits { allow, ..Limits::default() };
         let agent = Agent::with_limits(inventory, node.node.clone(), limits)
             .map_err(|error| format!("{error}. `waymark-agent doctor` tells what this machine lacks"))?;
@@ -149,9 +149,13 @@ fn run(
             _ = terminated.recv() => {}
             _ = interrupted.recv() => {}
         }
+        agent.stop_injecting();
         agent.disarm_all().await.map_err(|error| error.to_string())?;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // Whatever still blocks a worker ends with the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn print_facts(node: &NodeArguments) -> Result<ExitCode, String> {

@@ -128,11 +128,56 @@ async fn a_lease_ends_without_its_controller() {
     let (sink, mut sightings) = tokio::sync::mpsc::channel(1);
     world.agent.arm(&world::arm(0xfeed, Protocol::Icmp, 1, 50), sink).await.unwrap();
     assert!(!run(&format!("ip netns exec {} nft list tables", world.netns("node"))).is_empty());
-    // The agent lets go of the check's channel when the check ends.
+    // The agent lets go of the check's channel when all of it has ended.
     assert_eq!(sightings.recv().await, None);
-    // Disarming again waits for the one that is under way.
-    world.agent.disarm(waymark_proto::CheckId::new(0xfeed).unwrap()).await.unwrap();
     assert_eq!(run(&format!("ip netns exec {} nft list tables", world.netns("node"))), "");
+    // Whoever asks for what was seen must know that it is not all.
+    let late = world.agent.disarm(waymark_proto::CheckId::new(0xfeed).unwrap()).await;
+    assert!(late.unwrap_err().to_string().contains("ended before it was disarmed"));
+}
+
+/// Ending one check must not end the sight of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_overlap() {
+    let Some(world) = World::new() else { return };
+    let (sink, _sightings) = tokio::sync::mpsc::channel(1);
+    for other in 0xa000..0xa020 {
+        world.agent.arm(&world::arm(other, Protocol::Tcp, 10, 60_000), sink.clone()).await.unwrap();
+        let id = waymark_proto::CheckId::new(other).unwrap();
+        let (seen, ended) = tokio::join!(world.check(Protocol::Icmp, 1), world.agent.disarm(id));
+        ended.unwrap();
+        let walk = walk(&world, &seen.0, &[Match::Tag]);
+        assert_eq!(walk, FORWARD, "while {id} was disarmed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disarmed_check_sends_no_more() {
+    let Some(world) = World::new() else { return };
+    let (sink, mut sightings) = tokio::sync::mpsc::channel(65536);
+    let check = waymark_proto::CheckId::new(0xbeef).unwrap();
+    world.agent.arm(&world::arm(check.get(), Protocol::Icmp, 1000, 60_000), sink).await.unwrap();
+    let slow =
+        waymark_proto::rpc::Inject { interval_us: 50_000, ..world.inject(check, Protocol::Icmp, 1000) };
+    let sending = tokio::spawn({
+        let agent = world.agent.clone();
+        async move { agent.inject(&slow).await }
+    });
+    sightings.recv().await.expect("the first packet is seen");
+    world.agent.disarm(check).await.unwrap();
+    let sent = sending.await.unwrap().unwrap();
+    assert!((1..1000).contains(&sent.packets.len()), "{} packets", sent.packets.len());
+}
+
+/// Policy routing asks the socket for the source address, and so the packet goes as the pod's own would.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_by_source_address_apply() {
+    let Some(world) = World::new() else { return };
+    let client = world.netns("client");
+    run(&format!("ip -n {client} rule add from 10.9.1.2 lookup 77"));
+    run(&format!("ip -n {client} route add unreachable default table 77"));
+    let refused = world.try_check(Protocol::Udp, 1, "10.9.1.2", "10.9.2.2").await.unwrap_err();
+    assert!(refused.contains("EHOSTUNREACH"), "{refused}");
 }
 
 /// A VXLAN header with the group-policy extension is not the plain one that the tracer reads, so on its way

@@ -10,6 +10,10 @@ use tonic::transport::Channel;
 /// How long a dial may take. Everything that is dialled answers at once or is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a silent line is tried, and how long an answer may take: whoever's host vanished without a word is
+/// given up after twice this.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// An address of a controller.
 ///
 /// ```
@@ -90,6 +94,9 @@ impl Endpoint {
     pub async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
         tonic::transport::Endpoint::from_shared(self.to_string())?
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
             .connect()
             .await
     }

@@ -42,7 +42,7 @@ mod sighting;
 mod walk;
 
 pub use cause::Cause;
-pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError};
+pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError, KEEP_ALIVE};
 pub use facts::{
     Address, BridgePort, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump, Link, LinkKind,
     MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, Route, RouteType, RuleAction,

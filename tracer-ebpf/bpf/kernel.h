@@ -49,8 +49,17 @@ struct sk_buff {
 	__u32 mark;
 	__u16 network_header;
 	unsigned int tail;
+	unsigned int end;
 	unsigned char *head;
 	unsigned char *data;
+} relocated;
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct skb_shared_info {
+	atomic_t dataref;
 } relocated;
 
 /* The members of the tracepoints' records tell which arguments this kernel's tracepoints have. */

@@ -10,7 +10,7 @@
 
 #include "maps.h"
 
-#define MAGIC 0x5741594d /* marker::MAGIC of the vocabulary */
+#define MAGIC 0x5741594d /* marker::MAGIC of the vocabulary, as a test asserts */
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
@@ -48,6 +48,7 @@ struct ip_view {
 /* What was found, and in which transport header. */
 struct match_view {
 	struct wm_marker marker;
+	__u64 hash;
 	__u16 src_port;
 	__u16 dst_port;
 	__u8 match;
@@ -113,6 +114,16 @@ static __always_inline int match_tag(const __u8 *payload, struct wm_marker *mark
 	return 0;
 }
 
+/* The keyed hash behind the identity; user space knows the key and compares. */
+static __always_inline __u64 load_hash(const struct window *w, __u32 payload)
+{
+	__u64 hash = 0;
+
+	if (load(w, payload + 24, &hash, sizeof(hash)))
+		return 0;
+	return bpf_be64_to_cpu(hash);
+}
+
 static __always_inline int match_isn(__u32 isn, struct wm_marker *marker)
 {
 	struct wm_marker *known = bpf_map_lookup_elem(&isns, &isn);
@@ -140,7 +151,10 @@ static __always_inline int match_transport(const struct window *w, const struct 
 	switch (ip->protocol) {
 	case PROTO_UDP:
 		m->match = WM_MATCH_TAG;
-		return match_tag(h + 8, &m->marker);
+		if (match_tag(h + 8, &m->marker))
+			return -1;
+		m->hash = load_hash(w, ip->l4 + 8);
+		return 0;
 	case PROTO_TCP:
 		m->tcp_flags = h[13];
 		if ((h[13] & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
@@ -161,7 +175,10 @@ static __always_inline int match_transport(const struct window *w, const struct 
 			return -1;
 		m->match = h[0] == request ? WM_MATCH_TAG : WM_MATCH_ECHO_REPLY;
 		m->src_port = m->dst_port = h[4] << 8 | h[5];
-		return match_tag(h + 8, &m->marker);
+		if (match_tag(h + 8, &m->marker))
+			return -1;
+		m->hash = load_hash(w, ip->l4 + 8);
+		return 0;
 	}
 	}
 	return -1;
@@ -181,9 +198,24 @@ static __always_inline int match_quoted(const struct window *w, const struct ip_
 	} else if (ip->protocol != PROTO_ICMPV6 || type < 1 || type > 4) {
 		return -1;
 	}
-	if (view_ip(w, ip->l4 + 8, &quoted) || match_transport(w, &quoted, m))
+	if (view_ip(w, ip->l4 + 8, &quoted))
 		return -1;
 	m->match = WM_MATCH_QUOTED;
+	if (quoted.protocol == PROTO_TCP) {
+		/* At least eight bytes are quoted: ports and sequence number. */
+		__u8 h[8];
+
+		if (load(w, quoted.l4, h, sizeof(h)))
+			return -1;
+		m->src_port = h[0] << 8 | h[1];
+		m->dst_port = h[2] << 8 | h[3];
+		return match_isn(be32(h + 4), &m->marker);
+	}
+	if (match_transport(w, &quoted, m))
+		return -1;
+	m->match = WM_MATCH_QUOTED;
+	/* What is quoted may be cut short. */
+	m->hash = 0;
 	return 0;
 }
 
@@ -192,6 +224,7 @@ static __always_inline void fill_headers(struct wm_record *r, const struct ip_vi
 	__builtin_memset(r, 0, sizeof(*r));
 	r->check = m->marker.check;
 	r->seq = m->marker.seq;
+	r->hash = m->hash;
 	r->match = m->match;
 	r->tcp_flags = m->tcp_flags;
 	r->src_port = m->src_port;
@@ -227,6 +260,7 @@ static __always_inline int match_vxlan(const struct window *w, const struct ip_v
 		return -1;
 	fill_headers(r, &inner, &m);
 	r->outer_kind = 1;
+	r->outer_src_port = h[0] << 8 | h[1];
 	r->outer_family = outer->family;
 	r->ip_id = outer->id;
 	r->vni = (__u32)h[12] << 16 | (__u32)h[13] << 8 | h[14];

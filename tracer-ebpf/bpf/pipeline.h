@@ -56,12 +56,21 @@ static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 n
 	return 0;
 }
 
+/* Clones share a buffer: a tap's copy that is freed must not end the following of the packet itself. */
+static __always_inline int shared(struct sk_buff *skb)
+{
+	struct skb_shared_info *info = (void *)(skb->head + skb->end);
+
+	return (BPF_CORE_READ(info, dataref.counter) & 0xffff) > 1;
+}
+
 static __always_inline void unfollow(struct sk_buff *skb, __u64 head)
 {
 	__u64 packet = (__u64)skb;
 
 	bpf_map_delete_elem(&buffers, &packet);
-	bpf_map_delete_elem(&followed, &head);
+	if (!shared(skb))
+		bpf_map_delete_elem(&followed, &head);
 }
 
 static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct wm_record *r)
@@ -100,6 +109,13 @@ static __always_inline void fill_place(struct sk_buff *skb, const struct hook *h
 		bpf_probe_read_kernel_str(r->device, sizeof(r->device), &dev->name);
 	} else if (sk) {
 		r->netns = sk->__sk_common.skc_net.net->ns.inum;
+	} else {
+		/* tcp_v4_rcv takes the device away before a listener sees a SYN: it is where it was last. */
+		__u64 head = (__u64)skb->head;
+		struct wm_followed *f = bpf_map_lookup_elem(&followed, &head);
+
+		if (f)
+			r->netns = f->netns;
 	}
 }
 

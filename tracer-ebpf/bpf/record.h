@@ -49,6 +49,7 @@ struct wm_record {
 	__u64 time_ns;   /* bpf_ktime_get_ns */
 	__u64 buffer;    /* skb->head */
 	__u64 location;  /* caller, for kfree_skb and consume_skb; else 0 */
+	__u64 hash;      /* keyed hash of a tag; 0 where there is none to be read */
 	__u32 check;
 	__u32 seq;
 	__u32 netns;     /* net->ns.inum */
@@ -73,10 +74,12 @@ struct wm_record {
 	__u8 tcp_flags;
 	__u8 outer_family; /* 4, 6; 0 when not encapsulated */
 	__u8 outer_kind;   /* 1 VXLAN */
+	__u16 outer_src_port;
+	__u16 reserved[3];
 	char device[16];
 };
 
-_Static_assert(sizeof(struct wm_record) == 152, "no padding");
+_Static_assert(sizeof(struct wm_record) == 168, "no padding");
 
 /* A marker, as the maps hold it. */
 struct wm_marker {

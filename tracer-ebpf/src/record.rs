@@ -119,7 +119,7 @@ unsafe impl aya::Pod for Marker {}
 #[derive(Clone, Copy, Debug)]
 pub struct Record(g::wm_record);
 
-const _: () = assert!(size_of::<Record>() == 152, "record.h and its Rust side have one size");
+const _: () = assert!(size_of::<Record>() == 168, "record.h and its Rust side have one size");
 
 impl Record {
     /// Reads a record from the bytes of a ring-buffer entry; `None` if their number is not right.
@@ -150,6 +150,11 @@ impl Record {
     /// Check and sequence number.
     pub fn marker(&self) -> (u32, u32) {
         (self.0.check, self.0.seq)
+    }
+
+    /// Keyed hash of a tag; `None` where there is none, or it could not be read.
+    pub fn hash(&self) -> Option<u64> {
+        Some(self.0.hash).filter(|&hash| hash != 0)
     }
 
     /// Inode of the namespace.
@@ -224,6 +229,11 @@ impl Record {
         self.0.ip_id
     }
 
+    /// Source port of a VXLAN packet's outer header.
+    pub fn outer_src_port(&self) -> u16 {
+        self.0.outer_src_port
+    }
+
     /// Outer source, outer destination and VNI of a VXLAN packet.
     pub fn vxlan(&self) -> Option<(IpAddr, IpAddr, u32)> {
         let family = self.0.outer_family;
@@ -245,9 +255,9 @@ mod tests {
 
     #[test]
     fn a_record_of_another_size_is_refused() {
-        assert!(Record::from_bytes(&[0; 151]).is_none());
-        assert!(Record::from_bytes(&[0; 153]).is_none());
-        let zero = Record::from_bytes(&[0; 152]).unwrap();
+        assert!(Record::from_bytes(&[0; 167]).is_none());
+        assert!(Record::from_bytes(&[0; 169]).is_none());
+        let zero = Record::from_bytes(&[0; 168]).unwrap();
         assert_eq!(zero.point(), None);
         assert_eq!(zero.addresses(), None);
         assert_eq!(zero.device(), None);
@@ -255,9 +265,13 @@ mod tests {
 
     #[test]
     fn numbers_of_the_header_are_known() {
-        for number in 1..=7 {
-            assert_eq!(Point::from_number(number).map(|point| point as u32), Some(number));
-        }
+        assert_eq!(Point::from_number(Point::KfreeSkb as u32), Some(Point::KfreeSkb));
         assert_eq!(Point::from_number(0), None);
+    }
+
+    #[test]
+    fn both_sides_look_for_one_magic() {
+        let expected = format!("#define MAGIC {:#010x} ", waymark_proto::marker::MAGIC);
+        assert!(include_str!("../bpf/match.h").contains(&expected));
     }
 }

@@ -14,9 +14,8 @@ use waymark_proto::{IptablesBackend, IptablesDump, NetfilterFacts};
 use super::Missing;
 use super::command::{self, CommandError, Running};
 use super::nfnetlink::{self, NftTable};
+use crate::nftrace::TABLE_PREFIX;
 
-/// Tables whose names begin so are Waymark's own instruments and no part of the node's configuration.
-pub(crate) const OWN_PREFIX: &str = "waymark_";
 /// The tables of iptables, which iptables-nft keeps under the same names.
 const IPTABLES_TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
@@ -103,7 +102,7 @@ impl Started {
 }
 
 fn start_nft(tools: &Tools, tables: &[NftTable], missing: &mut Missing) -> Option<Running> {
-    let foreign = tables.iter().filter(|table| !table.name.starts_with(OWN_PREFIX)).count();
+    let foreign = tables.iter().filter(|table| !table.name.starts_with(TABLE_PREFIX)).count();
     if foreign == 0 {
         return None;
     }
@@ -130,7 +129,7 @@ fn without_own_tables(mut ruleset: Value) -> Value {
     let is_own = |entry: &Value| {
         let (kind, body) = entry.as_object()?.iter().next()?;
         let table = body.get(if kind == "table" { "name" } else { "table" })?;
-        Some(table.as_str()?.starts_with(OWN_PREFIX))
+        Some(table.as_str()?.starts_with(TABLE_PREFIX))
     };
     if let Some(entries) = ruleset.get_mut("nftables").and_then(Value::as_array_mut) {
         entries.retain(|entry| is_own(entry) != Some(true));

@@ -3,13 +3,14 @@
 //!
 //! Every packet is a flow of its own: its source port is reserved by a bound socket for as long as the
 //! check lasts, so that no connection of the pod can have the same and that the answer to a UDP packet
-//! does not meet a closed port. A lone SYN's answer is reset by the pod's own kernel.
+//! does not meet a closed port. A lone SYN's answer is reset by the pod's own kernel. The raw socket is bound
+//! to the source address, because policy routing asks the socket for it and not the packet.
 
 mod packet;
 
 use std::io;
-use std::net::SocketAddr;
-use std::thread;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol as RawProtocol, SockAddr, Socket, Type};
@@ -52,10 +53,8 @@ pub struct Sent {
     pub source_port: u16,
     /// When, in nanoseconds of the monotonic clock.
     pub sent_ns: u64,
-    /// Why the kernel did not take it.
-    pub error: Option<io::ErrorKind>,
-    /// The same as text, with the name of the error number.
-    pub error_text: String,
+    /// Why the kernel did not take it, with the name of the error number.
+    pub error: Option<String>,
 }
 
 /// Reserved ports. They are free again when this is dropped.
@@ -79,38 +78,62 @@ pub enum InjectError {
         /// Why.
         source: io::Error,
     },
-    /// No source port could be had.
-    #[error("cannot reserve a {protocol} source port on {address} in network namespace {netns}: {source}")]
-    Port {
+    /// The source address is not to be had.
+    #[error(
+        "cannot send from {address} in network namespace {netns}: {source}; `ip addr` there shows its addresses"
+    )]
+    Address {
         /// Where.
         netns: String,
-        /// Of which protocol.
-        protocol: Protocol,
-        /// Of which address.
-        address: SocketAddr,
+        /// Which.
+        address: IpAddr,
         /// Why.
         source: io::Error,
     },
 }
 
-/// Sends the packets of a check. Blocks for as long as their intervals take.
-pub fn inject(netns: &Netns, spec: &InjectSpec) -> Result<(Vec<Sent>, Reservations), InjectError> {
-    netns.run(|| {
-        let failed = |source| InjectError::Socket { netns: netns.name().to_string(), source };
+/// Sends the packets of a check. Blocks for as long as their intervals take, or until the other end of
+/// `stop` is dropped: then the packets that are left are not sent.
+pub fn inject(
+    netns: &Netns,
+    spec: &InjectSpec,
+    stop: Receiver<()>,
+) -> Result<(Vec<Sent>, Reservations), InjectError> {
+    netns.run(move || {
+        let name = || netns.name().to_string();
+        let failed = |source| InjectError::Socket { netns: name(), source };
         let domain = if spec.flow.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, Type::RAW, Some(RawProtocol::from(IPPROTO_RAW))).map_err(failed)?;
+        let address = spec.flow.src;
+        socket.bind(&SocketAddr::new(address, 0).into()).map_err(|source| InjectError::Address {
+            netns: name(),
+            address,
+            source,
+        })?;
         let mut reservations = Vec::new();
         let mut sent = Vec::new();
         let start = Instant::now();
         for number in 0..spec.count {
             // Open loop: the schedule does not wait for what a send took.
             let due = start + spec.interval * number;
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            let flow = reserve(netns, spec, number, &mut reservations)?;
-            sent.push(send(&socket, spec, flow, Seq(number))?);
+            match stop.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let seq = Seq(number);
+            sent.push(match reserve(spec, number, &mut reservations) {
+                Ok(flow) => send(&socket, spec, flow, seq)?,
+                Err(error) => unsent(seq, spec.flow.src_port, &error),
+            });
         }
         Ok((sent, Reservations(reservations)))
     })?
+}
+
+/// A packet for which no source port could be had.
+fn unsent(seq: Seq, source_port: u16, error: &io::Error) -> Sent {
+    let error = format!("no source port: {}", errno_text(error));
+    Sent { seq, source_port, sent_ns: now_ns(), error: Some(error) }
 }
 
 fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq) -> Result<Sent, PacketError> {
@@ -119,15 +142,8 @@ fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq) -> Result<Sent
     let bytes = build(&flow, &spec.key, marker, sent_ns, Shape { size: spec.size, ttl: spec.ttl })?;
     // Port 0: raw sockets of IPv6 refuse any other.
     let to = SockAddr::from(SocketAddr::new(flow.dst, 0));
-    let outcome = socket.send_to(&bytes, &to);
-    let error = outcome.err();
-    Ok(Sent {
-        seq,
-        source_port: flow.src_port,
-        sent_ns,
-        error: error.as_ref().map(io::Error::kind),
-        error_text: error.map(|error| errno_text(&error)).unwrap_or_default(),
-    })
+    let error = socket.send_to(&bytes, &to).err().map(|error| errno_text(&error));
+    Ok(Sent { seq, source_port: flow.src_port, sent_ns, error })
 }
 
 /// `ENETUNREACH: Network is unreachable`
@@ -142,12 +158,7 @@ fn errno_text(error: &io::Error) -> String {
 }
 
 /// The flow of a packet, with a source port that nobody else uses as long as the reservation lasts.
-fn reserve(
-    netns: &Netns,
-    spec: &InjectSpec,
-    number: u32,
-    reservations: &mut Vec<Socket>,
-) -> Result<Flow, InjectError> {
+fn reserve(spec: &InjectSpec, number: u32, reservations: &mut Vec<Socket>) -> io::Result<Flow> {
     let mut flow = spec.flow;
     let wanted = flow.src_port.wrapping_add(if flow.src_port == 0 { 0 } else { number as u16 });
     if !flow.protocol.has_ports() {
@@ -159,22 +170,17 @@ fn reserve(
     }
     let kind = if flow.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
     let bind = |port: u16| {
-        let socket = Socket::new(Domain::for_address(SocketAddr::new(flow.src, port)), kind, None)?;
-        socket.bind(&SocketAddr::new(flow.src, port).into())?;
+        let address = SocketAddr::new(flow.src, port);
+        let socket = Socket::new(Domain::for_address(address), kind, None)?;
+        socket.bind(&address.into())?;
         Ok::<_, io::Error>(socket)
     };
-    let bound = match bind(wanted) {
+    let socket = match bind(wanted) {
         // Taken by the pod: any free one serves as well.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(0),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(0)?,
+        other => other?,
     };
-    let socket = bound.map_err(|source| InjectError::Port {
-        netns: netns.name().to_string(),
-        protocol: flow.protocol,
-        address: SocketAddr::new(flow.src, wanted),
-        source,
-    })?;
-    let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+    let local = socket.local_addr()?.as_socket();
     flow.src_port = local.map_or(wanted, |address| address.port());
     reservations.push(socket);
     Ok(flow)

@@ -48,7 +48,8 @@ pub enum NftraceError {
 
 /// The trace of one namespace. Ends, with its table, when it is dropped.
 pub struct Watch {
-    table: TraceTable,
+    /// `None` once closed.
+    table: Mutex<Option<TraceTable>>,
     events: Socket,
     translator: Mutex<Translator>,
 }
@@ -67,17 +68,26 @@ impl Watch {
             Ok::<_, NftraceError>((table, events, device_names()))
         })??;
         let translator = Mutex::new(Translator::new(place, table.name(), devices));
-        Ok(Self { table, events, translator })
+        Ok(Self { table: Mutex::new(Some(table)), events, translator })
     }
 
     /// Traces the markers of a check.
     pub fn arm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
-        self.table.arm(check, key, count, protocol)
+        self.table().as_ref().map_or(Ok(()), |table| table.arm(check, key, count, protocol))
     }
 
     /// No longer traces the markers of a check.
     pub fn disarm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
-        self.table.disarm(check, key, count, protocol)
+        self.table().as_ref().map_or(Ok(()), |table| table.disarm(check, key, count, protocol))
+    }
+
+    /// Removes the table now, whoever else still holds this watch.
+    pub fn close(&self) {
+        *self.table() = None;
+    }
+
+    fn table(&self) -> MutexGuard<'_, Option<TraceTable>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A descriptor that becomes readable when there are events.
@@ -86,7 +96,7 @@ impl Watch {
         unsafe { BorrowedFd::borrow_raw(self.events.as_raw_fd()) }.try_clone_to_owned()
     }
 
-    /// Takes all events that are there now. Returns how often the kernel had to drop some.
+    /// Takes all events that are there now. Returns how often some were lost, in the kernel or here.
     pub fn drain(&self, markers: &mut dyn Markers) -> u64 {
         let mut overruns = 0;
         let mut translator = self.translator();
@@ -102,7 +112,7 @@ impl Watch {
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Nothing more for now; any other error would come again at the next call.
-                Err(_) => return overruns,
+                Err(_) => return overruns + translator.take_lost(),
             }
         }
     }

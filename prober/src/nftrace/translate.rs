@@ -1,9 +1,9 @@
 //! From trace events to sightings.
 //!
 //! Only the first event of each base chain carries the packet's headers, so they are kept by the event's
-//! packet id until the packet is seen to leave. The headers quote 20 bytes of transport header, which name
-//! the marker of a plain packet but not of one inside a tunnel: that one is known by its outer addresses and
-//! IP identification once a tracepoint has seen the same packet, and its events wait until then.
+//! packet id until the next packet has that id. The headers quote 20 bytes of transport header, which name
+//! the marker of a plain packet but not of one inside a tunnel: that one is known by its outer addresses, source
+//! port and IP identification once a tracepoint has seen the same packet, and its events wait until then.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -29,8 +29,18 @@ pub trait Markers {
     fn now_ns(&self) -> u64;
 }
 
-/// What tells one encapsulated packet from another, on one node: outer addresses and IP identification.
-pub type OuterKey = (IpAddr, IpAddr, u16);
+/// What tells one encapsulated packet from another, on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OuterKey {
+    /// Outer source address.
+    pub src: IpAddr,
+    /// Outer destination address.
+    pub dst: IpAddr,
+    /// Outer source port: a hash of the inner flow, of which every packet of a check has its own.
+    pub src_port: u16,
+    /// IP identification; 0 for IPv6.
+    pub ip_id: u16,
+}
 
 /// What is known about a packet while it is in a hook.
 struct Known {
@@ -63,6 +73,10 @@ pub struct Translator {
     outers: HashMap<OuterKey, (Marker, Headers)>,
     /// Sightings of encapsulated packets whose marker is not known yet.
     waiting: HashMap<OuterKey, Vec<Waiting>>,
+    /// How many sightings wait, all together.
+    waiting_count: usize,
+    /// Sightings given up for want of room since this was last asked.
+    lost: u64,
 }
 
 impl Translator {
@@ -75,6 +89,8 @@ impl Translator {
             packets: HashMap::new(),
             outers: HashMap::new(),
             waiting: HashMap::new(),
+            waiting_count: 0,
+            lost: 0,
         }
     }
 
@@ -115,14 +131,31 @@ impl Translator {
             markers.sighted(self.sighting(marker, hook, device, what, at_ns, Some(headers)));
         } else if let Identity::Inside(key) = known.identity {
             let waiting = Waiting { hook, device, event: what, at_ns };
-            self.waiting.entry(key).or_default().push(waiting);
+            self.wait(key, waiting);
         }
+    }
+
+    fn wait(&mut self, key: OuterKey, waiting: Waiting) {
+        if self.waiting_count >= MAX_PACKETS {
+            self.lost += self.waiting_count as u64;
+            self.waiting.clear();
+            self.waiting_count = 0;
+        }
+        self.waiting_count += 1;
+        self.waiting.entry(key).or_default().push(waiting);
+    }
+
+    /// How many sightings were given up since this was last asked.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// A tracepoint saw which marker is inside an encapsulated packet.
     pub fn learn_outer(&mut self, key: OuterKey, inner: &Sighting, markers: &mut dyn Markers) {
         let Some(headers) = &inner.headers else { return };
-        for Waiting { hook, device, event, at_ns } in self.waiting.remove(&key).unwrap_or_default() {
+        let waiting = self.waiting.remove(&key).unwrap_or_default();
+        self.waiting_count -= waiting.len();
+        for Waiting { hook, device, event, at_ns } in waiting {
             let sighting = self.sighting(inner.marker, hook, device, event, at_ns, Some(headers.clone()));
             markers.sighted(sighting);
         }
@@ -134,8 +167,9 @@ impl Translator {
 
     fn enter(&mut self, id: u32, hook: Hook, packet: &TracedPacket, markers: &dyn Markers) {
         if self.packets.len() >= MAX_PACKETS {
+            // Most of them are long gone, but one may be in the middle of a hook.
+            self.lost += 1;
             self.packets.clear();
-            self.waiting.clear();
         }
         let identity = identify(packet, markers);
         let index = match hook {
@@ -229,7 +263,9 @@ fn identify(packet: &TracedPacket, markers: &dyn Markers) -> Identity {
             };
             Identity::Marked(marker, Box::new(headers))
         }
-        (None, _) if ip.protocol == Protocol::Udp => Identity::Inside((ip.src, ip.dst, ip.id)),
+        (None, Some((src_port, _))) if ip.protocol == Protocol::Udp => {
+            Identity::Inside(OuterKey { src: ip.src, dst: ip.dst, src_port, ip_id: ip.id })
+        }
         _ => Identity::Foreign,
     }
 }

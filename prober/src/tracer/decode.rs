@@ -71,7 +71,7 @@ pub fn sighting(record: &Record, place: &Place) -> Option<Sighting> {
 /// What identifies the packet on its way through the hooks of a tunnel's outer header.
 pub fn outer_key(record: &Record) -> Option<OuterKey> {
     let (src, dst, _) = record.vxlan()?;
-    Some((src, dst, record.ip_id()))
+    Some(OuterKey { src, dst, src_port: record.outer_src_port(), ip_id: record.ip_id() })
 }
 
 fn headers(record: &Record) -> Option<Headers> {

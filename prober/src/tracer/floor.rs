@@ -50,6 +50,8 @@ pub struct Floor {
     loaded: Vec<&'static Program>,
     refused: Vec<Refused>,
     links: Vec<(&'static str, BtfTracePointLinkId)>,
+    /// The checks that are armed: programs are attached while there are any.
+    checks: BTreeSet<CheckId>,
     armed: HashMap<MapData, u32, u64>,
     isns: HashMap<MapData, u32, MapMarker>,
     namespaces: HashMap<MapData, u32, u8>,
@@ -85,14 +87,17 @@ impl Floor {
             loaded,
             refused,
             links: Vec::new(),
+            checks: BTreeSet::new(),
         };
         Ok((floor, records))
     }
 
-    /// The tracepoints that are served, and why the others are not.
+    /// The tracepoints that this kernel accepts, and why the others are not served.
     pub fn served(&self) -> (Vec<&'static Program>, Vec<(&'static str, &str)>) {
-        let refused = self.refused.iter().map(|refused| (refused.tracepoint, refused.why.as_str()));
-        (self.loaded.clone(), refused.collect())
+        let refused: Vec<_> =
+            self.refused.iter().map(|refused| (refused.tracepoint, refused.why.as_str())).collect();
+        let is_served = |program: &&&Program| refused.iter().all(|(name, _)| *name != program.tracepoint);
+        (self.loaded.iter().filter(is_served).copied().collect(), refused)
     }
 
     /// Says which namespaces are this node's.
@@ -121,36 +126,42 @@ impl Floor {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
         self.armed.insert(check.get(), until_ns, 0).map_err(on(maps::ARMED))?;
+        self.checks.insert(check);
         self.attach();
         Ok(())
     }
 
-    /// Stops watching for the markers of a check. What is not there need not be removed.
+    /// Stops watching for the markers of a check, and detaches the programs if it was the last. What is not
+    /// there need not be removed.
     pub fn disarm(&mut self, check: CheckId, key: &MarkerKey, count: u32) {
         // Removal fails only for keys that are not there.
         let _ = self.armed.remove(&check.get());
         for (_, isn) in key.isns(check, count) {
             let _ = self.isns.remove(&isn);
         }
+        self.checks.remove(&check);
+        if self.checks.is_empty() {
+            self.detach();
+        }
     }
 
+    /// Attaches what is not attached; what was refused before is tried again.
     fn attach(&mut self) {
         for program in self.loaded.clone() {
             if self.links.iter().any(|(name, _)| *name == program.tracepoint) {
                 continue;
             }
+            self.refused.retain(|refused| refused.tracepoint != program.tracepoint);
             match attach_program(&mut self.ebpf, program) {
                 Ok(link) => self.links.push((program.tracepoint, link)),
                 Err(error) => {
-                    self.loaded.retain(|loaded| loaded.tracepoint != program.tracepoint);
                     self.refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
                 }
             }
         }
     }
 
-    /// Detaches every program: no check is armed any more.
-    pub fn detach(&mut self) {
+    fn detach(&mut self) {
         for (name, link) in self.links.drain(..) {
             if let Ok(program) = program(&mut self.ebpf, name) {
                 // A link that is not there is what is wanted.

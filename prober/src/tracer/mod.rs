@@ -39,6 +39,7 @@ use arm::Armed;
 pub use decode::prepare_names;
 use floor::Floor;
 pub use floor::FloorError;
+pub use report::of_netfilter as netfilter_reports;
 
 /// What a check asks of a tracer.
 #[derive(Clone, Debug)]
@@ -106,6 +107,15 @@ struct ArmedChecks {
     checks: HashMap<CheckId, Armed>,
     isns: HashMap<u32, Marker>,
     trace_overruns: u64,
+}
+
+impl ArmedChecks {
+    /// Whether a tag has the hash that only the check's key gives. Where no hash could be read (TCP, whose
+    /// sequence number is one itself; quoted and followed packets) the identity has to do.
+    fn is_genuine(&self, marker: Marker, hash: Option<u64>) -> bool {
+        let Some(armed) = self.checks.get(&marker.check) else { return false };
+        hash.is_none_or(|hash| hash == armed.key.tag(marker))
+    }
 }
 
 impl Markers for ArmedChecks {
@@ -178,13 +188,13 @@ impl Tracer {
     /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
     pub fn arm(&self, spec: ArmSpec, sink: mpsc::Sender<Sighting>) -> Result<Vec<HookReport>, TracerError> {
         let ArmSpec { check, key, count, protocol, lease, netfilter } = spec;
-        if lock(&self.shared.armed).checks.contains_key(&check) {
-            return Err(TracerError::Twice(check));
-        }
         let until = now_ns().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
         let losses_before = self.shared.losses();
         {
             let mut armed = lock(&self.shared.armed);
+            if armed.checks.contains_key(&check) {
+                return Err(TracerError::Twice(check));
+            }
             if protocol == Protocol::Tcp {
                 let markers = key.isns(check, count);
                 armed.isns.extend(markers.map(|(seq, isn)| (isn, Marker { check, seq })));
@@ -217,21 +227,15 @@ impl Tracer {
         let mut armed = lock(&self.shared.armed);
         let Some(entry) = armed.checks.remove(&check) else { return Losses::default() };
         armed.isns.retain(|_, marker| marker.check != check);
-        let idle = armed.checks.is_empty();
         drop(armed);
-
-        let mut floor = lock(&self.shared.floor);
-        floor.disarm(check, &entry.key, entry.count);
-        if idle {
-            floor.detach();
-        }
-        drop(floor);
+        lock(&self.shared.floor).disarm(check, &entry.key, entry.count);
         self.shared.unwatch(check, &entry);
         let before = entry.losses_before;
         Losses {
-            ring_full: losses_now.ring_full - before.ring_full + entry.refused,
-            trace_overruns: losses_now.trace_overruns - before.trace_overruns,
-            follow_full: losses_now.follow_full - before.follow_full,
+            // Counters only rise; one that could not be read counts as nothing lost since.
+            ring_full: losses_now.ring_full.saturating_sub(before.ring_full) + entry.refused,
+            trace_overruns: losses_now.trace_overruns.saturating_sub(before.trace_overruns),
+            follow_full: losses_now.follow_full.saturating_sub(before.follow_full),
         }
     }
 }
@@ -262,6 +266,9 @@ impl Shared {
             watches.get(&NetnsInode(record.netns())).map(|task| (key, task.watch.clone()))
         });
         let mut armed = lock(&self.armed);
+        if !armed.is_genuine(sighting.marker, record.hash()) {
+            return;
+        }
         if let Some((key, watch)) = watch {
             watch.learn_outer(key, &sighting, &mut *armed);
         }
@@ -311,8 +318,13 @@ impl Shared {
     ) -> Result<WatchTask, Box<dyn std::error::Error>> {
         let watch = Arc::new(Watch::start(place.clone(), netns)?);
         let readiness = watch.readiness()?;
-        let reader = watch.clone();
-        let task = read_when_ready(readiness, self, move |shared| shared.drain_watch(&reader))?;
+        // The reader must not keep the table alive that goes with the watch.
+        let reader = Arc::downgrade(&watch);
+        let task = read_when_ready(readiness, self, move |shared| {
+            if let Some(watch) = reader.upgrade() {
+                shared.drain_watch(&watch);
+            }
+        })?;
         Ok(WatchTask { watch, place: place.clone(), checks: BTreeSet::new(), task })
     }
 
@@ -323,6 +335,7 @@ impl Shared {
                 return true;
             }
             if task.checks.is_empty() {
+                task.watch.close();
                 return false;
             }
             if let Err(error) = task.watch.disarm(check, &entry.key, entry.count, entry.protocol) {

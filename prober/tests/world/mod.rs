@@ -90,6 +90,18 @@ impl World {
         netns.as_str().trim_start_matches(&self.prefix).trim_start_matches('-')
     }
 
+    /// An order to send from client to server.
+    pub fn inject(&self, check: CheckId, protocol: Protocol, count: u32) -> rpc::Inject {
+        rpc::Inject {
+            check: check.get(),
+            key: KEY.0.to_vec(),
+            netns: self.netns("client"),
+            flow_json: flow("10.9.1.2", "10.9.2.2", protocol),
+            count,
+            ..Default::default()
+        }
+    }
+
     /// Sends packets from client to server and gives back what was seen of them.
     pub async fn check(&self, protocol: Protocol, count: u32) -> (Vec<Sighting>, Losses) {
         self.try_check(protocol, count, "10.9.1.2", "10.9.2.2").await.expect("the check is carried out")
@@ -110,23 +122,13 @@ impl World {
             .arm(&arm(check.get(), protocol, count, 60_000), sink)
             .await
             .map_err(|error| error.to_string())?;
-        let flow = Flow {
-            src: src.parse().expect("an address"),
-            dst: dst.parse().expect("an address"),
-            protocol,
-            src_port: 0,
-            dst_port: 80,
-        };
-        let order = rpc::Inject {
-            check: check.get(),
-            key: KEY.0.to_vec(),
-            netns: self.netns("client"),
-            flow_json: serde_json::to_vec(&flow).expect("a flow has a JSON form"),
-            count,
-            ..Default::default()
-        };
+        let order =
+            rpc::Inject { flow_json: flow(src, dst, protocol), ..self.inject(check, protocol, count) };
         let injected = self.agent.inject(&order).await.map_err(|error| error.to_string())?;
-        assert!(injected.packets.iter().all(|packet| packet.error.is_empty()), "{injected:?}");
+        if let Some(failed) = injected.packets.iter().find(|packet| !packet.error.is_empty()) {
+            self.agent.disarm(check).await.map_err(|error| error.to_string())?;
+            return Err(failed.error.clone());
+        }
 
         // A packet's fate is known when its receiver or a drop gave back the buffer.
         let mut all = Vec::new();
@@ -151,6 +153,12 @@ impl World {
 pub fn arm(check: u32, protocol: Protocol, count: u32, lease_ms: u32) -> rpc::Arm {
     let protocol = protocol.number(false).into();
     rpc::Arm { check, key: KEY.0.to_vec(), count, lease_ms, protocol, netns: vec![] }
+}
+
+fn flow(src: &str, dst: &str, protocol: Protocol) -> Vec<u8> {
+    let address = |text: &str| text.parse().expect("an address");
+    let flow = Flow { src: address(src), dst: address(dst), protocol, src_port: 0, dst_port: 80 };
+    serde_json::to_vec(&flow).expect("a flow has a JSON form")
 }
 
 fn is_fate(sighting: &Sighting) -> bool {
