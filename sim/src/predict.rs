@@ -42,7 +42,7 @@ fn answer(
     needs: &mut BTreeSet<NodeName>,
 ) -> Vec<Branch> {
     let packet = Packet::new(delivered.packet.flow.reversed(), true);
-    let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false }, packet);
+    let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
     back.connections.clone_from(&delivered.connections);
     back.expected = Some((origin.clone(), flow.reversed()));
     branches(walk::follow(cluster, back), needs, |_, _| Vec::new())

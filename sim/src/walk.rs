@@ -30,9 +30,12 @@ pub(crate) struct Egress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Inject,
-    /// Routing of a packet of this host; `again` after the output hook changed it.
+    /// Routing of a packet of this host; `again` after the output hook changed it, which
+    /// forgets `oif`.
     RouteOutput {
         again: bool,
+        /// The device that it must leave by, if its sender says so.
+        oif: Option<u32>,
     },
     FilterOutput(Egress),
     FilterPostrouting(Egress),

@@ -46,15 +46,21 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
     }
     let mut runs = vec![(Run::new(walk.packet.clone()), false)];
     let mut passages = Vec::new();
-    for phase in namespace.ruleset.phases(hook, walk.packet.flow.is_ipv6()) {
+    let phases = namespace.ruleset.phases(hook, walk.packet.flow.is_ipv6());
+    for (at, phase) in phases.iter().enumerate() {
         let mut survivors = Vec::new();
         for (run, reroute) in runs {
+            let before = run.clone();
             for (run, end, again) in self::phase(context, phase, &walk, run) {
                 match end {
                     End::Accept => survivors.push((run, reroute || again)),
                     ended => {
-                        passages
-                            .push(Passage { walk: finish(&walk, hook, device, run, ended), reroute: false });
+                        let rival = rival(context, phase, &phases[at + 1..], &before, &ended);
+                        let mut walk = finish(&walk, hook, device, run, ended);
+                        if let (Some(note), Some(step)) = (rival, walk.steps.last_mut()) {
+                            step.note = Some(note);
+                        }
+                        passages.push(Passage { walk, reroute: false });
                     }
                 }
             }
@@ -65,6 +71,30 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
         passages.push(Passage { walk: through(&walk, hook, device, run), reroute });
     }
     passages
+}
+
+/// A remark on a packet refused by a chain of `x_tables`, if one of nftables with the same priority refuses
+/// it too: which of them was registered last, and so is asked first, cannot be read.
+fn rival(at: Context<'_>, phase: &Phase, later: &[Phase], run: &Run, end: &End) -> Option<String> {
+    let refuses = |end: &End| matches!(end, End::Drop(_) | End::Reject(_));
+    let Phase::Chain(base) = phase else { return None };
+    if !base.legacy || !refuses(end) {
+        return None;
+    }
+    let equals = later.iter().filter_map(|phase| match phase {
+        Phase::Chain(other) if !other.legacy && other.priority == base.priority => Some(other),
+        _ => None,
+    });
+    for other in equals {
+        for (_, end) in run::chain(at, other, run.clone()) {
+            if let End::Drop(rule) | End::Reject(rule) = end {
+                return Some(format!(
+                    "{rule} would refuse it too, at the same priority: which is asked first is not known"
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// One phase; the flag asks for routing again.

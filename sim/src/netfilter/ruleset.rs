@@ -1,5 +1,6 @@
 //! The compiled netfilter configuration of one namespace: what runs at each hook, in order.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts};
@@ -36,6 +37,18 @@ pub(crate) struct BaseChain {
     pub(crate) policy: Verdict,
     /// Families: IPv4, IPv6.
     pub(crate) families: [bool; 2],
+    /// Whether it is one of `x_tables`.
+    pub(crate) legacy: bool,
+    /// How many chains were registered before it, where that is known.
+    pub(crate) rank: usize,
+}
+
+impl BaseChain {
+    /// What orders the chains of a hook. Of equals the one registered last comes first
+    /// (`nf_hook_entries_grow`); when `x_tables` registered its own is not known, so they keep a place.
+    fn place(&self) -> (i32, bool, Reverse<usize>) {
+        (self.priority, !self.legacy, Reverse(if self.legacy { 0 } else { self.rank }))
+    }
 }
 
 /// One thing that happens at a hook.
@@ -82,7 +95,11 @@ impl Ruleset {
             [(IptablesBackend::Legacy, BTreeMap::default()), (IptablesBackend::Nft, nft::handles(&objects))];
         for (backend, handles) in backends {
             for dump in facts.iptables.iter().filter(|dump| dump.backend == backend) {
+                let first = ruleset.bases.len();
                 let tables = iptables::compile(dump, &handles, &mut ruleset);
+                for base in &mut ruleset.bases[first..] {
+                    base.legacy = backend == IptablesBackend::Legacy;
+                }
                 if backend == IptablesBackend::Nft {
                     let family = if dump.ipv6 { "ip6" } else { "ip" };
                     taken.extend(tables.into_iter().map(|table| (family.to_owned(), table)));
@@ -90,6 +107,7 @@ impl Ruleset {
             }
         }
         nft::compile(&objects, &taken, &mut ruleset);
+        ruleset.rank(&nft::chain_order(&objects));
         ruleset.order();
         ruleset
     }
@@ -108,6 +126,15 @@ impl Ruleset {
         self.phases.get(&(hook, ipv6)).map_or(&[], Vec::as_slice)
     }
 
+    /// Ranks base chains by their order in nft's dump, which is that of their registration.
+    fn rank(&mut self, order: &BTreeMap<(&str, &str, &str), usize>) {
+        for (position, base) in self.bases.iter_mut().enumerate() {
+            let chain = &self.chains[base.chain];
+            let name = (chain.family.as_str(), chain.table.as_str(), chain.name.as_str());
+            base.rank = order.get(&name).copied().unwrap_or(position);
+        }
+    }
+
     fn order(&mut self) {
         let hooks = [
             (Hook::NetfilterPrerouting, Some(PRIORITY_CONNTRACK), Some(PRIORITY_NAT_DST)),
@@ -119,9 +146,10 @@ impl Ruleset {
         for (hook, conntrack, nat) in hooks {
             for ipv6 in [false, true] {
                 let here = |base: &&BaseChain| base.hook == hook && base.families[usize::from(ipv6)];
-                let (mut nats, filters): (Vec<_>, Vec<_>) =
+                let (mut nats, mut filters): (Vec<_>, Vec<_>) =
                     self.bases.iter().filter(here).cloned().partition(|base| base.kind == ChainKind::Nat);
-                nats.sort_by_key(|base| base.priority);
+                nats.sort_by_key(BaseChain::place);
+                filters.sort_by_key(BaseChain::place);
                 let mut phases: Vec<(i32, Phase)> = Vec::new();
                 phases.extend(conntrack.map(|priority| (priority, Phase::Conntrack)));
                 phases.extend(nat.map(|priority| (priority, Phase::Nat(nats))));

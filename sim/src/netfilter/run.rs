@@ -239,7 +239,8 @@ fn execute(
         Statement::Verdict(verdict) => Ok(self::verdict(verdict, &mut run, rule_ref)),
         Statement::Vmap { key, map } => reading.expr(key).and_then(|key| {
             let maps = &at.namespace.ruleset.vmaps;
-            let Some(verdict) = read::find(read::lookup(map, maps)?, &key)? else { return Ok(Next::On) };
+            // A miss ends the rule (nft_lookup_eval).
+            let verdict = read::find(read::lookup(map, maps)?, &key)?.ok_or(Stop::Break)?;
             run.without_endpoints |=
                 matches!(map, super::rule::Lookup::Named(_, name) if name.starts_with("no-endpoint"));
             Ok(self::verdict(verdict, &mut run, rule_ref))
@@ -284,10 +285,8 @@ fn verdict(verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Next
             run.frames.pop();
             Next::On
         }
-        Verdict::Continue => {
-            next_rule(run);
-            Next::On
-        }
+        // On with the rule's next expression, if it has one (nft_do_chain).
+        Verdict::Continue => Next::On,
         Verdict::Jump(target) | Verdict::Goto(target) => {
             if matches!(verdict, Verdict::Goto(_)) {
                 run.frames.pop();

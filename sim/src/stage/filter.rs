@@ -22,7 +22,11 @@ pub(super) fn prerouting(here: Here<'_>, walk: Walk, input: u32) -> Vec<Walk> {
 pub(super) fn output(here: Here<'_>, walk: Walk, egress: &Egress) -> Vec<Walk> {
     let at = At { output: Some(egress.device), ..At::default() };
     let next = |reroute: bool| {
-        if reroute { Stage::RouteOutput { again: true } } else { Stage::FilterPostrouting(egress.clone()) }
+        if reroute {
+            Stage::RouteOutput { again: true, oif: None }
+        } else {
+            Stage::FilterPostrouting(egress.clone())
+        }
     };
     let passages = pass(here.namespace, Hook::NetfilterOutput, at, walk);
     passages.into_iter().map(|passage| passage.walk.to(next(passage.reroute))).collect()

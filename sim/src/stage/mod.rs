@@ -47,7 +47,7 @@ pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
     let here = Here { cluster, namespace };
     match walk.stage.clone() {
         Stage::Inject => local::inject(walk),
-        Stage::RouteOutput { again } => route::output(here, walk, again),
+        Stage::RouteOutput { again, oif } => route::output(here, walk, again, oif),
         Stage::FilterOutput(egress) => filter::output(here, walk, &egress),
         Stage::FilterPostrouting(egress) => filter::postrouting(here, walk, egress),
         Stage::Neighbour(egress) => neighbour::resolve(here, walk, &egress),

@@ -9,11 +9,27 @@ use super::{Here, source};
 use crate::fib::{self, Found};
 use crate::walk::{Egress, Stage, Walk};
 
-/// Routes a packet of this host.
-pub(super) fn output(here: Here<'_>, walk: Walk, again: bool) -> Vec<Walk> {
+/// Routes a packet of this host, by a device if its sender names one.
+pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u32>) -> Vec<Walk> {
     let flow = walk.packet.flow;
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif: None, mark: walk.packet.mark };
-    match fib::lookup(here.namespace, &key) {
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif, mark: walk.packet.mark };
+    match (fib::lookup(here.namespace, &key), oif) {
+        // IPv4 then takes everything to be on the link (ip_route_output_key_hash_rcu).
+        (Found::Nothing | Found::Refused(..), Some(device)) if !flow.is_ipv6() => {
+            let name = here.namespace.name_of(device);
+            walk.step(Hook::Route, Some(&name), Action::Forwarded).object =
+                Some(format!("{} dev {name}: no route by it, so taken to be on the link", flow.dst));
+            let egress = Egress { device, next_hop: flow.dst, local: false };
+            vec![walk.to(if again { Stage::FilterPostrouting(egress) } else { Stage::FilterOutput(egress) })]
+        }
+        (found, _) => send(here, walk, again, found),
+    }
+}
+
+/// Sends by what the lookup found.
+fn send(here: Here<'_>, walk: Walk, again: bool, found: Found<'_>) -> Vec<Walk> {
+    let flow = walk.packet.flow;
+    match found {
         Found::Local(route) => {
             let Some(loopback) = here.namespace.loopback() else {
                 return vec![walk.unknown(
@@ -99,27 +115,32 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     }
     let key = fib::Key { dst: flow.dst, src: flow.src, iif: &name, oif: None, mark: walk.packet.mark };
     let found = fib::lookup(here.namespace, &key);
-    if !looped
-        && !flow.is_ipv6()
-        && matches!(found, Found::Local(_) | Found::Unicast(..))
-        && let Some(walk) = source::validate(here, &walk, device)
-    {
-        return vec![walk];
-    }
+    let validates = !looped && !flow.is_ipv6();
     match found {
         Found::Local(route) => {
+            if validates && let Some(walk) = source::validate(here, &walk, device) {
+                return vec![walk];
+            }
             let loopback =
                 here.namespace.loopback().map_or_else(|| "lo".to_owned(), |link| link.name.clone());
             walk.step(Hook::Route, Some(&loopback), Action::Forwarded).object =
                 Some(fib::describe(here.namespace, route));
             vec![walk.to(Stage::FilterInput(device))]
         }
-        other => transit(here, walk, device, &name, other),
+        other => transit(here, walk, device, &name, validates, other),
     }
 }
 
-/// A packet for another host.
-fn transit(here: Here<'_>, walk: Walk, device: u32, name: &str, found: Found<'_>) -> Vec<Walk> {
+/// A packet for another host: whether it may pass at all is asked before its source is
+/// (`ip_route_input_slow`, then `__mkroute_input`).
+fn transit(
+    here: Here<'_>,
+    walk: Walk,
+    device: u32,
+    name: &str,
+    validates: bool,
+    found: Found<'_>,
+) -> Vec<Walk> {
     let ipv6 = walk.packet.flow.is_ipv6();
     match forwarding(here, name, ipv6) {
         Forwarding::On => {}
@@ -127,6 +148,12 @@ fn transit(here: Here<'_>, walk: Walk, device: u32, name: &str, found: Found<'_>
             return vec![walk.dropped(Hook::Route, Some(name), Cause::ForwardingDisabled, sysctl)];
         }
         Forwarding::Unknown(why) => return vec![walk.unknown(Hook::Route, Some(name), why)],
+    }
+    if validates
+        && matches!(found, Found::Unicast(..))
+        && let Some(walk) = source::validate(here, &walk, device)
+    {
+        return vec![walk];
     }
     match found {
         Found::Unicast(route, hops) => by_hops(here, &walk, route, &hops, |mut walk, egress| {

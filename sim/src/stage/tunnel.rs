@@ -14,8 +14,16 @@ use crate::walk::{Stage, Walk};
 /// Stands for the outer source port, a hash that the kernel takes from its range of local ports.
 const OUTER_SOURCE_PORT: u16 = 32768;
 
-/// A remote end: its address, and the VNI if the entry names one.
-type Remote = (IpAddr, Option<u32>);
+/// A remote end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Remote {
+    ip: IpAddr,
+    /// The VNI, if its entry names one.
+    vni: Option<u32>,
+    /// The device that the outer packet must leave by. The underlying device is that of the device's own
+    /// remote only; entries of the forwarding database go wherever routing says (`vxlan_fdb_parse`).
+    oif: Option<u32>,
+}
 
 /// Wraps a packet and sends it as one of this host.
 pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
@@ -23,11 +31,13 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
         return vec![walk.unknown(Hook::Tunnel, None, "the tunnel is not in the facts")];
     };
     let on = Some(link.name.as_str());
-    let LinkKind::Vxlan { vni, port, local, remote, .. } = link.kind else {
+    let LinkKind::Vxlan { vni, port, local, remote, underlay, .. } = link.kind else {
         return vec![walk.unknown(Hook::Tunnel, on, "this kind of tunnel is not modelled")];
     };
     let mac = walk.packet.mac.clone();
-    let (to, own_vni) = match remotes(here, link, mac.as_deref(), remote).as_slice() {
+    let given =
+        remote.filter(|remote| !remote.is_unspecified()).map(|ip| Remote { ip, vni: None, oif: underlay });
+    let Remote { ip: to, vni: own_vni, oif } = match remotes(here, link, mac.as_deref(), given).as_slice() {
         [] => {
             let mac = mac.unwrap_or_else(|| "an unknown address".to_owned());
             let object = format!("fdb of {}: no entry for {mac} and no default remote", link.name);
@@ -51,7 +61,7 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
         return vec![walk.unknown(Hook::Tunnel, on, format!("multicast remote {to} is not modelled"))];
     }
     let vni = own_vni.unwrap_or(vni);
-    let Some(src) = local.or_else(|| source(here, to, walk.packet.mark)) else {
+    let Some(src) = local.or_else(|| source(here, to, walk.packet.mark, oif)) else {
         return vec![walk.unknown(Hook::Tunnel, on, format!("the source address towards {to} is not known"))];
     };
     let flow = Flow { src, dst: to, protocol: Protocol::Udp, src_port: OUTER_SOURCE_PORT, dst_port: port };
@@ -61,16 +71,17 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     inner.scrub(false);
     walk.carried.push((inner, Outer { kind: "vxlan".to_owned(), src, dst: to, vni: Some(vni) }));
     walk.step(Hook::Tunnel, on, Action::Encapsulated).object = Some(format!("remote {to} id {vni}"));
-    vec![walk.to(Stage::RouteOutput { again: false })]
+    vec![walk.to(Stage::RouteOutput { again: false, oif })]
 }
 
 /// The remotes for a link-layer address: its own entries, else the default ones.
-fn remotes(here: Here<'_>, link: &Link, mac: Option<&str>, default: Option<IpAddr>) -> Vec<Remote> {
+fn remotes(here: Here<'_>, link: &Link, mac: Option<&str>, given: Option<Remote>) -> Vec<Remote> {
     let entries = |wanted: &dyn Fn(&str) -> bool| -> Vec<Remote> {
         let of_device =
             here.namespace.fdb.iter().filter(|entry| entry.index == link.index && wanted(&entry.mac));
-        let mut remotes: Vec<Remote> =
-            of_device.filter_map(|entry| Some((entry.remote?, entry.vni))).collect();
+        let mut remotes: Vec<Remote> = of_device
+            .filter_map(|entry| Some(Remote { ip: entry.remote?, vni: entry.vni, oif: None }))
+            .collect();
         remotes.dedup();
         remotes
     };
@@ -78,12 +89,14 @@ fn remotes(here: Here<'_>, link: &Link, mac: Option<&str>, default: Option<IpAdd
     if !own.is_empty() {
         return own;
     }
-    let defaults = entries(&is_default);
-    if !defaults.is_empty() {
-        return defaults;
+    let mut defaults = entries(&is_default);
+    // The kernel lists the device's own remote among them.
+    for entry in &mut defaults {
+        if let Some(given) = given.filter(|given| given.ip == entry.ip && entry.vni.is_none()) {
+            *entry = given;
+        }
     }
-    let given = default.filter(|remote| !remote.is_unspecified());
-    given.map(|remote| (remote, None)).into_iter().collect()
+    if defaults.is_empty() { given.into_iter().collect() } else { defaults }
 }
 
 /// Of several remotes, the one whose node has the address. The error names a node whose facts may tell.
@@ -92,7 +105,7 @@ fn owner(
     mac: Option<&str>,
     several: &[Remote],
 ) -> Result<Remote, Option<waymark_proto::NodeName>> {
-    let node_of = |remote: &Remote| here.cluster.node_with(remote.0);
+    let node_of = |remote: &Remote| here.cluster.node_with(remote.ip);
     let has = |remote: &&Remote| {
         let Some(node) = node_of(remote) else { return false };
         let mut there = here.cluster.namespaces().filter(|namespace| namespace.place.node == *node);
@@ -105,14 +118,17 @@ fn owner(
 }
 
 /// The source address that routing chooses towards a remote.
-fn source(here: Here<'_>, to: IpAddr, mark: u32) -> Option<IpAddr> {
+fn source(here: Here<'_>, to: IpAddr, mark: u32, oif: Option<u32>) -> Option<IpAddr> {
     let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    match fib::lookup(here.namespace, &fib::Key { dst: to, src: any, iif: "lo", oif: None, mark }) {
+    match fib::lookup(here.namespace, &fib::Key { dst: to, src: any, iif: "lo", oif, mark }) {
         Found::Unicast(route, hops) => route.prefsrc.or_else(|| {
             let (_, hop) = hops.first()?;
             select_address(here.namespace, hop.index?, hop.via.unwrap_or(to))
         }),
         Found::Local(_) => Some(to),
+        Found::Nothing | Found::Refused(..) if oif.is_some() && !to.is_ipv6() => {
+            select_address(here.namespace, oif?, to)
+        }
         // Routing the outer packet will say why; any address serves until then.
         Found::Nothing | Found::Refused(..) => Some(any),
         Found::Unknown(_) => None,

@@ -102,7 +102,16 @@ fn declare(declared: &str, family: &str, ipv6: bool, table: &mut Table, ruleset:
         "DROP" => Verdict::Drop,
         other => Verdict::Unknown(format!("policy {other}")),
     };
-    ruleset.add_base(BaseChain { chain: id, hook, kind, priority, policy, families: [!ipv6, ipv6] });
+    ruleset.add_base(BaseChain {
+        chain: id,
+        hook,
+        kind,
+        priority,
+        policy,
+        families: [!ipv6, ipv6],
+        legacy: false,
+        rank: 0,
+    });
 }
 
 #[allow(clippy::too_many_arguments, reason = "one call site; each is a different part of the dump's context")]

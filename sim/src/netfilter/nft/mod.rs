@@ -43,6 +43,16 @@ pub(crate) fn handles(objects: &[(&str, &Json)]) -> Handles {
     handles
 }
 
+/// The places of chains in a dump, by family, table and name.
+pub(crate) fn chain_order<'a>(objects: &[(&str, &'a Json)]) -> BTreeMap<(&'a str, &'a str, &'a str), usize> {
+    let chains = objects.iter().filter(|(kind, _)| *kind == "chain").enumerate();
+    let named = chains.filter_map(|(position, (_, body))| {
+        let text = |key: &str| body.get(key).and_then(Json::as_str);
+        Some(((text("family")?, text("table")?, text("name")?), position))
+    });
+    named.collect()
+}
+
 /// Family, table and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Names {
@@ -180,7 +190,7 @@ fn chain(names: &Names, body: &Json, ruleset: &mut Ruleset) -> ChainId {
     let priority = body.get("prio").and_then(Json::as_i64).unwrap_or_default();
     let priority = i32::try_from(priority).unwrap_or_default();
     let families = [names.family != "ip6", names.family != "ip"];
-    ruleset.add_base(BaseChain { chain: id, hook, kind, priority, policy, families });
+    ruleset.add_base(BaseChain { chain: id, hook, kind, priority, policy, families, legacy: false, rank: 0 });
     id
 }
 

@@ -39,11 +39,32 @@ fn one(json: &Json, within: &Within<'_>) -> Option<Statement> {
         }
         "limit" => Some(Statement::Note("taken to be within the rule's limit".into())),
         // These leave the packet's way as it is.
-        "counter" | "log" | "comment" | "set" | "map" | "dup" | "ct timeout" | "ct helper" | "secmark"
-        | "flow" | "last" => None,
+        "set" | "map" => dynamic(json, body, within),
+        "counter" | "log" | "comment" | "dup" | "ct timeout" | "ct helper" | "secmark" | "flow" | "last" => {
+            None
+        }
         // Quotas, NFQUEUE, synproxy, tproxy, xt, …
         _ => unknown(),
     }
+}
+
+/// `add` and `update` of a set or map: the elements of a set do not matter to the packet that adds them, but
+/// statements within run for it, once per element.
+fn dynamic(json: &Json, body: &Json, within: &Within<'_>) -> Option<Statement> {
+    let nested = body
+        .get("stmt")
+        .map_or(&[][..], |list| list.as_array().map_or(std::slice::from_ref(list), Vec::as_slice));
+    let mut limit = None;
+    for inner in nested {
+        let name = inner.as_object().and_then(|object| object.keys().next()).map(String::as_str);
+        match name {
+            Some("counter" | "last") => {}
+            // Its rate is that of the element alone.
+            Some("limit") => limit = limit.or(one(inner, within)),
+            _ => return Some(Statement::Unknown(format!("{json} is not modelled"))),
+        }
+    }
+    limit
 }
 
 fn operator(name: &str) -> Option<Op> {

@@ -1,0 +1,145 @@
+//! Fine points of the kernel, each of them measured on one.
+
+mod support;
+
+use support::{DATAPLANES, Dataplane, Lab, address, ip, link, mac, render, route, tcp};
+use waymark_proto::{
+    Cause, Disposition, Flow, Hook, IptablesBackend, IptablesDump, LinkKind, RouteType, Step,
+};
+
+fn across() -> Flow {
+    tcp("10.244.1.10", "10.244.2.10", 80)
+}
+
+fn last(lab: &Lab) -> Step {
+    lab.one("pod11", &across()).path.last().clone()
+}
+
+/// The first step of a hook after the packet was wrapped.
+fn outer(lab: &Lab, hook: Hook) -> Step {
+    let paths = lab.predict("pod11", &across());
+    let steps = paths.branches[0].path.steps();
+    let found = steps.iter().find(|step| step.outer.is_some() && step.hook == hook);
+    found.unwrap_or_else(|| panic!("{}", render(&paths))).clone()
+}
+
+#[test]
+fn only_the_own_remote_of_a_tunnel_is_bound_to_its_underlying_device() {
+    let mut lab = Lab::new(Dataplane::Vxlan);
+    let node = lab.netns("node1");
+    node.links.push(link(20, "eth9", mac(1, 9), LinkKind::Veth { peer_index: 9, peer_netns: None }));
+    node.addresses.push(address(20, "192.168.99.1/24"));
+    let LinkKind::Vxlan { local, remote, underlay, .. } = &mut lab.link("node1", "flannel.1").kind else {
+        unreachable!()
+    };
+    (*local, *remote, *underlay) = (None, Some(ip("192.168.77.2")), Some(20));
+    // An entry of the forwarding database goes where routing says …
+    let step = outer(&lab, Hook::Route);
+    assert_eq!(step.device.as_deref(), Some("eth0"));
+    assert_eq!(step.outer.unwrap().src, ip("192.168.77.1"));
+    // … the device's own remote by the underlying device, route or not; the kernel lists it as an entry.
+    for listed in [true, false] {
+        let fdb = &mut lab.netns("node1").fdb;
+        fdb.truncate(usize::from(listed));
+        fdb.iter_mut().for_each(|entry| entry.mac = "00:00:00:00:00:00".into());
+        let step = outer(&lab, Hook::Route);
+        assert_eq!(step.device.as_deref(), Some("eth9"), "{listed}");
+        assert!(step.object.unwrap().contains("taken to be on the link"));
+        assert_eq!(step.outer.unwrap().src, ip("192.168.99.1"));
+    }
+    let by_it = route(254, "192.168.77.0/28", RouteType::Unicast, Some("192.168.99.9"), Some(20));
+    lab.netns("node1").routes.push(by_it);
+    assert!(outer(&lab, Hook::Route).object.unwrap().contains("via 192.168.99.9 dev eth9"));
+}
+
+/// A table of family `inet` with a base chain at `forward`.
+fn table(name: &str, priority: i32, rule: &str) -> String {
+    format!(
+        r#"{{"chain":{{"family":"inet","table":"{name}","name":"c","type":"filter","hook":"forward","prio":{priority},"policy":"accept"}}}},
+        {{"rule":{{"family":"inet","table":"{name}","chain":"c","handle":5,"expr":{rule}}}}}"#
+    )
+}
+
+const DROP: &str = r#"[{"drop":null}]"#;
+
+fn load(lab: &mut Lab, objects: &[String]) {
+    lab.nft("node1", &format!(r#"{{"nftables":[{}]}}"#, objects.join(",")));
+}
+
+#[test]
+fn of_equal_chains_the_one_registered_last_is_first() {
+    let mut lab = Lab::new(Dataplane::Routed);
+    load(&mut lab, &[table("one", 0, DROP), table("two", 0, DROP), table("later", 1, DROP)]);
+    assert_eq!(last(&lab).rule.unwrap().table, "two");
+    // Those of iptables-nft are registered like any other.
+    let own = r#"{"chain":{"family":"ip","table":"filter","name":"FORWARD","type":"filter","hook":"forward","prio":0,"policy":"drop"}}"#;
+    for (objects, table) in [
+        ([table("one", 0, DROP), own.to_owned()], "filter"),
+        ([own.to_owned(), table("one", 0, DROP)], "one"),
+    ] {
+        load(&mut lab, &objects);
+        let text = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n".to_owned();
+        let dump = |backend| vec![IptablesDump { ipv6: false, backend, text: text.clone() }];
+        lab.netns("node1").netfilter.iptables = dump(IptablesBackend::Nft);
+        let step = last(&lab);
+        assert_eq!((step.rule.unwrap().table.as_str(), step.note), (table, None));
+        lab.netns("node1").netfilter.iptables = dump(IptablesBackend::Legacy);
+        // When x_tables registered its chain cannot be read.
+        load(&mut lab, &[objects.into_iter().find(|object| object != own).unwrap()]);
+        assert!(last(&lab).note.unwrap().contains("which is asked first is not known"));
+    }
+}
+
+#[test]
+fn forwarding_is_asked_before_the_source() {
+    for dataplane in DATAPLANES {
+        let mut lab = Lab::new(dataplane);
+        let node = lab.netns("node2");
+        node.sysctls.insert("ipv4.ip_forward".into(), "0".into());
+        node.sysctls.insert("ipv4.conf.all.rp_filter".into(), "1".into());
+        let index = if dataplane == Dataplane::Routed { 11 } else { 3 };
+        node.routes.insert(0, route(254, "10.244.1.0/24", RouteType::Unicast, None, Some(index)));
+        assert_eq!(last(&lab).cause, Some(Cause::ForwardingDisabled));
+        // What is for the host itself is not forwarded, but its source is validated.
+        if dataplane == Dataplane::Routed {
+            let step = lab.one("pod11", &tcp("10.244.1.10", "192.168.77.2", 80)).path.last().clone();
+            assert_eq!(step.cause, Some(Cause::SourceValidation));
+        }
+    }
+}
+
+#[test]
+fn a_miss_in_a_verdict_map_ends_the_rule() {
+    let mut lab = Lab::new(Dataplane::Routed);
+    let vmap = |port: u16| {
+        let key = r#"{"payload":{"protocol":"tcp","field":"dport"}}"#;
+        format!(
+            r#"[{{"vmap":{{"key":{key},"data":{{"set":[[{port},{{"continue":null}}]]}}}}}},{{"drop":null}}]"#
+        )
+    };
+    load(&mut lab, &[table("t", 0, &vmap(81))]);
+    assert_eq!(last(&lab).cause, None);
+    load(&mut lab, &[table("t", 0, &vmap(80))]);
+    assert_eq!(last(&lab).cause, Some(Cause::FilterDrop), "continue goes on within the rule");
+}
+
+#[test]
+fn statements_within_dynamic_sets_run() {
+    let dynamic = |nested: &str| {
+        format!(
+            r#"[{{"set":{{"op":"update","elem":{{"payload":{{"protocol":"ip","field":"saddr"}}}},"set":"@m","stmt":[{nested}]}}}},{{"drop":null}}]"#
+        )
+    };
+    let told = |nested: &str| {
+        let mut lab = Lab::new(Dataplane::Routed);
+        load(&mut lab, &[table("t", 0, &dynamic(nested))]);
+        last(&lab)
+    };
+    let over = told(r#"{"limit":{"rate":10,"burst":5,"per":"second","inv":true}}"#);
+    assert_eq!(over.cause, None, "one packet is below the limit");
+    for within in [r#"{"limit":{"rate":10,"burst":5,"per":"second"}}"#, r#"{"counter":null}"#, ""] {
+        assert_eq!(told(within).cause, Some(Cause::FilterDrop), "{within}");
+    }
+    let quota = told(r#"{"quota":{"val":1,"val_unit":"bytes"}}"#);
+    assert!(quota.note.unwrap().contains("is not modelled"));
+}
