@@ -88,6 +88,20 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
             "compare the tunnel's settings on both nodes, on {node} with {}",
             run(&format!("ip -s -d link show {device}"))
         ),
+        Cause::AddressMissing => format!(
+            "on {node}: {} does not show {dst}; add it again, or find what removed it",
+            run("ip addr")
+        ),
+        Cause::WrongReceiver => format!(
+            "on {node}: find what redirects {dst}, a translation rule or an address that is there twice: {} and {}",
+            run("nft list ruleset"),
+            run("ip addr")
+        ),
+        Cause::AnswerMismatch => format!(
+            "on {node}: find what rewrites the answer, or answers in another's stead: {} and {}",
+            run("nft list ruleset"),
+            run("conntrack -L")
+        ),
         Cause::NoListener if flow.protocol.has_ports() => format!(
             "on {node}: nothing listens on port {}; look at {}, and at the Service's targetPort",
             flow.dst_port,

@@ -15,11 +15,16 @@ use crate::engine::{CheckError, check};
 use crate::gather::{GatherError, predict};
 use crate::hub::{Hub, MAX_MESSAGE};
 use crate::request::{Request, RequestError};
+use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
+use crate::target::{MAX_NAME, short};
 use crate::watch::Progress;
 
 /// Events of a check that may wait for a slow client.
 const QUEUED_EVENTS: usize = 16;
+/// Longest message of a refusal, in characters. It travels in a header, of which 16 kB are taken, and
+/// each character may take a dozen bytes there.
+const MAX_WORDS: usize = 1000;
 
 /// The service.
 #[derive(Clone)]
@@ -53,6 +58,7 @@ impl waymark_server::Waymark for Api {
     async fn check(&self, call: Call<rpc::CheckRequest>) -> Result<Response<Self::CheckStream>, Refusal> {
         let request = Request::try_from(call.into_inner())?;
         let inventory = self.inventory().await?;
+        request.check_size(&resolve(&inventory, &request)?.flow)?;
         let (events, stream) = mpsc::channel(QUEUED_EVENTS);
         let agents = Arc::clone(&self.agents);
         // A task of its own: when the client goes away, the check still disarms.
@@ -82,12 +88,17 @@ impl waymark_server::Waymark for Api {
     }
 
     async fn collect_facts(&self, call: Call<rpc::FactsRequest>) -> Result<Response<rpc::Document>, Refusal> {
-        let node = NodeName::from(call.into_inner().node);
+        let node = call.into_inner().node;
+        if node.chars().count() > MAX_NAME {
+            let message = format!("{:?} is not a node: a name has at most {MAX_NAME} characters", short(&node));
+            return Err(Refusal::invalid_argument(message));
+        }
+        let node = NodeName::from(node);
         let inventory = self.inventory().await?;
         if inventory.node(&node).is_none() {
             let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
             let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
-            return Err(Refusal::not_found(message));
+            return Err(Refusal::not_found(words(&message)));
         }
         let facts = self.agents.facts(&node).await?;
         Ok(Response::new(rpc::Document { json: json(&facts) }))
@@ -142,21 +153,37 @@ fn json(document: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("documents are plain data with text keys")
 }
 
+/// The words of a refusal, cut where they would not fit into a header.
+fn words(message: &impl ToString) -> String {
+    let mut message = message.to_string();
+    if let Some((end, _)) = message.char_indices().nth(MAX_WORDS) {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
 impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
-        Self::invalid_argument(error.to_string())
+        Self::invalid_argument(words(&error))
+    }
+}
+
+impl From<ResolveError> for Refusal {
+    fn from(error: ResolveError) -> Self {
+        Self::invalid_argument(words(&error))
     }
 }
 
 impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Self {
-        Self::failed_precondition(error.to_string())
+        Self::failed_precondition(words(&error))
     }
 }
 
 impl From<AgentError> for Refusal {
     fn from(error: AgentError) -> Self {
-        let message = error.to_string();
+        let message = words(&error);
         match error {
             AgentError::NoAgent { .. } | AgentError::Gone { .. } => Self::unavailable(message),
             AgentError::Timeout { .. } => Self::deadline_exceeded(message),
@@ -167,7 +194,7 @@ impl From<AgentError> for Refusal {
 
 impl From<GatherError> for Refusal {
     fn from(error: GatherError) -> Self {
-        let message = error.to_string();
+        let message = words(&error);
         match error {
             GatherError::Resolve(_) => Self::invalid_argument(message),
             GatherError::Source(_) => Self::unavailable(message),
@@ -178,7 +205,7 @@ impl From<GatherError> for Refusal {
 
 impl From<CheckError> for Refusal {
     fn from(error: CheckError) -> Self {
-        let message = error.to_string();
+        let message = words(&error);
         match error {
             CheckError::Resolve(_) | CheckError::UdpNotAsked(_) => Self::invalid_argument(message),
             CheckError::Gather(error) => error.into(),
@@ -190,5 +217,19 @@ impl From<CheckError> for Refusal {
             CheckError::Cancelled => Self::cancelled(message),
             CheckError::Random(_) => Self::internal(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_fit_into_a_header() {
+        let node = NodeName::from("n1");
+        let error = AgentError::Failed { node, operation: "arm", message: "\u{10348}".repeat(100_000) };
+        let refusal = Refusal::from(error);
+        assert_eq!(refusal.message().chars().count(), MAX_WORDS + 1);
+        assert!(refusal.message().len() * 3 < 16_000, "percent-encoded");
     }
 }

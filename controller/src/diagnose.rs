@@ -7,6 +7,7 @@
 //! * `align`: an observed walk beside a predicted one
 //! * `locate`: where one walk ended, and why
 //! * `suspect`: where a packet vanished that nobody reported
+//! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
 
@@ -14,6 +15,7 @@ mod align;
 mod compare;
 mod errno;
 mod locate;
+mod mismatch;
 mod sight;
 mod suspect;
 
@@ -53,6 +55,8 @@ pub struct Case<'a> {
     pub source: &'a Place,
     /// The flow of the first packet.
     pub flow: Flow,
+    /// The namespaces that may receive the packets; empty if that cannot be told.
+    pub receivers: &'a [Place],
     /// Whether no answer was asked for.
     pub one_way: bool,
     /// The prediction.
@@ -236,15 +240,19 @@ impl<'a> Case<'a> {
             if observed.back.steps.is_empty() { self.refused_by_receiver(forward) } else { forward };
         let answers: &[Branch] = forward.fit.as_ref().map_or(&[], |(branch, _)| &branch.answer);
         let expected = !self.one_way && forward.fate == Fate::Delivered && {
-            // A UDP application need not answer, and if it does, not with the marker.
-            self.flow.protocol != Protocol::Udp || !observed.back.steps.is_empty()
+            // A UDP application need not answer, and if it does, not with the marker. But if it could not,
+            // its silence is no riddle.
+            let mute =
+                || !answers.is_empty() && answers.iter().all(|b| self.predicted_death(&b.path).is_some());
+            self.flow.protocol != Protocol::Udp || !observed.back.steps.is_empty() || mute()
         };
         let receiver = observed.forward.steps.last();
         let back = expected.then(|| {
             let fit = align::best(answers, &observed.back);
-            self.leg(Direction::Return, &observed.back, fit, None, receiver)
+            let leg = self.leg(Direction::Return, &observed.back, fit, None, receiver);
+            self.refused_by_asker(leg, &forward, sent)
         });
-        Packet { forward, back }
+        Packet { forward: self.misdelivered(forward), back }
     }
 
     fn leg(
@@ -277,6 +285,18 @@ impl<'a> Case<'a> {
                 let flow = path.steps().iter().rev().find_map(|step| step.flow).unwrap_or(self.flow);
                 if !self.is_inside(flow.dst) {
                     return None;
+                }
+                if let Some(tunnel) = path.steps().iter().rev().find(|step| step.hook == Hook::Tunnel)
+                    && path.last().outer.is_some()
+                {
+                    // The tunnel's remote is no node: no route of the underlay is to blame for that.
+                    let mut tunnel = tunnel.clone();
+                    let remote =
+                        tunnel.outer.as_ref().map(|outer| format!("remote {} is no node", outer.dst));
+                    tunnel.object = tunnel.object.or(remote);
+                    tunnel.action = Action::Dropped;
+                    tunnel.cause = Some(Cause::TunnelNoRemote);
+                    return Some(tunnel);
                 }
                 let route =
                     path.steps().iter().rev().find(|step| step.hook == Hook::Route && step.outer.is_none());

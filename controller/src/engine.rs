@@ -206,6 +206,7 @@ fn conclude(
         inventory,
         source: &ends.source,
         flow: ends.flow,
+        receivers: if ends.exclusive { &ends.destinations } else { &[] },
         one_way: request.one_way,
         prediction: &picture.prediction,
         sent,

@@ -108,9 +108,9 @@ pub fn predict_offline(
     Ok(document(request, &ends, Picture { prediction, notes: missing }))
 }
 
-/// First of the source ports: above what kernels give out by default (`ip_local_port_range` ends at 60999)
-/// no connection of the pod's own is met.
-const FIRST_SOURCE_PORT: u16 = 61000;
+/// First of the source ports that are proposed. The agent takes the next free one that has not been used for
+/// a while.
+const FIRST_SOURCE_PORT: u16 = 20000;
 /// How many there are, less those that the packets of one check may take.
 const SOURCE_PORTS: u16 = u16::MAX - FIRST_SOURCE_PORT - crate::request::MAX_COUNT as u16;
 

@@ -59,9 +59,10 @@ pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
 pub use request::{
-    DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT, Request, RequestError,
+    DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT, MAX_INTERVAL, MAX_TIMEOUT,
+    MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
 };
 pub use resolve::{Ends, ResolveError, resolve};
 pub use source::{FileSource, Source, SourceError};
-pub use target::{Target, TargetError};
+pub use target::{Target, TargetError, short};
 pub use watch::Progress;

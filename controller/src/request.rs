@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use waymark_proto::{Protocol, rpc};
+use waymark_proto::marker::TAG_LEN;
+use waymark_proto::{Flow, Protocol, rpc};
 
-use crate::target::{Target, TargetError};
+use crate::target::{Target, TargetError, short};
 
 /// Packets of a check unless asked otherwise: enough to tell a lost packet from a broken path.
 pub const DEFAULT_COUNT: u32 = 5;
@@ -12,10 +13,14 @@ pub const DEFAULT_COUNT: u32 = 5;
 pub const MAX_COUNT: u32 = 1000;
 /// Time between packets unless asked otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(10);
+/// Shortest time between packets.
+pub const MIN_INTERVAL: Duration = Duration::from_micros(1);
 /// Longest time between packets.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait after the last packet unless asked otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest wait after the last packet.
+pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// Longest wait after the last packet.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that the sending of all packets may take: agents arm for five minutes at most.
@@ -67,6 +72,30 @@ pub enum RequestError {
         /// What it is.
         value: String,
     },
+    /// A size that packets of this protocol and family cannot have.
+    #[error("the size of {protocol} packets over {} must be {range} bytes, not {size}", if *.ipv6 { "IPv6" } else { "IPv4" })]
+    Size {
+        /// The protocol.
+        protocol: Protocol,
+        /// The family.
+        ipv6: bool,
+        /// What it may be.
+        range: String,
+        /// What it is.
+        size: u16,
+    },
+}
+
+/// Length of the smallest IP packet of a flow that holds a marker, in bytes.
+fn least_size(flow: &Flow) -> u16 {
+    let ip = if flow.is_ipv6() { 40 } else { 20 };
+    let transport = match flow.protocol {
+        // The header with one option, the maximum segment size; the marker is in the sequence number.
+        Protocol::Tcp => 24,
+        // Eight bytes of header each.
+        Protocol::Udp | Protocol::Icmp => 8 + TAG_LEN as u16,
+    };
+    ip + transport
 }
 
 impl Request {
@@ -84,6 +113,22 @@ impl Request {
             one_way: false,
             ipv6: false,
         }
+    }
+
+    /// Whether packets of this flow can have the size that was asked for.
+    ///
+    /// # Errors
+    /// Too small for headers and marker; or TCP, of which a lone SYN is sent, without data.
+    pub fn check_size(&self, flow: &Flow) -> Result<(), RequestError> {
+        let least = least_size(flow);
+        let range = match (flow.protocol, self.size) {
+            (_, None) => return Ok(()),
+            (Protocol::Tcp, Some(size)) if size != least => format!("{least}"),
+            (_, Some(size)) if size < least => format!("{least} to {}", u16::MAX),
+            _ => return Ok(()),
+        };
+        let (protocol, ipv6, size) = (flow.protocol, flow.is_ipv6(), self.size.unwrap_or(0));
+        Err(RequestError::Size { protocol, ipv6, range, size })
     }
 
     fn checked(self) -> Result<Self, RequestError> {
@@ -116,7 +161,7 @@ impl TryFrom<rpc::CheckRequest> for Request {
     fn try_from(asked: rpc::CheckRequest) -> Result<Self, RequestError> {
         let mut request = Self::new(asked.source.parse()?, asked.destination.parse()?);
         if !asked.protocol.is_empty() {
-            request.protocol = Some(asked.protocol.parse().map_err(RequestError::Protocol)?);
+            request.protocol = Some(short(&asked.protocol).parse().map_err(RequestError::Protocol)?);
         }
         let too_large = |what, most: u64, value: u32| RequestError::Range {
             what,
@@ -177,5 +222,36 @@ mod tests {
         );
         assert!(says(rpc::CheckRequest { protocol: "gre".into(), ..asked() }).contains("gre"));
         assert!(says(rpc::CheckRequest { source: "x".into(), ..asked() }).contains("not a target"));
+    }
+
+    #[test]
+    fn sizes_hold_headers_and_marker() {
+        let allows = |protocol, ip: &str, size| {
+            let ip = ip.parse().unwrap();
+            let flow = Flow { src: ip, dst: ip, protocol, src_port: 1, dst_port: 1 };
+            let request = Request { size, ..Request::try_from(asked()).unwrap() };
+            request.check_size(&flow).map_err(|error| error.to_string())
+        };
+        for (protocol, ip, least) in [
+            (Protocol::Udp, "10.0.0.1", 60),
+            (Protocol::Icmp, "10.0.0.1", 60),
+            (Protocol::Udp, "fd00::1", 80),
+            (Protocol::Icmp, "fd00::1", 80),
+            (Protocol::Tcp, "10.0.0.1", 44),
+            (Protocol::Tcp, "fd00::1", 64),
+        ] {
+            assert!(allows(protocol, ip, None).is_ok());
+            assert!(allows(protocol, ip, Some(least)).is_ok());
+            assert!(allows(protocol, ip, Some(least - 1)).is_err());
+            assert_eq!(allows(protocol, ip, Some(1500)).is_ok(), protocol != Protocol::Tcp);
+        }
+        assert_eq!(
+            allows(Protocol::Udp, "10.0.0.1", Some(59)).unwrap_err(),
+            "the size of udp packets over IPv4 must be 60 to 65535 bytes, not 59"
+        );
+        assert_eq!(
+            allows(Protocol::Tcp, "fd00::1", Some(100)).unwrap_err(),
+            "the size of tcp packets over IPv6 must be 64 bytes, not 100"
+        );
     }
 }

@@ -17,6 +17,8 @@ pub struct Ends {
     /// The namespaces that the packets may be meant for: the owner of the address, or the Service's
     /// backends. Empty outside the cluster.
     pub destinations: Vec<Place>,
+    /// Whether nobody else may receive them. Not so for nodes, which may forward a port to pods.
+    pub exclusive: bool,
 }
 
 /// Why the ends could not be resolved.
@@ -122,7 +124,9 @@ pub fn resolve(inventory: &Inventory, request: &Request) -> Result<Ends, Resolve
         .find(|ip| ip.is_ipv6() == ipv6)
         .ok_or_else(|| ResolveError::Family { target: request.source.to_string(), ipv6 })?;
     let dst_port = request.destination.port().unwrap_or(0);
-    Ok(Ends { source, flow: Flow { src, dst, protocol, src_port: 0, dst_port }, destinations })
+    let is_pod = |place: &Place| inventory.pod_at(place).is_some();
+    let exclusive = !destinations.is_empty() && destinations.iter().all(is_pod);
+    Ok(Ends { source, flow: Flow { src, dst, protocol, src_port: 0, dst_port }, destinations, exclusive })
 }
 
 /// IPv6 if asked for, else IPv4 where there is one.

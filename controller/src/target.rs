@@ -1,5 +1,6 @@
 //! The ends of a check as people write them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -45,13 +46,21 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// None of the forms.
-    #[error("{text:?} is not a target: use {FORMS}")]
+    #[error("{:?} is not a target: use {FORMS}", short(text))]
     Form {
         /// The text.
         text: String,
     },
+    /// A name that nothing in Kubernetes can have.
+    #[error("{:?}: a name has at most {MAX_NAME} characters, not {length}", short(text))]
+    TooLong {
+        /// The text.
+        text: String,
+        /// How many characters the name has.
+        length: usize,
+    },
     /// A port out of range.
-    #[error("{text:?}: {port:?} is not a port (1 to 65535)")]
+    #[error("{:?}: {:?} is not a port (1 to 65535)", short(text), short(port))]
     Port {
         /// The text.
         text: String,
@@ -63,6 +72,19 @@ pub enum TargetError {
 /// The forms, for error messages.
 const FORMS: &str =
     "pod/NAMESPACE/NAME[:PORT], svc/NAMESPACE/NAME:PORT, node/NAME[:PORT], IP[:PORT] or [IPv6]:PORT";
+
+/// The longest name that Kubernetes takes, in characters: that of a DNS subdomain (RFC 1123).
+pub(crate) const MAX_NAME: usize = 253;
+/// How much of what somebody wrote an error repeats, in characters.
+const REPEATED: usize = 60;
+
+/// What somebody wrote, cut to what an error may repeat of it.
+pub fn short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(REPEATED) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
 
 impl FromStr for Target {
     type Err = TargetError;
@@ -77,6 +99,10 @@ impl FromStr for Target {
         let names: Vec<&str> = names.split('/').collect();
         if names.iter().any(|name| name.is_empty() || name.chars().any(char::is_whitespace)) {
             return Err(form());
+        }
+        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        if longest > MAX_NAME {
+            return Err(TargetError::TooLong { text: text.to_owned(), length: longest });
         }
         match (kind, names.as_slice()) {
             ("pod" | "po" | "pods", [namespace, name]) => {
@@ -177,6 +203,24 @@ mod tests {
         }
         for text in ["pod/x/y:0", "pod/x/y:http", "1.2.3.4:65536", "1.2.3.4:+8", "svc/x/y:"] {
             assert!(matches!(text.parse::<Target>(), Err(TargetError::Port { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_refused_in_few_words() {
+        let name = "a".repeat(MAX_NAME);
+        assert!(format!("pod/shop/{name}:80").parse::<Target>().is_ok());
+        let long = "ä".repeat(100_000);
+        for text in [
+            format!("pod/shop/{name}a:80"),
+            format!("pod/{long}/cart"),
+            format!("svc/shop/{long}"),
+            format!("node/{long}"),
+            long.clone(),
+            format!("pod/shop/cart:{long}"),
+        ] {
+            let message = text.parse::<Target>().unwrap_err().to_string();
+            assert!(message.chars().count() < 250, "{message}");
         }
     }
 }

@@ -14,7 +14,7 @@ use waymark_proto::{
 };
 
 use crate::facts::{self, FactsError};
-use crate::inject::{InjectError, InjectSpec, Reservations, inject};
+use crate::inject::{InjectError, InjectSpec, Ports, Reservations, inject};
 use crate::netns::Netns;
 use crate::tracer::{self, ArmSpec, Tracer, TracerError, prepare_names};
 
@@ -133,6 +133,7 @@ struct Inner {
     node: NodeName,
     limits: Limits,
     tracer: Tracer,
+    ports: Mutex<Ports>,
     leases: Mutex<HashMap<CheckId, Lease>>,
     /// Checks whose lease ended, until they are asked about; the oldest are forgotten.
     expired: Mutex<VecDeque<CheckId>>,
@@ -161,6 +162,7 @@ impl Agent {
             node,
             limits,
             tracer,
+            ports: Mutex::default(),
             leases: Mutex::default(),
             expired: Mutex::default(),
         }));
@@ -288,7 +290,9 @@ impl Agent {
             },
         };
         let stop = self.0.begin_injecting(&spec)?;
-        let (sent, reservations) = tokio::task::spawn_blocking(move || inject(&netns, &spec, stop)).await??;
+        let inner = self.0.clone();
+        let (sent, reservations) =
+            tokio::task::spawn_blocking(move || inject(&netns, &spec, &inner.ports, stop)).await??;
         if let Some(lease) = self.0.leases().get_mut(&check) {
             lease.reservations.push(reservations);
         }

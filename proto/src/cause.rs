@@ -81,6 +81,12 @@ causes! {
     TunnelUnknownVni, "tunnel-unknown-vni", Dropped;
     /// A tunnel endpoint refused it for another reason.
     TunnelDrop, "tunnel-drop", Dropped;
+    /// The namespace that should have the destination address does not have it.
+    AddressMissing, "address-missing", Dropped;
+    /// Somebody else received it than it was meant for.
+    WrongReceiver, "wrong-receiver", Dropped;
+    /// The answer's addresses or ports are not the question's: the asking socket does not take it.
+    AnswerMismatch, "answer-mismatch", Dropped;
     /// No socket listens on the port.
     NoListener, "no-listener", Rejected;
     /// The socket's receive buffer or accept queue is full.

@@ -323,6 +323,26 @@ impl Case<'_> {
         format!("{} was not watched: {why}", place.node)
     }
 
+    /// The fault point of a step on a leg that is located already.
+    pub(super) fn fault_of(
+        &self,
+        leg: &super::Leg<'_>,
+        direction: Direction,
+        step: &Step,
+        confidence: Confidence,
+    ) -> Fault {
+        let trail = Trail {
+            direction,
+            walk: leg.walk,
+            path: None,
+            alignment: None,
+            predicted: None,
+            receiver: None,
+            send_error: None,
+        };
+        self.fault(&trail, step, confidence)
+    }
+
     /// The fault point of a step that ends a walk.
     pub(super) fn fault(&self, trail: &Trail<'_>, step: &Step, confidence: Confidence) -> Fault {
         let point = FaultPoint {
@@ -342,6 +362,16 @@ impl Case<'_> {
             confidence,
             evidence: Vec::new(),
         };
+        let mut point = point;
+        let meant = step.flow.or(trail.walk.steps.iter().rev().find_map(|step| step.flow));
+        if point.cause == Cause::ForwardingDisabled
+            && let Some(flow) = meant
+            && self.inventory.owner(flow.dst).as_ref() == Some(&step.place)
+        {
+            // It did not go astray, it came home, and home has lost its address.
+            point.cause = Cause::AddressMissing;
+            point.object = Some(format!("{} is an address of no device there", flow.dst));
+        }
         let seen = trail.walk.steps.iter().rev().find_map(|step| step.flow);
         let asked = match trail.direction {
             Direction::Forward => self.flow,

@@ -6,10 +6,10 @@ use waymark_proto::{Action, Cause, Hook, Step};
 pub(super) fn suspect(last: &Step, hidden: &[Step]) -> Step {
     let order: [(Hook, Cause); 5] = [
         (Hook::Wire, Cause::SilentLoss),
+        // An unresolved next hop holds packets back and drops them seconds later. The others tell at once.
+        (Hook::Neighbour, Cause::NeighbourUnresolved),
         (Hook::Tunnel, Cause::TunnelDrop),
         (Hook::Bridge, Cause::BridgePort),
-        // An unresolved next hop holds packets back and drops them seconds later.
-        (Hook::Neighbour, Cause::NeighbourUnresolved),
         (Hook::Route, Cause::Unknown),
     ];
     let found = order

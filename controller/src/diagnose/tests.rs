@@ -18,6 +18,7 @@ struct Story {
     errors: Option<&'static str>,
     sight: Sight,
     one_way: bool,
+    receivers: Vec<Place>,
     flow: Flow,
 }
 
@@ -45,6 +46,7 @@ impl Story {
             errors: None,
             sight: sight(),
             one_way: false,
+            receivers: Vec::new(),
             flow: tcp(),
         }
     }
@@ -75,7 +77,7 @@ impl Story {
         let sent: Vec<Sent> = (0..PACKETS)
             .map(|seq| Sent {
                 seq: Seq(seq),
-                source_port: 61000 + seq as u16,
+                source_port: tcp().src_port,
                 sent_ns: 9_000_000,
                 error: self.errors.map(str::to_owned),
             })
@@ -94,6 +96,7 @@ impl Story {
             inventory: &inventory,
             source: &source,
             flow: self.flow,
+            receivers: &self.receivers,
             one_way: self.one_way,
             prediction: &PathSet { branches: self.branches, needs: Vec::new() },
             sent: &sent,
@@ -442,4 +445,30 @@ fn a_responder_that_is_told_to_be_silent() {
     assert_eq!((found.verdict, found.model_errors.len()), (Verdict::Unreachable, 0));
     let found = Story::predicting(deaf).seen(&there(), false).seen(&back(), true).told();
     assert_eq!((found.verdict, found.model_errors.len()), (Verdict::Reachable, 1));
+}
+
+#[test]
+fn somebody_elses_reception_is_no_reception() {
+    let astray = Story { receivers: vec![Place::new("node1", "t-front")], ..Story::healthy() };
+    let found = astray.seen(&there(), false).seen(&back(), true).told();
+    assert_eq!((found.verdict, found.delivered), (Verdict::Unreachable, 0));
+    let point = found.fault_point.expect("a fault");
+    assert_eq!((point.hook, point.cause), (Hook::Route, Cause::WrongReceiver));
+    assert!(
+        point.evidence.iter().any(|line| line.contains("meant for node1/t-front")),
+        "{:?}",
+        point.evidence
+    );
+}
+
+#[test]
+fn an_answer_from_elsewhere_is_no_answer() {
+    let mut elsewhere = back();
+    for step in &mut elsewhere {
+        step.flow.as_mut().expect("steps of tests have flows").src_port = 81;
+    }
+    let found = Story::healthy().seen(&there(), false).seen(&elsewhere, true).told();
+    assert_eq!(found.verdict, Verdict::Unreachable);
+    let point = found.fault_point.expect("a fault");
+    assert_eq!((point.cause, point.direction), (Cause::AnswerMismatch, Direction::Return));
 }

@@ -50,10 +50,9 @@ impl Agents for Fakes {
             let message = "no socket".to_owned();
             return Err(AgentError::Failed { node: node.clone(), operation: "inject", message });
         }
-        let flow: waymark_proto::Flow = serde_json::from_slice(&inject.flow_json).unwrap();
         let packets = (0..inject.count).map(|seq| rpc::SentPacket {
             seq,
-            source_port: u32::from(flow.src_port) + seq,
+            source_port: tcp().src_port.into(),
             sent_ns: 9_000_000,
             error: String::new(),
         });

@@ -208,6 +208,7 @@ pub(super) const FUNCTIONS: &[(&str, Meaning)] = &[
     ("sch_", Ambiguous(Qdisc, QueueDrop)),
     ("tcf_", Ambiguous(Qdisc, BpfDrop)),
     ("tc_run", Ambiguous(Qdisc, BpfDrop)),
+    ("veth_xdp_", At(DriverRx, BpfDrop)),
     ("veth_", Ambiguous(DriverTx, DeviceDown)),
     ("__dev_forward_skb", Ambiguous(DriverTx, DeviceDown)),
     ("____dev_forward_skb", Ambiguous(DriverTx, DeviceDown)),

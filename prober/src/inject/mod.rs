@@ -7,10 +7,12 @@
 //! to the source address, because policy routing asks the socket for it and not the packet.
 
 mod packet;
+mod ports;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol as RawProtocol, SockAddr, Socket, Type};
@@ -20,6 +22,7 @@ use crate::netns::{Netns, NetnsError};
 use crate::tracer::now_ns;
 pub use packet::PacketError;
 use packet::{Shape, build};
+pub use ports::Ports;
 
 /// `IPPROTO_RAW`: the sender provides the IP header.
 const IPPROTO_RAW: i32 = 255;
@@ -31,8 +34,7 @@ pub struct InjectSpec {
     pub check: CheckId,
     /// Its secret.
     pub key: MarkerKey,
-    /// Flow of the first packet; source port 0 lets the kernel choose a free one for each packet, any other
-    /// is the first of a run of ports.
+    /// Flow of the first packet. Its source port is where the search for free ones begins; 0 begins anywhere.
     pub flow: Flow,
     /// How many packets.
     pub count: u32,
@@ -97,6 +99,7 @@ pub enum InjectError {
 pub fn inject(
     netns: &Netns,
     spec: &InjectSpec,
+    ports: &Mutex<Ports>,
     stop: Receiver<()>,
 ) -> Result<(Vec<Sent>, Reservations), InjectError> {
     netns.run(move || {
@@ -121,7 +124,7 @@ pub fn inject(
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
             let seq = Seq(number);
-            sent.push(match reserve(spec, number, &mut reservations) {
+            sent.push(match reserve(spec, number, ports, &mut reservations) {
                 Ok(flow) => send(&socket, spec, flow, seq)?,
                 Err(error) => unsent(seq, spec.flow.src_port, &error),
             });
@@ -157,31 +160,53 @@ fn errno_text(error: &io::Error) -> String {
     }
 }
 
-/// The flow of a packet, with a source port that nobody else uses as long as the reservation lasts.
-fn reserve(spec: &InjectSpec, number: u32, reservations: &mut Vec<Socket>) -> io::Result<Flow> {
-    let mut flow = spec.flow;
-    let wanted = flow.src_port.wrapping_add(if flow.src_port == 0 { 0 } else { number as u16 });
-    if !flow.protocol.has_ports() {
-        // Echo identifiers need no reservation: an answer that nobody waits for disturbs nobody.
-        let own = (spec.check.get() as u16).wrapping_add(number as u16);
-        flow.src_port = if flow.src_port == 0 { own } else { wanted };
-        flow.dst_port = flow.src_port;
-        return Ok(flow);
+/// The least source port that is tried: those below belong to servers.
+const FIRST_PORT: u16 = 20000;
+
+/// The flow of a packet, with a source port that nobody else uses as long as the reservation lasts, and that
+/// was not used for a while.
+fn reserve(
+    spec: &InjectSpec,
+    number: u32,
+    ports: &Mutex<Ports>,
+    reservations: &mut Vec<Socket>,
+) -> io::Result<Flow> {
+    let flow = spec.flow;
+    let seed = if flow.src_port == 0 { spec.check.get() as u16 } else { flow.src_port };
+    let span = u32::from(u16::MAX - FIRST_PORT) + 1;
+    let first = u32::from(seed) + number;
+    let now = Instant::now();
+    for step in 0..span {
+        // Below 65536 by construction.
+        let port = FIRST_PORT + ((first + step) % span) as u16;
+        let mut ports = ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ports.is_rested(flow.protocol, flow.src, port, now) {
+            continue;
+        }
+        match hold(&flow, port) {
+            Ok(socket) => {
+                ports.used(flow.protocol, flow.src, port, now);
+                reservations.extend(socket);
+                let dst_port = if flow.protocol.has_ports() { flow.dst_port } else { port };
+                return Ok(Flow { src_port: port, dst_port, ..flow });
+            }
+            // Taken by the pod itself.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
     }
-    let kind = if flow.protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
-    let bind = |port: u16| {
-        let address = SocketAddr::new(flow.src, port);
-        let socket = Socket::new(Domain::for_address(address), kind, None)?;
-        socket.bind(&address.into())?;
-        Ok::<_, io::Error>(socket)
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "all source ports were used in the last minutes"))
+}
+
+/// Keeps a port from others. Echo identifiers need no keeping: an answer that nobody waits for disturbs nobody.
+fn hold(flow: &Flow, port: u16) -> io::Result<Option<Socket>> {
+    let kind = match flow.protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+        Protocol::Icmp => return Ok(None),
     };
-    let socket = match bind(wanted) {
-        // Taken by the pod: any free one serves as well.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(0)?,
-        other => other?,
-    };
-    let local = socket.local_addr()?.as_socket();
-    flow.src_port = local.map_or(wanted, |address| address.port());
-    reservations.push(socket);
-    Ok(flow)
+    let address = SocketAddr::new(flow.src, port);
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.bind(&address.into())?;
+    Ok(Some(socket))
 }

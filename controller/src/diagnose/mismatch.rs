@@ -1,0 +1,69 @@
+//! Packets that arrived and are of no use: at somebody else than they were meant for, or as an answer that the
+//! asking socket does not take.
+
+use waymark_proto::{Action, Cause, Confidence, Direction, Hook, Step};
+
+use super::locate::{Fate, Fault};
+use super::{Case, Leg, Sent};
+
+impl<'a> Case<'a> {
+    /// A packet that somebody else received than it was meant for.
+    pub(super) fn misdelivered(&self, mut leg: Leg<'a>) -> Leg<'a> {
+        let Some(last) = leg.walk.steps.last().filter(|_| leg.fate == Fate::Delivered) else { return leg };
+        if self.receivers.is_empty() || self.receivers.contains(&last.place) {
+            return leg;
+        }
+        let meant = self.receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        let words = format!("it was delivered in {}, and meant for {meant}", last.place);
+        // Whoever rewrote the destination sent it astray; else it was the routing decision of the receiver.
+        let mut astray = leg.rewritten().unwrap_or_else(|| {
+            let mut route = last.clone();
+            route.hook = Hook::Route;
+            route.object = route.flow.map(|flow| format!("local {} in {}", flow.dst, last.place.netns));
+            route
+        });
+        astray.cause = Some(Cause::WrongReceiver);
+        leg.fate = self.mismatch(&leg, Direction::Forward, astray, words);
+        leg
+    }
+
+    /// An answer whose addresses or ports are not the question's.
+    pub(super) fn refused_by_asker(&self, mut leg: Leg<'a>, forward: &Leg<'a>, sent: &Sent) -> Leg<'a> {
+        let Some(last) = leg.walk.steps.last().filter(|_| leg.fate == Fate::Delivered) else { return leg };
+        let mut question = self.flow;
+        question.src_port = sent.source_port;
+        if !question.protocol.has_ports() {
+            question.dst_port = sent.source_port;
+        }
+        let expected = question.reversed();
+        let Some(answer) = last.flow.filter(|answer| *answer != expected) else { return leg };
+        let words = format!("the answer came as {answer}; the asking socket waits for {expected}");
+        let mut culprit = leg.rewritten().or_else(|| forward.rewritten()).unwrap_or_else(|| last.clone());
+        culprit.cause = Some(Cause::AnswerMismatch);
+        leg.fate = self.mismatch(&leg, Direction::Return, culprit, words);
+        leg
+    }
+
+    fn mismatch(&self, leg: &Leg<'a>, direction: Direction, mut step: Step, words: String) -> Fate {
+        step.action = Action::Dropped;
+        let mut fault: Fault = self.fault_of(leg, direction, &step, Confidence::High);
+        fault.point.evidence.push(words);
+        Fate::Died(Box::new(fault))
+    }
+}
+
+impl Leg<'_> {
+    /// The last step that was seen to rewrite the packet and was not predicted to.
+    fn rewritten(&self) -> Option<Step> {
+        let predicted = |index: usize| {
+            let (branch, alignment) = self.fit.as_ref()?;
+            let at = alignment.matched.iter().position(|matched| *matched == Some(index))?;
+            branch.path.steps().get(at)
+        };
+        let steps = self.walk.steps.iter().enumerate().rev();
+        let translated = || steps.clone().filter(|(_, step)| step.action == Action::Translated);
+        let surprising = translated()
+            .find(|(index, _)| predicted(*index).is_none_or(|step| step.action != Action::Translated));
+        surprising.or_else(|| translated().next()).map(|(_, step)| step.clone())
+    }
+}
