@@ -42,20 +42,20 @@ fn port(number: u32) -> Result<u16, Malformed> {
     u16::try_from(number).map_err(|_| malformed(format!("port {number}")))
 }
 
-const MATCHES: [Match; 6] =
-    [Match::Tag, Match::EchoReply, Match::TcpSeq, Match::TcpAck, Match::Quoted, Match::Buffer];
+fn byte(what: &str, number: u32) -> Result<u8, Malformed> {
+    u8::try_from(number).map_err(|_| malformed(format!("{what} {number}")))
+}
 
 impl From<&crate::Headers> for Headers {
     fn from(headers: &crate::Headers) -> Self {
         let flow = &headers.flow;
-        let matched = MATCHES.iter().position(|&m| m == headers.matched).unwrap_or_default();
         Self {
             src: address_bytes(flow.src),
             dst: address_bytes(flow.dst),
             protocol: flow.protocol.number(flow.is_ipv6()).into(),
             src_port: flow.src_port.into(),
             dst_port: flow.dst_port.into(),
-            matched: matched as u32,
+            matched: headers.matched as u32,
             ttl: headers.ttl.into(),
             len: headers.len.into(),
             ip_id: headers.ip_id.into(),
@@ -79,13 +79,12 @@ impl TryFrom<Headers> for crate::Headers {
                 src_port: port(headers.src_port)?,
                 dst_port: port(headers.dst_port)?,
             },
-            matched: *MATCHES
-                .get(headers.matched as usize)
+            matched: Match::from_number(headers.matched)
                 .ok_or_else(|| malformed(format!("match {}", headers.matched)))?,
-            ttl: headers.ttl as u8,
+            ttl: byte("TTL", headers.ttl)?,
             len: port(headers.len)?,
             ip_id: port(headers.ip_id)?,
-            tcp_flags: headers.tcp_flags as u8,
+            tcp_flags: byte("TCP flags", headers.tcp_flags)?,
             mark: headers.mark,
             outer: headers.outer.map(crate::Outer::try_from).transpose()?,
         })

@@ -72,19 +72,29 @@ pub enum Event {
 /// How the marker was recognized, and so which way the packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[repr(u8)]
 pub enum Match {
     /// The tag in a UDP payload or an ICMP echo request.
-    Tag,
+    Tag = 1,
     /// The tag in an ICMP echo reply.
-    EchoReply,
+    EchoReply = 2,
     /// A TCP sequence number.
-    TcpSeq,
+    TcpSeq = 3,
     /// A TCP acknowledgement number: the answer.
-    TcpAck,
+    TcpAck = 4,
     /// The packet quoted in an ICMP error.
-    Quoted,
+    Quoted = 5,
     /// The buffer alone; the headers say nothing.
-    Buffer,
+    Buffer = 6,
+}
+
+impl Match {
+    /// The value of a number on the wire.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::Tag, Self::EchoReply, Self::TcpSeq, Self::TcpAck, Self::Quoted, Self::Buffer]
+            .into_iter()
+            .find(|matched| *matched as u32 == number)
+    }
 }
 
 /// Headers of a packet at one moment.

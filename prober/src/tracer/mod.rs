@@ -247,14 +247,17 @@ impl Drop for Tracer {
 }
 
 impl Shared {
-    /// Takes all records that are in the ring buffer now.
-    fn drain_ring(self: &Arc<Self>) {
+    /// Takes the records that are in the ring buffer now, at most as many as it can hold: under a flood more
+    /// would come for ever. Says whether there may be more.
+    fn drain_ring(self: &Arc<Self>) -> bool {
         let mut ring = lock(&self.ring);
-        while let Some(item) = ring.next() {
+        for _ in 0..RECORDS_AT_ONCE {
+            let Some(item) = ring.next() else { return false };
             let Some(record) = Record::from_bytes(&item) else { continue };
             drop(item);
             self.record(&record);
         }
+        true
     }
 
     fn record(&self, record: &Record) {
@@ -324,6 +327,7 @@ impl Shared {
             if let Some(watch) = reader.upgrade() {
                 shared.drain_watch(&watch);
             }
+            false
         })?;
         Ok(WatchTask { watch, place: place.clone(), checks: BTreeSet::new(), task })
     }
@@ -351,11 +355,15 @@ fn duplicate(fd: i32) -> io::Result<OwnedFd> {
     unsafe { BorrowedFd::borrow_raw(fd) }.as_fd().try_clone_to_owned()
 }
 
-/// Calls `drain` whenever the descriptor is readable, as long as there is a tracer.
+/// A ring buffer of 4 MiB holds some 23,000 records of 176 bytes, header included.
+const RECORDS_AT_ONCE: usize = 24_000;
+
+/// Calls `drain` whenever the descriptor is readable, and again while it says that there is more, as long as
+/// there is a tracer.
 fn read_when_ready(
     fd: OwnedFd,
     shared: &Arc<Shared>,
-    drain: impl Fn(&Arc<Shared>) + Send + Sync + 'static,
+    drain: impl Fn(&Arc<Shared>) -> bool + Send + Sync + 'static,
 ) -> Result<JoinHandle<()>, TracerError> {
     // SAFETY: an OwnedFd gives the same open descriptor until it is dropped, with the AsyncFd.
     let ready = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
@@ -365,8 +373,14 @@ fn read_when_ready(
         while let Ok(mut guard) = ready.readable().await {
             // Cleared before reading: what comes meanwhile makes it ready again.
             guard.clear_ready();
-            let Some(shared) = shared.upgrade() else { return };
-            drain(&shared);
+            loop {
+                let Some(shared) = shared.upgrade() else { return };
+                if !drain(&shared) {
+                    break;
+                }
+                drop(shared);
+                tokio::task::yield_now().await;
+            }
         }
     }))
 }
