@@ -131,9 +131,13 @@ impl Namespace {
         self.neighbours.iter().find(|entry| entry.index == index && entry.address == ip && !entry.proxy)
     }
 
-    /// Whether this host answers for an address on a device by a proxy entry.
+    /// Whether this host answers for an address on a device by a proxy entry; for IPv6 it must be told to
+    /// (`ndisc_recv_ns`).
     pub(crate) fn proxies(&self, index: u32, ip: IpAddr) -> bool {
-        self.neighbours.iter().any(|entry| entry.proxy && entry.index == index && entry.address == ip)
+        let on = |device: &str| self.conf("ipv6", device, "proxy_ndp").unwrap_or(0) != 0;
+        let asked = ip.is_ipv4() || on("all") || on(&self.name_of(index));
+        asked
+            && self.neighbours.iter().any(|entry| entry.proxy && entry.index == index && entry.address == ip)
     }
 
     /// A sysctl below `net` as a number.

@@ -76,7 +76,8 @@ pub(crate) struct Walk {
     /// Packets inside it, the innermost first, each with the outer header around it.
     pub(crate) carried: Vec<(Packet, Outer)>,
     pub(crate) next_hop: Option<IpAddr>,
-    /// The bridge port by which the frame came, while it is in a bridge or just left it upwards.
+    /// The bridge port by which the packet came, if the bridge called netfilter: rules see it in all hooks
+    /// of the namespace (`nf_bridge_info`).
     pub(crate) port: Option<u32>,
     /// Whether the prerouting hook was run on behalf of a bridge (`nf_bridge`).
     pub(crate) filtered_by_bridge: bool,

@@ -41,7 +41,9 @@ fn only_the_own_remote_of_a_tunnel_is_bound_to_its_underlying_device() {
     for listed in [true, false] {
         let fdb = &mut lab.netns("node1").fdb;
         fdb.truncate(usize::from(listed));
-        fdb.iter_mut().for_each(|entry| entry.mac = "00:00:00:00:00:00".into());
+        for entry in fdb {
+            entry.mac = "00:00:00:00:00:00".into();
+        }
         let step = outer(&lab, Hook::Route);
         assert_eq!(step.device.as_deref(), Some("eth9"), "{listed}");
         assert!(step.object.unwrap().contains("taken to be on the link"));
@@ -142,4 +144,88 @@ fn statements_within_dynamic_sets_run() {
     }
     let quota = told(r#"{"quota":{"val":1,"val_unit":"bytes"}}"#);
     assert!(quota.note.unwrap().contains("is not modelled"));
+}
+
+/// A chain of a family whose hooks are not run, with one rule.
+fn foreign(family: &str, hook: &str, policy: &str, expr: &str) -> [String; 2] {
+    [
+        format!(
+            r#"{{"chain":{{"family":"{family}","table":"x","name":"o","type":"filter","hook":"{hook}","prio":0,"policy":"{policy}"{}}}}}"#,
+            if family == "netdev" { r#","dev":"veth11""# } else { "" }
+        ),
+        format!(r#"{{"rule":{{"family":"{family}","table":"x","chain":"o","handle":2,"expr":{expr}}}}}"#),
+    ]
+}
+
+#[test]
+fn chains_of_bridges_and_devices_are_told_of() {
+    let notes = |objects: &[String]| {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        load(&mut lab, objects);
+        let branch = lab.one("pod11", &across());
+        assert_eq!(branch.path.disposition(), Disposition::Delivered);
+        let answer = branch.answer[0].path.clone();
+        let steps = branch.path.steps().iter().chain(answer.steps()).cloned().collect::<Vec<_>>();
+        let told = steps.into_iter().filter_map(|step| Some((step.hook, step.device?, step.note?)));
+        told.collect::<Vec<_>>()
+    };
+    let told = |hook, device: &str, what: &str| {
+        (hook, device.to_owned(), format!("{what} is not modelled: it may drop"))
+    };
+    let pass = r#"[{"counter":null},{"accept":null}]"#;
+    assert_eq!(
+        notes(&foreign("bridge", "input", "accept", DROP)),
+        [told(Hook::Bridge, "cni0", "bridge x o at hook input")]
+    );
+    assert_eq!(
+        notes(&foreign("bridge", "output", "drop", pass)),
+        [told(Hook::Bridge, "cni0", "bridge x o at hook output")]
+    );
+    assert_eq!(
+        notes(&foreign("netdev", "ingress", "accept", DROP)),
+        [told(Hook::DriverRx, "veth11", "netdev x o at hook ingress")]
+    );
+    assert_eq!(
+        notes(&foreign("netdev", "egress", "accept", r#"[{"jump":{"target":"y"}}]"#)),
+        [told(Hook::Qdisc, "veth11", "netdev x o at hook egress")]
+    );
+    for (family, hook) in [("bridge", "input"), ("netdev", "ingress")] {
+        assert_eq!(notes(&foreign(family, hook, "accept", pass)), []);
+    }
+    assert_eq!(notes(&foreign("bridge", "forward", "accept", DROP)), [], "nothing is bridged on");
+}
+
+#[test]
+fn rules_see_the_bridge_port_of_a_routed_packet() {
+    for (chain, table) in [("FORWARD", "filter"), ("POSTROUTING", "mangle")] {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        let rules = |port: &str| {
+            format!(
+                "*{table}\n:{chain} ACCEPT [0:0]\n-A {chain} -m physdev --physdev-in {port} -j DROP\nCOMMIT\n"
+            )
+        };
+        lab.iptables("node1", &rules("veth11"));
+        assert_eq!(last(&lab).cause, Some(Cause::FilterDrop), "{chain}");
+        lab.iptables("node1", &rules("veth12"));
+        assert_eq!(last(&lab).cause, None, "{chain}");
+        // Without br_netfilter nobody notes the port.
+        lab.iptables("node1", &rules("veth11"));
+        lab.netns("node1").sysctls.insert("bridge.bridge-nf-call-iptables".into(), "0".into());
+        assert_eq!(last(&lab).cause, None, "{chain}");
+        // It is forgotten on the way to another node.
+        let mut lab = Lab::new(Dataplane::HostGw);
+        lab.iptables("node2", &rules("veth21").replace("veth21", "if11"));
+        assert_eq!(last(&lab).cause, None, "{chain}");
+        lab.iptables("node2", &rules("veth21"));
+        assert_eq!(last(&lab).cause, None, "{chain}");
+    }
+}
+
+#[test]
+fn masquerade_takes_the_address_nearest_to_the_next_hop() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    lab.netns("node1").addresses.insert(0, address(2, "10.244.99.1/16"));
+    lab.iptables("node1", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n");
+    let branch = lab.one("pod11", &across());
+    assert_eq!(branch.path.last().flow.unwrap().src, ip("192.168.77.1"));
 }

@@ -1,5 +1,7 @@
 //! A packet passes a netfilter hook of a namespace (`nf_hook_slow`).
 
+use std::net::IpAddr;
+
 use waymark_proto::{Action, Cause, Hook, RuleRef};
 
 use super::nat;
@@ -18,6 +20,8 @@ pub(crate) struct At {
     /// Bridge ports, while the packet is bridged.
     pub(crate) port_in: Option<u32>,
     pub(crate) port_out: Option<u32>,
+    /// The next hop, where it is chosen.
+    pub(crate) next_hop: Option<IpAddr>,
 }
 
 /// A walk that came through, and whether it must be routed again.
@@ -29,7 +33,8 @@ pub(crate) struct Passage {
 /// Takes a walk through a hook. Walks that ended there come back with their fate.
 pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec<Passage> {
     let name = |index: Option<u32>| index.map(|index| namespace.name_of(index));
-    let [input, output, port_in, port_out] = [at.input, at.output, at.port_in, at.port_out].map(name);
+    let devices = [at.input, at.output, at.port_in, at.port_out];
+    let [input, output, port_in, port_out] = devices.map(name);
     let context = Context {
         namespace,
         hook,
@@ -37,10 +42,16 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
         output: output.as_deref(),
         port_in: port_in.as_deref(),
         port_out: port_out.as_deref(),
+        next_hop: at.next_hop,
     };
     // Postrouting and output are named after the device ahead, the others after the one behind.
     let leaving = matches!(hook, Hook::NetfilterOutput | Hook::NetfilterPostrouting);
     let device = if leaving { output.as_deref() } else { input.as_deref() };
+    // Rules go by names of devices.
+    if let Some(index) = devices.into_iter().flatten().find(|index| namespace.link(*index).is_none()) {
+        let why = format!("device {index} is not in the facts");
+        return vec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
+    }
     if let Some(why) = &namespace.ruleset.missing {
         return vec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
     }

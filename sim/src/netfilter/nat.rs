@@ -35,7 +35,7 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
     let (given, given_port) = operands(reading, nat)?;
     let address = match nat.kind {
         NatKind::Source | NatKind::Destination => given.unwrap_or(address),
-        NatKind::Masquerade => masquerade(reading, flow.dst)?,
+        NatKind::Masquerade => masquerade(reading)?,
         NatKind::Redirect => redirect(reading)?,
     };
     if address.is_ipv6() != flow.is_ipv6() {
@@ -78,8 +78,11 @@ fn operands(reading: &Reading<'_>, nat: &Nat) -> Result<(Option<IpAddr>, Option<
     }
 }
 
-/// The address of the output device (`nf_nat_masquerade_ipv4`).
-fn masquerade(reading: &Reading<'_>, towards: IpAddr) -> Result<IpAddr, Stop> {
+/// The address of the output device that is nearest to the next hop; for IPv6, to the destination
+/// (`nf_nat_masquerade_ipv4`, `nf_nat_masquerade_ipv6`).
+fn masquerade(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
+    let dst = reading.packet.flow.dst;
+    let towards = reading.at.next_hop.filter(|next_hop| next_hop.is_ipv4() && dst.is_ipv4()).unwrap_or(dst);
     let namespace = reading.at.namespace;
     let device = reading.at.output.and_then(|name| namespace.links().find(|link| link.name == name));
     device

@@ -23,6 +23,8 @@ pub(crate) struct Context<'a> {
     /// Bridge ports, while the packet is bridged.
     pub(crate) port_in: Option<&'a str>,
     pub(crate) port_out: Option<&'a str>,
+    /// The next hop, where it is chosen.
+    pub(crate) next_hop: Option<IpAddr>,
 }
 
 /// Why there is no value.

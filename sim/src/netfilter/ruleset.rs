@@ -72,6 +72,8 @@ pub(crate) struct Ruleset {
     pub(crate) maps: Vec<Elements<Vec<Value>>>,
     pub(crate) vmaps: Vec<Elements<Verdict>>,
     pub(crate) ipsets: BTreeMap<String, IpSet>,
+    /// Chains of hooks that are not run.
+    pub(crate) foreign: Vec<nft::Foreign>,
     /// Why nothing can be said about netfilter here.
     pub(crate) missing: Option<String>,
 }
@@ -110,6 +112,16 @@ impl Ruleset {
         ruleset.rank(&nft::chain_order(&objects));
         ruleset.order();
         ruleset
+    }
+
+    /// A remark on the chains at hooks of bridges that are not run.
+    pub(crate) fn remark_on_bridge(&self, hooks: &[&str]) -> Option<String> {
+        join(self.foreign.iter().filter_map(|chain| chain.at_bridge(hooks)))
+    }
+
+    /// A remark on the chains at a device's `ingress` or `egress` that are not run.
+    pub(crate) fn remark_on_device(&self, hook: &str, device: &str) -> Option<String> {
+        join(self.foreign.iter().filter_map(|chain| chain.at_device(hook, device)))
     }
 
     pub(crate) fn add_chain(&mut self, chain: Chain) -> ChainId {
@@ -159,4 +171,9 @@ impl Ruleset {
             }
         }
     }
+}
+
+fn join(remarks: impl Iterator<Item = String>) -> Option<String> {
+    let remarks: Vec<String> = remarks.collect();
+    (!remarks.is_empty()).then(|| remarks.join("; "))
 }

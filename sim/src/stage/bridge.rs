@@ -19,12 +19,12 @@ pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
     if let Some(object) = closed(link, bridge) {
         return vec![walk.dropped(Hook::Bridge, Some(&bridge.name), Cause::BridgePort, object)];
     }
-    let mut walk = walk;
-    walk.port = Some(port);
     let next = Stage::BridgeForward { bridge: bridge.index, from: port };
     if !calls_netfilter(here, walk.packet.flow.is_ipv6()) {
         return vec![walk.to(next)];
     }
+    let mut walk = walk;
+    walk.port = Some(port);
     let before = walk.packet.flow.dst;
     let at = At { input: Some(bridge.index), port_in: Some(port), ..At::default() };
     let passages = pass(here.namespace, Hook::NetfilterPrerouting, at, walk).into_iter();
@@ -106,13 +106,21 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
         )];
     }
     if from.is_some() && is_for_host(here, bridge, walk.packet.mac.as_deref()) {
-        walk.step(Hook::Bridge, on, Action::Forwarded).object = Some(format!("up to {}", bridge.name));
+        let step = walk.step(Hook::Bridge, on, Action::Forwarded);
+        step.object = Some(format!("up to {}", bridge.name));
+        step.note = here.namespace.ruleset.remark_on_bridge(&["prerouting", "input"]);
         walk.packet.mac = None;
         return vec![walk.to(Stage::Receive(bridge.index))];
     }
     match choose(here, &walk, bridge, from) {
         Chosen::Port(port) => {
-            walk.step(Hook::Bridge, on, Action::Forwarded).object = Some(format!("to port {}", port.name));
+            let hooks: &[&str] = match from {
+                Some(_) => &["prerouting", "forward", "postrouting"],
+                None => &["output", "postrouting"],
+            };
+            let step = walk.step(Hook::Bridge, on, Action::Forwarded);
+            step.object = Some(format!("to port {}", port.name));
+            step.note = here.namespace.ruleset.remark_on_bridge(hooks);
             across(here, walk, bridge, from, port)
         }
         Chosen::Nobody(object) => vec![walk.dropped(Hook::Bridge, on, Cause::BridgePort, object)],
@@ -147,7 +155,7 @@ fn across(here: Here<'_>, mut walk: Walk, bridge: &Link, from: Option<u32>, port
         return vec![walk.to(next)];
     }
     let on = Some(bridge.index);
-    let at = At { input: on, output: on, port_in: from, port_out: Some(port.index) };
+    let at = At { input: on, output: on, port_in: from, port_out: Some(port.index), ..At::default() };
     let mut done = Vec::new();
     for passage in pass(here.namespace, Hook::NetfilterForward, at, walk) {
         if passage.walk.fate.is_some() {

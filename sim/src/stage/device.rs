@@ -22,7 +22,8 @@ pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk>
         let object = format!("link {} has no carrier{}", link.name, peer_text(here, &walk, link));
         return vec![walk.dropped(Hook::Qdisc, on, Cause::NoCarrier, object)];
     }
-    walk.step(Hook::Qdisc, on, Action::Forwarded);
+    walk.step(Hook::Qdisc, on, Action::Forwarded).note =
+        here.namespace.ruleset.remark_on_device("egress", &link.name);
     if link.kind == LinkKind::Dummy {
         let object = format!("link {} is a dummy: it swallows what it is given", link.name);
         return vec![walk.dropped(Hook::DriverTx, on, Cause::KernelDrop, object)];
@@ -40,6 +41,7 @@ pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk>
         _ => match here.cluster.graph().peer(&(walk.at.clone(), device), link) {
             Peer::Device((place, index)) => {
                 walk.packet.scrub(place != walk.at);
+                walk.port = None;
                 walk.at = place;
                 vec![walk.to(Stage::Receive(index))]
             }
@@ -80,7 +82,8 @@ pub(super) fn receive(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> 
         let object = format!("link {} down", link.name);
         return vec![walk.dropped(Hook::DriverRx, on, Cause::DeviceDown, object)];
     }
-    walk.step(Hook::DriverRx, on, Action::Forwarded);
+    walk.step(Hook::DriverRx, on, Action::Forwarded).note =
+        here.namespace.ruleset.remark_on_device("ingress", &link.name);
     walk.next_hop = None;
     let Some(master) = link.master else { return vec![walk.to(Stage::Ip(device))] };
     if here.namespace.bridge_of(link).is_some() {

@@ -34,14 +34,15 @@ pub(super) fn output(here: Here<'_>, walk: Walk, egress: &Egress) -> Vec<Walk> {
 
 /// Postrouting. What stays on this host needs no neighbour.
 pub(super) fn postrouting(here: Here<'_>, walk: Walk, egress: Egress) -> Vec<Walk> {
-    let at = At { output: Some(egress.device), ..At::default() };
+    let next_hop = Some(egress.next_hop);
+    let at = At { output: Some(egress.device), port_in: walk.port, next_hop, ..At::default() };
     let next = if egress.local { Stage::Transmit(egress.device) } else { Stage::Neighbour(egress) };
     through(here, walk, Hook::NetfilterPostrouting, at, &next)
 }
 
 /// Forward, from one device to another.
 pub(super) fn forward(here: Here<'_>, walk: Walk, input: u32, egress: Egress) -> Vec<Walk> {
-    let at = At { input: Some(input), output: Some(egress.device), port_in: walk.port, port_out: None };
+    let at = At { input: Some(input), output: Some(egress.device), port_in: walk.port, ..At::default() };
     through(here, walk, Hook::NetfilterForward, at, &Stage::FilterPostrouting(egress))
 }
 

@@ -18,6 +18,14 @@ pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
         return vec![walk.dropped(Hook::Ip, Some(&name), Cause::OtherHost, object)];
     }
     walk.packet.mac = None;
+    // IPv4 leaves this to routing, behind prerouting.
+    let flow = walk.packet.flow;
+    let looped = link.is_some_and(|link| link.kind == LinkKind::Loopback);
+    if flow.is_ipv6() && !looped && (flow.src.is_loopback() || flow.dst.is_loopback()) {
+        let name = here.namespace.name_of(device);
+        let object = format!("{flow}: a loopback address on {name}");
+        return vec![walk.dropped(Hook::Ip, Some(&name), Cause::MartianAddress, object)];
+    }
     if std::mem::take(&mut walk.filtered_by_bridge) {
         return vec![walk.to(Stage::RouteInput(device))];
     }

@@ -69,6 +69,7 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     let mark = walk.packet.mark;
     let mut inner = std::mem::replace(&mut walk.packet, Packet { mark, ..Packet::new(flow, false) });
     inner.scrub(false);
+    walk.port = None;
     walk.carried.push((inner, Outer { kind: "vxlan".to_owned(), src, dst: to, vni: Some(vni) }));
     walk.step(Hook::Tunnel, on, Action::Encapsulated).object = Some(format!("remote {to} id {vni}"));
     vec![walk.to(Stage::RouteOutput { again: false, oif })]

@@ -42,6 +42,7 @@ pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     };
     walk.step(Hook::Wire, on, Action::Forwarded);
     walk.packet.scrub(true);
+    walk.port = None;
     walk.at = place;
     vec![walk.to(Stage::Receive(index))]
 }

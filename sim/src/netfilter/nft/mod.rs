@@ -3,10 +3,12 @@
 //! * [`constant`]: literals, prefixes, ranges
 //! * [`expression`]: what is read of a packet
 //! * [`statement`]: what a rule does
+//! * [`foreign`]: chains of hooks that the walk does not run
 //! * [`text`]: a rule as `nft list ruleset` prints it
 
 mod constant;
 mod expression;
+mod foreign;
 mod statement;
 mod text;
 
@@ -19,6 +21,7 @@ use super::rule::{Chain, ChainId, Rule, Verdict};
 use super::ruleset::{BaseChain, ChainKind, Ruleset};
 use super::value::Elements;
 use constant::Kind;
+pub(crate) use foreign::Foreign;
 
 /// Rule handles by family, table and chain, in the chain's order.
 pub(crate) type Handles = BTreeMap<(String, String, String), Vec<u64>>;
@@ -130,6 +133,7 @@ pub(crate) fn compile(objects: &[(&str, &Json)], taken: &[(String, String)], rul
             .filter_map(move |(_, body)| Some((Names::of(body, key)?, *body)))
             .filter(|(names, _)| ours(names))
     };
+    ruleset.foreign = foreign::read(objects);
     let mut scope = Scope::default();
     for (names, body) in named("chain", "name") {
         let id = chain(&names, body, ruleset);
@@ -175,7 +179,7 @@ fn chain(names: &Names, body: &Json, ruleset: &mut Ruleset) -> ChainId {
         Some("forward") => Hook::NetfilterForward,
         Some("output") => Hook::NetfilterOutput,
         Some("postrouting") => Hook::NetfilterPostrouting,
-        // Ingress and egress hooks of devices are not part of this walk.
+        // Hooks of devices: see `foreign`.
         _ => return id,
     };
     let kind = match text("type") {
