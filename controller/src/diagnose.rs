@@ -158,8 +158,10 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         verdict: verdict(&packets),
         delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
         replied: (!case.one_way).then(|| {
-            case.sent.iter().filter(|s| case.observed.get(&s.seq).is_some_and(|o| o.back.delivered())).count()
-                as u32
+            count(&|packet| {
+                packet.forward.fate == Fate::Delivered
+                    && packet.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered)
+            })
         }),
         rtt_ns: case.rtt(),
         fault_point,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{Confidence, Direction, Disposition, FaultPoint, Hook};
+use waymark_proto::{Cause, Confidence, Direction, Disposition, FaultPoint, Hook};
 
 use super::{Paint, line};
 
@@ -42,6 +42,8 @@ fn sentence(fault: &FaultPoint) -> String {
         );
     }
     let verb = match fault.cause.fate() {
+        _ if fault.cause == Cause::WrongReceiver => "led astray",
+        _ if fault.cause == Cause::AnswerMismatch => "made another",
         Disposition::Rejected => "rejected",
         Disposition::NoRoute => "without a route",
         Disposition::NeighbourUnreachable => "stuck without a neighbour",
