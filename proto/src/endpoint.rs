@@ -43,7 +43,7 @@ pub const DEFAULT_ENDPOINT: &str = "unix:/run/waymark/controller.sock";
 
 /// What is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not an address: use unix:/PATH, http://HOST:PORT or HOST:PORT")]
+#[error("{:?} is not an address: use unix:/PATH, http://HOST:PORT or HOST:PORT", crate::short(text))]
 pub struct EndpointError {
     /// The text.
     pub text: String,

@@ -63,7 +63,7 @@ impl FromStr for Protocol {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
             "icmp" | "icmpv6" | "icmp6" => Ok(Self::Icmp),
-            _ => Err(format!("unknown protocol {text:?}: use tcp, udp or icmp")),
+            _ => Err(format!("unknown protocol {:?}: use tcp, udp or icmp", crate::short(text))),
         }
     }
 }

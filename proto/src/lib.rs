@@ -26,6 +26,7 @@
 //! * `facts`: what is known about a node
 //! * `inventory`: the cluster as a file
 //! * `result`: what a check answers
+//! * `short`: input as errors repeat it
 //! * [`rpc`]: the gRPC messages and their conversions
 
 mod cause;
@@ -38,6 +39,7 @@ mod inventory;
 pub mod marker;
 mod result;
 pub mod rpc;
+mod short;
 mod sighting;
 mod walk;
 
@@ -57,5 +59,6 @@ pub use result::{
     API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, Span, SpanEnd,
     Verdict, WalkComparison,
 };
+pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};
 pub use walk::{Action, Branch, Direction, Disposition, Outer, Path, PathSet, PathShape, RuleRef, Step};
