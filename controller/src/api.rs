@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status as Refusal};
 use waymark_proto::rpc::{self, check_event, waymark_server};
-use waymark_proto::{API_VERSION, Inventory, NodeName};
+use waymark_proto::{API_VERSION, Inventory, NodeName, short};
 
 use crate::agents::{AgentError, Agents};
 use crate::documents::{NodeStatus, Status};
@@ -17,7 +17,7 @@ use crate::hub::{Hub, MAX_MESSAGE};
 use crate::request::{Request, RequestError};
 use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
-use crate::target::{MAX_NAME, short};
+use crate::target::MAX_NAME;
 use crate::watch::Progress;
 
 /// Events of a check that may wait for a slow client.
@@ -90,7 +90,8 @@ impl waymark_server::Waymark for Api {
     async fn collect_facts(&self, call: Call<rpc::FactsRequest>) -> Result<Response<rpc::Document>, Refusal> {
         let node = call.into_inner().node;
         if node.chars().count() > MAX_NAME {
-            let message = format!("{:?} is not a node: a name has at most {MAX_NAME} characters", short(&node));
+            let message =
+                format!("{:?} is not a node: a name has at most {MAX_NAME} characters", short(&node));
             return Err(Refusal::invalid_argument(message));
         }
         let node = NodeName::from(node);

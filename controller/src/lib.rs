@@ -64,5 +64,5 @@ pub use request::{
 };
 pub use resolve::{Ends, ResolveError, resolve};
 pub use source::{FileSource, Source, SourceError};
-pub use target::{Target, TargetError, short};
+pub use target::{Target, TargetError};
 pub use watch::Progress;

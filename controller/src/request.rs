@@ -5,7 +5,7 @@ use std::time::Duration;
 use waymark_proto::marker::TAG_LEN;
 use waymark_proto::{Flow, Protocol, rpc};
 
-use crate::target::{Target, TargetError, short};
+use crate::target::{Target, TargetError};
 
 /// Packets of a check unless asked otherwise: enough to tell a lost packet from a broken path.
 pub const DEFAULT_COUNT: u32 = 5;
@@ -161,7 +161,7 @@ impl TryFrom<rpc::CheckRequest> for Request {
     fn try_from(asked: rpc::CheckRequest) -> Result<Self, RequestError> {
         let mut request = Self::new(asked.source.parse()?, asked.destination.parse()?);
         if !asked.protocol.is_empty() {
-            request.protocol = Some(short(&asked.protocol).parse().map_err(RequestError::Protocol)?);
+            request.protocol = Some(asked.protocol.parse().map_err(RequestError::Protocol)?);
         }
         let too_large = |what, most: u64, value: u32| RequestError::Range {
             what,

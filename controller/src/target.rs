@@ -1,9 +1,10 @@
 //! The ends of a check as people write them.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+
+use waymark_proto::short;
 
 /// One end of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,16 +76,6 @@ const FORMS: &str =
 
 /// The longest name that Kubernetes takes, in characters: that of a DNS subdomain (RFC 1123).
 pub(crate) const MAX_NAME: usize = 253;
-/// How much of what somebody wrote an error repeats, in characters.
-const REPEATED: usize = 60;
-
-/// What somebody wrote, cut to what an error may repeat of it.
-pub fn short(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(REPEATED) {
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
-        None => text.into(),
-    }
-}
 
 impl FromStr for Target {
     type Err = TargetError;
