@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use waymark_controller::{Request, RequestError};
+use waymark_controller::{
+    MAX_COUNT, MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
+};
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
+
+use crate::values::{duration, endpoint, node, number, path};
 
 /// Where exactly does this packet die, and why?
 ///
@@ -69,13 +73,13 @@ pub(crate) struct Question {
 #[derive(Debug, Args)]
 pub(crate) struct Answerer {
     /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
-    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
+    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", value_parser = endpoint, default_value = DEFAULT_ENDPOINT)]
     pub(crate) controller: Endpoint,
     /// Do it in this process, without controller and agents, for an inventory of this machine.
     #[arg(long, requires = "inventory")]
     pub(crate) local: bool,
     /// The inventory file for --local and --facts.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub(crate) inventory: Option<PathBuf>,
 }
 
@@ -84,19 +88,31 @@ pub(crate) struct CheckArguments {
     #[command(flatten)]
     pub(crate) question: Question,
     /// How many packets.
-    #[arg(short, long, default_value_t = waymark_controller::DEFAULT_COUNT, value_parser = clap::value_parser!(u32).range(1..=waymark_controller::MAX_COUNT as i64))]
+    #[arg(
+        short, long, allow_negative_numbers = true,
+        value_parser = number(1..=MAX_COUNT), default_value_t = waymark_controller::DEFAULT_COUNT
+    )]
     pub(crate) count: u32,
     /// Length of the IP packets in bytes [default: the smallest].
-    #[arg(short, long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true, value_parser = number(1..=u16::MAX))]
     pub(crate) size: Option<u16>,
     /// How long to wait after the last packet: 2, 2s, 500ms.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    #[arg(
+        long, value_name = "TIME", allow_hyphen_values = true,
+        value_parser = duration(MIN_TIMEOUT..=MAX_TIMEOUT), default_value = "2s"
+    )]
     pub(crate) timeout: Duration,
     /// Time between packets.
-    #[arg(short, long, value_name = "TIME", value_parser = duration, default_value = "10ms")]
+    #[arg(
+        short, long, value_name = "TIME", allow_hyphen_values = true,
+        value_parser = duration(MIN_INTERVAL..=MAX_INTERVAL), default_value = "10ms"
+    )]
     pub(crate) interval: Duration,
     /// TTL or hop limit.
-    #[arg(long, default_value_t = waymark_controller::DEFAULT_TTL, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(
+        long, allow_negative_numbers = true,
+        value_parser = number(1..=u8::MAX), default_value_t = waymark_controller::DEFAULT_TTL
+    )]
     pub(crate) ttl: u8,
     /// Do not wait for answers.
     #[arg(long)]
@@ -112,16 +128,17 @@ pub(crate) struct PredictArguments {
     #[command(flatten)]
     pub(crate) answerer: Answerer,
     /// Predict from saved facts instead of asking anybody.
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "inventory", conflicts_with = "local")]
+    #[arg(long, value_name = "FILE", value_parser = path, num_args = 1.., requires = "inventory", conflicts_with = "local")]
     pub(crate) facts: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FactsArguments {
     /// The node.
+    #[arg(value_parser = node)]
     pub(crate) node: NodeName,
     /// Write to this file instead of standard output.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) answerer: Answerer,
@@ -130,7 +147,7 @@ pub(crate) struct FactsArguments {
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
     /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
-    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
+    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", value_parser = endpoint, default_value = DEFAULT_ENDPOINT)]
     pub(crate) controller: Endpoint,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -170,37 +187,9 @@ impl CheckArguments {
     }
 }
 
-/// A length of time: seconds, or a number with one of the units us, ms, s, m. Zero is none.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a length of time: use 2s, 500ms or a number of seconds");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let scale = match unit {
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        _ => return Err(wrong()),
-    };
-    let duration = Duration::try_from_secs_f64(number * scale).map_err(|_| wrong())?;
-    // Messages count in microseconds, and zero means the default in them.
-    if duration < Duration::from_micros(1) { Err(wrong()) } else { Ok(duration) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_of_time_are_read() {
-        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("10ms"), Ok(Duration::from_millis(10)));
-        for text in ["", "s", "-1", "1h", "1e99", "0", "99999999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tonic::transport::Channel;
-use waymark_controller::{Agents, MAX_MESSAGE, Prediction, Progress, Request, Status, predict_offline};
-use waymark_proto::rpc::{self, check_event, waymark_client::WaymarkClient};
+use waymark_controller::{Agents, Prediction, Progress, Request, Status, predict_offline, resolve};
+use waymark_proto::rpc::{self, check_event};
 use waymark_proto::{CheckResult, Endpoint, Facts, Inventory};
 
 use crate::args::{Answerer, CheckArguments, FactsArguments, PredictArguments};
+use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::local::LocalAgents;
 use crate::progress::Line;
@@ -17,9 +17,10 @@ use crate::progress::Line;
 pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Failure> {
     let message = arguments.message();
     let request = Request::try_from(message.clone())?;
-    let line = Line::start();
     if let Some(inventory) = local(&arguments.answerer)? {
         LocalAgents::may_trace()?;
+        request.check_size(&resolve(&inventory, &request)?.flow)?;
+        let line = Line::start();
         let agents: Arc<dyn Agents> = Arc::new(LocalAgents::new(inventory.clone()));
         let (progress, lines) = Progress::channel();
         let run = async {
@@ -30,8 +31,12 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Fai
         let (result, ()) = tokio::join!(run, line.follow(lines));
         return Ok(result?);
     }
-    let mut events = dial(&arguments.answerer.controller).await?.check(message).await?.into_inner();
-    while let Some(event) = events.message().await? {
+    let line = Line::start();
+    let controller = Controller::dial(&arguments.answerer.controller).await?;
+    let mut events = controller.ask(async |mut client| client.check(message).await).await?;
+    let mut begun = false;
+    while let Some(event) = events.message().await.map_err(|status| controller.failure(status, begun))? {
+        begun = true;
         match event.body {
             Some(check_event::Body::Progress(words)) => line.say(words),
             Some(check_event::Body::ResultJson(json)) => return document(&json),
@@ -55,8 +60,9 @@ pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, 
         let (progress, _unread) = Progress::channel();
         return Ok(waymark_controller::predict(&agents, &inventory, &request, &progress).await?);
     }
-    let mut controller = dial(&arguments.answerer.controller).await?;
-    document(&controller.predict(arguments.question.message()).await?.into_inner().json)
+    let message = arguments.question.message();
+    let controller = Controller::dial(&arguments.answerer.controller).await?;
+    document(&controller.ask(async |mut client| client.predict(message).await).await?.json)
 }
 
 /// Collects facts.
@@ -72,35 +78,14 @@ pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> 
         return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?);
     }
     let request = rpc::FactsRequest { node: arguments.node.to_string() };
-    let mut controller = dial(&arguments.answerer.controller).await?;
-    document(&controller.collect_facts(request).await?.into_inner().json)
+    let controller = Controller::dial(&arguments.answerer.controller).await?;
+    document(&controller.ask(async |mut client| client.collect_facts(request).await).await?.json)
 }
 
 /// Asks for the controller's status.
 pub(crate) async fn status(controller: &Endpoint) -> Result<Status, Failure> {
-    document(&dial(controller).await?.status(rpc::StatusRequest {}).await?.into_inner().json)
-}
-
-async fn dial(controller: &Endpoint) -> Result<WaymarkClient<Channel>, Failure> {
-    let channel = controller.connect().await.map_err(|error| {
-        if permission_denied(&error) {
-            return Failure::new(Exit::NoPermission, format!("not permitted to connect to {controller}: run as root or as its owner"));
-        }
-        Failure::new(
-            Exit::Unavailable,
-            format!(
-                "no controller answers at {controller}: start one with `waymark-controller run --inventory FILE --listen {controller}`, name another with --controller, or do without by --local --inventory FILE"
-            ),
-        )
-    })?;
-    Ok(WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
-}
-
-fn permission_denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    let denied = error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
-    denied || error.source().is_some_and(permission_denied)
+    let controller = Controller::dial(controller).await?;
+    document(&controller.ask(async |mut client| client.status(rpc::StatusRequest {}).await).await?.json)
 }
 
 fn document<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
@@ -113,6 +98,10 @@ fn document<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
 
 /// The inventory, if this process is to answer.
 fn local(answerer: &Answerer) -> Result<Option<Inventory>, Failure> {
+    if answerer.inventory.is_some() && !answerer.local {
+        let message = "--inventory is of no use without --local: a controller reads an inventory of its own";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     answerer.local.then(|| inventory(answerer)).transpose()
 }
 

@@ -1,7 +1,8 @@
 //! `waymark`: where exactly does this packet die, and why?
 //!
-//! * `args`: the command line
+//! * `args`, `values`: the command line
 //! * `ask`: who answers: a controller, this process (`--local`), or facts files
+//! * `dial`: a controller on the other side of a connection
 //! * `local`: agents within this process
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
@@ -9,10 +10,12 @@
 
 mod args;
 mod ask;
+mod dial;
 mod failure;
 mod local;
 mod progress;
 mod render;
+mod values;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,12 +31,7 @@ use waymark_controller::Prediction;
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors; they go to standard output.
-            let code = if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
-            drop(error.print());
-            return code;
-        }
+        Err(error) => return not_understood(&error),
     };
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -42,11 +40,27 @@ fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(run(arguments.command)));
     match outcome {
         Ok(code) => code,
-        Err(failure) => {
-            eprintln!("waymark: error: {}", failure.message);
-            failure.exit.into()
-        }
+        Err(failure) => tell(&failure),
     }
+}
+
+fn tell(failure: &Failure) -> ExitCode {
+    eprintln!("waymark: error: {}", failure.message);
+    failure.exit.into()
+}
+
+/// Help and version, which are no errors, or what is wrong with the command line.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    match (error.use_stderr(), error.kind()) {
+        (false, _) => drop(error.print()),
+        // Nothing was asked, so the help is the answer.
+        (_, clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) => {
+            drop(error.print());
+            return Exit::Usage.into();
+        }
+        _ => return tell(&Failure::from(error)),
+    }
+    ExitCode::SUCCESS
 }
 
 async fn run(command: Command) -> Result<ExitCode, Failure> {

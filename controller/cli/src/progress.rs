@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 /// How often the line moves.
@@ -15,7 +15,7 @@ impl Line {
     /// Shows the line.
     pub(crate) fn start() -> Self {
         // Hidden by itself where standard error is no terminal.
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(TICK);
         Self(bar)
     }

@@ -115,7 +115,8 @@ fn counts(result: &CheckResult) -> String {
     if let Some(replied) = result.replied {
         let _infallible = write!(words, ", {replied} replied");
     }
-    if let Some(times) = result.rtt_ns {
+    // Answers come to a one-way check too, but it did not ask for them.
+    if let (Some(_), Some(times)) = (result.replied, result.rtt_ns) {
         let [min, median, max] = times.map(|ns| Duration::from_nanos(ns).as_secs_f64() * 1e3);
         let _infallible = write!(words, ", rtt min/median/max {min:.3}/{median:.3}/{max:.3} ms");
     }

@@ -65,6 +65,72 @@ fn wrong_usage_is_64() {
 }
 
 #[test]
+fn mistakes_on_the_command_line_are_told_in_one_sentence() {
+    let long = "a".repeat(100_000);
+    let target = format!("pod/shop/{long}:80");
+    let check = ["check", "pod/a/b", "1.2.3.4"];
+    for (arguments, words) in [
+        (&["--timeout", "99999999999s"][..], "'99999999999s' for '--timeout <TIME>': must be 1ms to 60s"),
+        (&["--timeout", "0"], "'0' for '--timeout <TIME>': must be 1ms to 60s"),
+        (&["-i", "0"], "must be 1µs to 10s"),
+        (&["-i", "-1s"], "must be 1µs to 10s"),
+        (&["-c", "-1"], "'-1' for '--count <COUNT>': must be 1 to 1000"),
+        (&["-s", "-5"], "must be 1 to 65535"),
+        (&["--ttl", "-1"], "must be 1 to 255"),
+        (&["--ttl", "x"], "must be a number from 1 to 255"),
+        (&["--inventory", "x"], "--inventory is of no use without --local"),
+        (&["--local"], "--inventory <FILE>"),
+        (&["--proto", &long], "unknown protocol"),
+        (&["--controller", &long], "is not an address"),
+        (&["--inventory", &long], "a path has at most"),
+        (&["-c", &long], "must be a number from"),
+        (&[&long], "unexpected argument"),
+    ] {
+        let (code, message) = outcome(&waymark(check.iter().chain(arguments)));
+        assert_eq!(code, 64, "{message}");
+        assert!(is_one_sentence(&message) && message.contains(words), "{message}");
+        assert!(message.chars().count() < 300, "{message}");
+    }
+    for arguments in [&["check", "pod/a/b", &target][..], &["check", &target, "1.2.3.4"], &["facts", &long]] {
+        let (code, message) = outcome(&waymark(arguments));
+        assert_eq!(code, 64, "{message}");
+        assert!(is_one_sentence(&message) && message.contains("at most 253"), "{message}");
+        assert!(message.chars().count() < 300, "{message}");
+    }
+    let (code, message) = outcome(&waymark(["check"]));
+    assert_eq!(code, 64);
+    assert!(is_one_sentence(&message) && message.contains("<SRC> <DST>; try --help"), "{message}");
+}
+
+#[test]
+fn a_controller_that_hangs_up_is_69() {
+    let stage = Stage::new();
+    let path = stage.path("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let calls = 4;
+    let hangs_up = std::thread::spawn(move || {
+        for _ in 0..calls {
+            // Taken in and dropped, as by a controller that is being killed.
+            drop(listener.accept().unwrap());
+        }
+    });
+    let address = format!("unix:{}", path.display());
+    let questions = [
+        &["check", "node/a", "10.0.0.2"][..],
+        &["predict", "node/a", "10.0.0.2"],
+        &["facts", "a"],
+        &["status"],
+    ];
+    assert_eq!(questions.len(), calls);
+    for arguments in questions {
+        let (code, message) = outcome(&waymark(arguments.iter().copied().chain(["--controller", &address])));
+        assert_eq!(code, 69, "{message}");
+        assert!(is_one_sentence(&message) && message.contains("no controller answers at"), "{message}");
+    }
+    hangs_up.join().unwrap();
+}
+
+#[test]
 fn a_malformed_target_is_64_before_anybody_is_asked() {
     let (code, message) = outcome(&waymark(["check", "pod/cart", "1.2.3.4"]));
     assert_eq!(code, 64);

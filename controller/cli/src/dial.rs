@@ -1,0 +1,104 @@
+//! A controller on the other side of a connection, which may break at any time.
+
+use std::error::Error;
+
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use waymark_controller::MAX_MESSAGE;
+use waymark_proto::Endpoint;
+use waymark_proto::rpc::waymark_client::WaymarkClient;
+
+use crate::failure::{Exit, Failure};
+
+/// A controller that was dialled.
+pub(crate) struct Controller<'a> {
+    address: &'a Endpoint,
+    client: WaymarkClient<Channel>,
+}
+
+impl<'a> Controller<'a> {
+    /// Dials it.
+    pub(crate) async fn dial(address: &'a Endpoint) -> Result<Self, Failure> {
+        match address.connect().await {
+            Ok(channel) => {
+                let client = WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+                Ok(Self { address, client })
+            }
+            Err(error) if permission_denied(&error) => Err(Failure::new(
+                Exit::NoPermission,
+                format!("not permitted to connect to {address}: run as root or as its owner"),
+            )),
+            Err(_) => Err(absent(address)),
+        }
+    }
+
+    /// Calls it.
+    pub(crate) async fn ask<T>(
+        &self,
+        call: impl AsyncFnOnce(WaymarkClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        let answer = call(self.client.clone()).await;
+        answer.map(Response::into_inner).map_err(|status| self.failure(status, false))
+    }
+
+    /// What to say when a call ends like this; `begun` if some of its answer was there already.
+    pub(crate) fn failure(&self, status: Status, begun: bool) -> Failure {
+        let address = self.address;
+        match (broken(&status), begun) {
+            (false, _) => status.into(),
+            (true, false) => absent(address),
+            (true, true) => Failure::new(
+                Exit::Unavailable,
+                format!("the controller at {address} went away in the middle of the check"),
+            ),
+        }
+    }
+}
+
+fn absent(address: &Endpoint) -> Failure {
+    let message = format!(
+        "no controller answers at {address}: start one with `waymark-controller run --inventory FILE --listen {address}`, name another with --controller, or do without by --local --inventory FILE"
+    );
+    Failure::new(Exit::Unavailable, message)
+}
+
+/// Whether this is no answer of the controller, but what became of the connection. Only a status that was
+/// made on this side has a source; tonic drops that of some, which have codes or words that no controller
+/// sends.
+fn broken(status: &Status) -> bool {
+    status.source().is_some()
+        || matches!(status.code(), Code::Unknown | Code::Cancelled)
+        || ["h2 protocol error", "http2 error", "operation timed out", "connection error"]
+            .iter()
+            .any(|words| status.message().starts_with(words))
+}
+
+fn permission_denied(error: &(dyn Error + 'static)) -> bool {
+    let denied = error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    denied || error.source().is_some_and(permission_denied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_controller_says_is_told_from_what_became_of_it() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let mut lost = Status::unavailable("tcp connect error");
+        lost.set_source(std::sync::Arc::new(reset));
+        let transport = Status::unknown("transport error");
+        for status in [lost, transport, Status::internal("h2 protocol error: http2 error")] {
+            assert!(broken(&status), "{status}");
+        }
+        for status in [
+            Status::unavailable("no agent is attached for node n1"),
+            Status::invalid_argument("there is no pod a/b"),
+            Status::internal("no random numbers: none"),
+        ] {
+            assert!(!broken(&status), "{status}");
+        }
+    }
+}
