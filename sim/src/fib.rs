@@ -42,16 +42,28 @@ fn selects(rule: &PolicyRule, key: &Key<'_>, namespace: &Namespace) -> Option<bo
         && rule.iif.as_deref().is_none_or(|name| name == key.iif)
         && rule.oif.as_deref().is_none_or(|name| Some(name) == oif.as_deref())
         && rule.mark.is_none_or(|mark| (key.mark ^ mark) & mask == 0);
-    if known && !rule.unmodelled.is_empty() {
+    if known && rule.unmodelled.iter().any(|selector| suppressed(selector).is_none()) {
         return None;
     }
     Some(known != rule.invert)
 }
 
+/// The prefix length of `suppress_prefixlength N`, which facts list with the selectors.
+fn suppressed(selector: &str) -> Option<u8> {
+    selector.strip_prefix("suppress_prefixlength ")?.parse().ok()
+}
+
+/// Whether a rule refuses a route for being too general (`fib4_rule_suppress`).
+fn suppresses(rule: &PolicyRule, found: &Found<'_>) -> bool {
+    let Some(most) = rule.unmodelled.iter().find_map(|selector| suppressed(selector)) else { return false };
+    matches!(found, Found::Local(route) | Found::Unicast(route, _) if route.dst.prefix_len() <= most)
+}
+
 /// Looks a destination up, rule by rule.
 pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
     let ipv6 = key.dst.is_ipv6();
-    if let Some(why) = namespace.lacks("routes").or_else(|| namespace.lacks("rules")) {
+    let lacks = ["routes", "rules"].into_iter().find_map(|kind| namespace.lacks_family(kind, ipv6));
+    if let Some(why) = lacks {
         return Found::Unknown(why);
     }
     let rules = namespace.rules(ipv6);
@@ -77,7 +89,9 @@ pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
         let refused = |cause, kind: &str| Found::Refused(cause, format!("rule {}: {kind}", rule.priority));
         match rule.action {
             RuleAction::Table => {
-                if let Some(found) = in_table(namespace, rule.table, key) {
+                if let Some(found) = in_table(namespace, rule.table, key)
+                    && !suppresses(rule, &found)
+                {
                     return found;
                 }
             }
@@ -100,26 +114,40 @@ pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
     Found::Nothing
 }
 
-/// Looks a destination up in one table. `None` makes the next rule try.
+/// Looks a destination up in one table. `None` makes the next rule try. A remark on a route that might
+/// have been taken instead makes the outcome unknown.
 fn in_table<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<Found<'a>> {
+    let (length, found) = longest(namespace, table, key).unzip();
+    let length = length.unwrap_or(0);
+    let doubt = namespace.doubtful(table, key.dst).find(|route| route.dst.prefix_len() >= length);
+    match doubt {
+        Some(route) => Some(Found::Unknown(route.why.clone())),
+        None => found.flatten(),
+    }
+}
+
+/// The route with the longest prefix that can be taken, by its prefix's length; `throw` finds none.
+fn longest<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<(u8, Option<Found<'a>>)> {
     let routes = namespace.table(key.dst.is_ipv6(), table);
     // Packets are sent with a TOS of 0: a route with another one is not for them.
     for route in routes.iter().filter(|route| route.tos == 0 && route.dst.contains(&key.dst)) {
-        let refused = |cause| Some(Found::Refused(cause, describe(namespace, route)));
+        let length = route.dst.prefix_len();
+        let refused = |cause| Some((length, Some(Found::Refused(cause, describe(namespace, route)))));
         match route.kind {
             RouteType::Blackhole => return refused(Cause::BlackholeRoute),
             RouteType::Unreachable => return refused(Cause::UnreachableRoute),
             RouteType::Prohibit => return refused(Cause::ProhibitRoute),
-            RouteType::Throw => return None,
-            RouteType::Local | RouteType::Anycast => return Some(Found::Local(route)),
+            RouteType::Throw => return Some((length, None)),
+            RouteType::Local | RouteType::Anycast => return Some((length, Some(Found::Local(route)))),
             RouteType::Unicast => {
                 let hops = usable(namespace, route, key.oif);
                 if !hops.is_empty() {
-                    return Some(Found::Unicast(route, hops));
+                    return Some((length, Some(Found::Unicast(route, hops))));
                 }
             }
             RouteType::Broadcast | RouteType::Multicast | RouteType::Other => {
-                return Some(Found::Unknown(format!("{} is not modelled", describe(namespace, route))));
+                let why = format!("{} is not modelled", describe(namespace, route));
+                return Some((length, Some(Found::Unknown(why))));
             }
         }
     }

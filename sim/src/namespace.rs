@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use waymark_proto::{
     Address, FdbEntry, Link, LinkKind, MissingFact, Neighbour, NetnsFacts, NodeName, Place, PolicyRule,
     Route, RouteType, Socket,
@@ -12,6 +13,33 @@ use crate::netfilter::Ruleset;
 
 /// Number of the table of local addresses.
 pub(crate) const TABLE_LOCAL: u32 = 255;
+
+/// A route that is there, but not as the facts have it.
+#[derive(Debug)]
+pub(crate) struct DoubtfulRoute {
+    table: u32,
+    pub(crate) dst: IpNet,
+    pub(crate) why: String,
+}
+
+impl DoubtfulRoute {
+    /// Reads a remark: `routes.10.0.0.0/8 table 254`.
+    fn read(fact: &MissingFact) -> Option<Self> {
+        let (dst, table) = fact.what.strip_prefix("routes.")?.split_once(" table ")?;
+        let (dst, table) = (dst.parse().ok()?, table.parse().ok()?);
+        Some(Self { table, dst, why: format!("route {dst} table {table}: {}", fact.why) })
+    }
+}
+
+/// What remarks call an entry of a forwarding database.
+fn name(entry: &FdbEntry) -> String {
+    format!("{} on device {}", entry.mac, entry.index)
+}
+
+/// Whether a remark is about this device or entry: `NAME: what is special about it`.
+fn concerns(fact: &MissingFact, name: &str) -> bool {
+    fact.why.strip_prefix(name).is_some_and(|rest| rest.starts_with(": "))
+}
 
 /// A network namespace.
 #[derive(Debug)]
@@ -30,6 +58,7 @@ pub(crate) struct Namespace {
     pub(crate) sockets: Vec<Socket>,
     pub(crate) ruleset: Ruleset,
     missing: Vec<MissingFact>,
+    doubtful: Vec<DoubtfulRoute>,
 }
 
 impl Namespace {
@@ -59,6 +88,7 @@ impl Namespace {
             sysctls: facts.sysctls,
             sockets: facts.sockets,
             ruleset,
+            doubtful: facts.missing.iter().filter_map(DoubtfulRoute::read).collect(),
             missing: facts.missing,
             place,
         }
@@ -156,12 +186,44 @@ impl Namespace {
         of(device).or_else(|| of("default")).unwrap_or(0).max(of("all").unwrap_or(0))
     }
 
-    /// Why a kind of facts is not there.
+    /// Why a kind of facts is not there, or not all of it. Remarks on one entry do not count.
     pub(crate) fn lacks(&self, what: &str) -> Option<String> {
-        let fact = self
-            .missing
-            .iter()
-            .find(|fact| fact.what == what || fact.what.starts_with(&format!("{what}.")))?;
+        self.lacks_of(what, &[".ipv4", ".ipv6"])
+    }
+
+    /// The same, of one family.
+    pub(crate) fn lacks_family(&self, what: &str, ipv6: bool) -> Option<String> {
+        self.lacks_of(what, if ipv6 { &[".ipv6"] } else { &[".ipv4"] })
+    }
+
+    fn lacks_of(&self, what: &str, parts: &[&str]) -> Option<String> {
+        // Without links nothing came by routing netlink; sysctls and sockets are read otherwise.
+        let by_netlink = !matches!(what, "sysctls" | "sockets") && self.links.is_empty();
+        let fact = self.missing.iter().find(|fact| match fact.what.as_str() {
+            "namespace" => true,
+            "links" if by_netlink => true,
+            "links" if self.links().any(|link| concerns(fact, &link.name)) => false,
+            "fdb" if self.fdb.iter().any(|entry| concerns(fact, &name(entry))) => false,
+            kind => kind.strip_prefix(what).is_some_and(|part| part.is_empty() || parts.contains(&part)),
+        })?;
         Some(format!("{} could not be read: {}", fact.what, fact.why))
+    }
+
+    /// A remark on a device that is in the facts, but is not like its kind.
+    pub(crate) fn remark_on(&self, link: &Link) -> Option<&str> {
+        let remark = self.missing.iter().find(|fact| fact.what == "links" && concerns(fact, &link.name))?;
+        Some(&remark.why)
+    }
+
+    /// A remark on an entry of a forwarding database that is more than the facts tell.
+    pub(crate) fn remark_on_entry(&self, entry: &FdbEntry) -> Option<&str> {
+        let name = name(entry);
+        let remark = self.missing.iter().find(|fact| fact.what == "fdb" && concerns(fact, &name))?;
+        Some(&remark.why)
+    }
+
+    /// Remarks on single routes of a table that a destination might take.
+    pub(crate) fn doubtful(&self, table: u32, dst: IpAddr) -> impl Iterator<Item = &DoubtfulRoute> {
+        self.doubtful.iter().filter(move |route| route.table == table && route.dst.contains(&dst))
     }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use support::{DATAPLANES, Dataplane, Lab, address, ip, link, mac, render, route, tcp};
 use waymark_proto::{
-    Cause, Disposition, Flow, Hook, IptablesBackend, IptablesDump, LinkKind, RouteType, Step,
+    Cause, Disposition, Flow, Hook, IptablesBackend, IptablesDump, LinkKind, Neighbour, RouteType, Step,
 };
 
 fn across() -> Flow {
@@ -228,4 +228,46 @@ fn masquerade_takes_the_address_nearest_to_the_next_hop() {
     lab.iptables("node1", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n");
     let branch = lab.one("pod11", &across());
     assert_eq!(branch.path.last().flow.unwrap().src, ip("192.168.77.1"));
+}
+
+/// pod11 with an IPv6 route out of its only device, and a host that forwards.
+fn ipv6_lab(proxy_ndp: &str) -> Lab {
+    let mut lab = Lab::new(Dataplane::Routed);
+    lab.netns("pod11").routes.push(route(254, "fd00::/64", RouteType::Unicast, None, Some(2)));
+    let node = lab.netns("node1");
+    node.sysctls.insert("ipv6.conf.all.forwarding".into(), "1".into());
+    node.sysctls.insert("ipv6.conf.veth11.proxy_ndp".into(), proxy_ndp.into());
+    node.neighbours.push(Neighbour {
+        index: 11,
+        address: ip("fd00::9"),
+        mac: None,
+        state: "none".into(),
+        proxy: true,
+    });
+    lab
+}
+
+#[test]
+fn ipv6_proxy_entries_answer_only_where_allowed() {
+    let flow = tcp("fd00::1", "fd00::9", 80);
+    let last = |lab: Lab| lab.one("pod11", &flow).path.last().clone();
+    let step = last(ipv6_lab("0"));
+    assert_eq!((step.hook, step.cause), (Hook::Neighbour, Some(Cause::NeighbourUnresolved)));
+    let step = last(ipv6_lab("1"));
+    assert_eq!((step.place.netns.as_str(), step.hook), ("node1", Hook::Route), "{step:?}");
+}
+
+#[test]
+fn ipv6_loopback_addresses_do_not_come_to_prerouting() {
+    let mut lab = ipv6_lab("1");
+    lab.netns("node1").netfilter.iptables = vec![IptablesDump {
+        ipv6: true,
+        backend: IptablesBackend::Legacy,
+        text: "*raw\n:PREROUTING DROP [0:0]\nCOMMIT\n".into(),
+    }];
+    let step = lab.one("pod11", &tcp("::1", "fd00::9", 80)).path.last().clone();
+    assert_eq!((step.hook, step.cause), (Hook::Ip, Some(Cause::MartianAddress)));
+    assert_eq!(step.device.as_deref(), Some("veth11"));
+    let step = lab.one("pod11", &tcp("fd00::1", "fd00::9", 80)).path.last().clone();
+    assert_eq!(step.cause, Some(Cause::FilterDrop));
 }

@@ -40,7 +40,8 @@ pub(super) fn read(
         match read_one(message) {
             Some((id, Object::Single(hop))) => drop(single.insert(id, hop)),
             Some((id, Object::Group(members))) => drop(groups.insert(id, members)),
-            None => missing.note("routes", "a nexthop object could not be read".to_owned()),
+            // Routes that name it are remarked on one by one.
+            None => missing.note("nexthops", "an object could not be read".to_owned()),
         }
     }
     // Members of a group are never groups (`nh_check_attr_group`).

@@ -23,7 +23,8 @@ pub(super) fn read(netlink: &mut Netlink, missing: &mut Missing) -> Result<Vec<R
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         let dump = netlink.dump(&RouteNetlinkMessage::GetRoute(request))?;
-        missing.remarks("routes", dump.remarks);
+        let version = if family == AddressFamily::Inet6 { 6 } else { 4 };
+        missing.remarks(&format!("routes.ipv{version}"), dump.remarks);
         read.extend(dump.messages.into_iter().filter_map(|message| match message {
             // A kernel without IPv6 answers with the routes of every family that it has.
             RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
@@ -51,7 +52,7 @@ fn resolve(
     let Some(id) = object else { return route };
     match objects.get(&id) {
         Some(hops) => route.next_hops.clone_from(hops),
-        None => missing.note("routes", format!("{} in table {}: no nexthop {id}", route.dst, route.table)),
+        None => missing.note(&name(&route), format!("no nexthop {id}")),
     }
     route
 }
@@ -100,14 +101,11 @@ fn read_one(message: &RouteMessage, missing: &mut Missing) -> Option<(Route, Opt
         }
     }
     if header.source_prefix_length != 0 {
-        let what =
-            format!("{} in table {}: depends on the source, which is not modelled", route.dst, route.table);
-        missing.note("routes", what);
+        missing.note(&name(&route), "depends on the source, which is not modelled".to_owned());
         return None;
     }
     if encapsulated {
-        let what = format!("{} in table {}: encapsulates, which is not modelled", route.dst, route.table);
-        missing.note("routes", what);
+        missing.note(&name(&route), "encapsulates, which is not modelled".to_owned());
     }
     if route.next_hops.is_empty() && needs_next_hop(route.kind) && (hop.index.is_some() || hop.via.is_some())
     {
@@ -115,6 +113,11 @@ fn read_one(message: &RouteMessage, missing: &mut Missing) -> Option<(Route, Opt
     }
     let object = object.filter(|_| route.next_hops.is_empty() && needs_next_hop(route.kind));
     Some((route, object))
+}
+
+/// What names one route among what is missing: lookups that cannot take it stay certain.
+fn name(route: &Route) -> String {
+    format!("routes.{} table {}", route.dst, route.table)
 }
 
 /// The kernel names the loopback device on IPv6 routes that go nowhere.

@@ -27,7 +27,8 @@ pub(super) fn read(netlink: &mut Netlink, missing: &mut Missing) -> Result<Vec<P
         let mut request = RuleMessage::default();
         request.header.family = family;
         let dump = netlink.dump(&RouteNetlinkMessage::GetRule(request))?;
-        missing.remarks("rules", dump.remarks);
+        let version = if family == AddressFamily::Inet6 { 6 } else { 4 };
+        missing.remarks(&format!("rules.ipv{version}"), dump.remarks);
         rules.extend(dump.messages.into_iter().filter_map(|message| match message {
             // A kernel without IPv6 answers with the rules of every family that it has.
             RouteNetlinkMessage::NewRule(rule) if rule.header.family == family => Some(read_one(&rule)),

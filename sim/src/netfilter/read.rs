@@ -141,7 +141,7 @@ impl Reading<'_> {
             Field::Mark => Ok(Value::Number(self.packet.mark.into())),
             Field::PacketType => Ok(Value::Number(0)),
             Field::AddressType { destination } => {
-                Ok(Value::Number(self.address_type(if *destination { flow.dst } else { flow.src })))
+                self.address_type(if *destination { flow.dst } else { flow.src }).map(Value::Number)
             }
             Field::ReverseRoute => self.reverse_route(),
             Field::Unknown(what) => unknown(format!("{what} is not modelled")),
@@ -192,16 +192,18 @@ impl Reading<'_> {
     }
 
     /// The type of an address by the local table (`inet_addr_type`).
-    fn address_type(&self, ip: IpAddr) -> u64 {
-        if ip.is_multicast() {
+    fn address_type(&self, ip: IpAddr) -> Result<u64, Stop> {
+        Ok(if ip.is_multicast() {
             symbols::RTN_MULTICAST
         } else if self.at.namespace.is_local(ip) {
             symbols::RTN_LOCAL
         } else if ip.is_unspecified() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
             symbols::RTN_BROADCAST
+        } else if let Some(why) = self.at.namespace.lacks("routes") {
+            return unknown(why);
         } else {
             symbols::RTN_UNICAST
-        }
+        })
     }
 
     /// Whether the route back to the source leaves by the input device: 1 or 0.

@@ -83,7 +83,10 @@ impl Ruleset {
     pub(crate) fn compile(facts: &NetfilterFacts, missing: &[MissingFact]) -> Self {
         let unread = missing
             .iter()
-            .find(|fact| fact.what.starts_with("netfilter") && !fact.what.ends_with("ipset"))
+            .find(|fact| {
+                fact.what == "namespace"
+                    || (fact.what.starts_with("netfilter") && !fact.what.ends_with("ipset"))
+            })
             .map(|fact| format!("{} could not be read: {}", fact.what, fact.why));
         let mut ruleset = Self {
             ipsets: facts.ipset.as_deref().map(ipset::parse).unwrap_or_default(),

@@ -21,6 +21,9 @@ pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
     }
     let next = Stage::BridgeForward { bridge: bridge.index, from: port };
     if !calls_netfilter(here, walk.packet.flow.is_ipv6()) {
+        if let Some(remark) = here.namespace.remark_on(bridge) {
+            return vec![walk.unknown(Hook::Bridge, Some(&bridge.name), remark)];
+        }
         return vec![walk.to(next)];
     }
     let mut walk = walk;

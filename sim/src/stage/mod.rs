@@ -10,11 +10,13 @@
 //! * [`bridge`]: forwarding by link-layer address
 //! * [`tunnel`]: VXLAN devices
 //! * [`wire`]: what lies between nodes
+//! * [`doubt`]: verdicts that rest on missing facts
 //! * [`ip`]: entry of the network layer
 //! * [`socket`]: local delivery
 
 mod bridge;
 mod device;
+mod doubt;
 mod filter;
 mod ip;
 mod local;
@@ -45,7 +47,7 @@ pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
         return vec![walk.unknown(Hook::Ip, None, why)];
     };
     let here = Here { cluster, namespace };
-    match walk.stage.clone() {
+    let walks = match walk.stage.clone() {
         Stage::Inject => local::inject(walk),
         Stage::RouteOutput { again, oif } => route::output(here, walk, again, oif),
         Stage::FilterOutput(egress) => filter::output(here, walk, &egress),
@@ -64,5 +66,6 @@ pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
         Stage::FilterInput(device) => filter::input(here, walk, device),
         Stage::Decapsulate => tunnel::decapsulate(here, walk),
         Stage::Socket(device) => socket::deliver(here, walk, device),
-    }
+    };
+    walks.into_iter().map(|walk| doubt::weigh(cluster, walk)).collect()
 }

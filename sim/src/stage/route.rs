@@ -127,6 +127,8 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
                 Some(fib::describe(here.namespace, route));
             vec![walk.to(Stage::FilterInput(device))]
         }
+        // It might be for this host.
+        Found::Unknown(why) => vec![walk.unknown(Hook::Route, on, why)],
         other => transit(here, walk, device, &name, validates, other),
     }
 }

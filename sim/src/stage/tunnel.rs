@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use waymark_proto::{Action, Cause, Flow, Hook, Link, LinkKind, Outer, Protocol};
+use waymark_proto::{Action, Cause, FdbEntry, Flow, Hook, Link, LinkKind, Outer, Protocol};
 
 use super::Here;
 use super::neighbour::is_default;
@@ -34,6 +34,9 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     let LinkKind::Vxlan { vni, port, local, remote, underlay, .. } = link.kind else {
         return vec![walk.unknown(Hook::Tunnel, on, "this kind of tunnel is not modelled")];
     };
+    if let Some(remark) = here.namespace.remark_on(link) {
+        return vec![walk.unknown(Hook::Tunnel, on, remark)];
+    }
     let mac = walk.packet.mac.clone();
     let given =
         remote.filter(|remote| !remote.is_unspecified()).map(|ip| Remote { ip, vni: None, oif: underlay });
@@ -57,6 +60,12 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
             }
         },
     };
+    let wanted = |entry: &&FdbEntry| entry.index == device && entry.remote == Some(to);
+    if let Some(remark) =
+        here.namespace.fdb.iter().filter(wanted).find_map(|entry| here.namespace.remark_on_entry(entry))
+    {
+        return vec![walk.unknown(Hook::Tunnel, on, format!("fdb of {}: {remark}", link.name))];
+    }
     if to.is_multicast() {
         return vec![walk.unknown(Hook::Tunnel, on, format!("multicast remote {to} is not modelled"))];
     }
