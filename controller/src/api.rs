@@ -98,7 +98,8 @@ impl waymark_server::Waymark for Api {
         let inventory = self.inventory().await?;
         if inventory.node(&node).is_none() {
             let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
-            let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
+            let message =
+                format!("there is no node {}: the inventory has {}", short(node.as_str()), known.join(", "));
             return Err(Refusal::not_found(words(&message)));
         }
         let facts = self.agents.facts(&node).await?;

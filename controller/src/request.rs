@@ -120,15 +120,17 @@ impl Request {
     /// # Errors
     /// Too small for headers and marker; or TCP, of which a lone SYN is sent, without data.
     pub fn check_size(&self, flow: &Flow) -> Result<(), RequestError> {
-        let least = least_size(flow);
-        let range = match (flow.protocol, self.size) {
-            (_, None) => return Ok(()),
-            (Protocol::Tcp, Some(size)) if size != least => format!("{least}"),
-            (_, Some(size)) if size < least => format!("{least} to {}", u16::MAX),
-            _ => return Ok(()),
+        let (least, protocol, ipv6) = (least_size(flow), flow.protocol, flow.is_ipv6());
+        let (most, range) = match protocol {
+            Protocol::Tcp => (least, least.to_string()),
+            Protocol::Udp | Protocol::Icmp => (u16::MAX, format!("{least} to {}", u16::MAX)),
         };
-        let (protocol, ipv6, size) = (flow.protocol, flow.is_ipv6(), self.size.unwrap_or(0));
-        Err(RequestError::Size { protocol, ipv6, range, size })
+        match self.size {
+            Some(size) if !(least..=most).contains(&size) => {
+                Err(RequestError::Size { protocol, ipv6, range, size })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn checked(self) -> Result<Self, RequestError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use waymark_controller::{Agents, Prediction, Progress, Request, Status, predict_offline, resolve};
 use waymark_proto::rpc::{self, check_event};
-use waymark_proto::{CheckResult, Endpoint, Facts, Inventory};
+use waymark_proto::{CheckResult, Endpoint, Facts, Inventory, short};
 
 use crate::args::{Answerer, CheckArguments, FactsArguments, PredictArguments};
 use crate::dial::Controller;
@@ -71,8 +71,8 @@ pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> 
         LocalAgents::may_look()?;
         if inventory.node(&arguments.node).is_none() {
             let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
-            let message =
-                format!("there is no node {}: the inventory has {}", arguments.node, known.join(", "));
+            let node = short(arguments.node.as_str());
+            let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
             return Err(Failure::new(Exit::Usage, message));
         }
         return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?);

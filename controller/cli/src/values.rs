@@ -73,7 +73,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
 pub(crate) fn node(text: &str) -> Result<NodeName, String> {
     match text.len() {
         0 => Err("a node has a name".to_owned()),
-        ..=MAX_NAME => Ok(text.into()),
+        1..=MAX_NAME => Ok(text.into()),
         length => Err(format!("a name has at most {MAX_NAME} characters, not {length}")),
     }
 }
