@@ -137,7 +137,7 @@ fn on_dataplane(
     let started = std::time::Instant::now();
     instance.up(&UpOptions { topology, dataplane, proxy, agents: true })?;
     let up_seconds = started.elapsed().as_secs_f64();
-    let measured = measure(options, &instance, tell);
+    let measured = measure(options, &instance, tell).map_err(interrupt::rather);
     let down = instance.down();
     let (faults, healthy) = measured?;
     down?;
@@ -166,6 +166,8 @@ fn measure(options: &AccuracyOptions, instance: &Instance, tell: &mut dyn FnMut(
         tell(&format!("{}: {}", cluster.dataplane, fault.name));
         faults.push(localize(instance, &cluster, fault)?);
     }
+    // The last answer too may have failed by a signal.
+    interrupt::check()?;
     Ok((faults, healthy_flows))
 }
 

@@ -25,7 +25,7 @@ pub fn demo(instance: &Instance, dataplane: Dataplane) -> Result<()> {
         agents: true,
     })?;
     step(format_args!("Up after {:.1} s.", started.elapsed().as_secs_f64()));
-    let shown = show(instance);
+    let shown = show(instance).map_err(interrupt::rather);
     step("Taking it down.");
     let down = instance.down();
     shown?;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use waymark_prober::netns::NetnsError;
+use waymark_proto::short;
 
 use crate::topology::TopologyError;
 
@@ -41,11 +42,20 @@ pub enum Error {
         source: TopologyError,
     },
     /// A name that cannot be an instance's.
-    #[error("{0:?} cannot be the name of a testbed: use 1 to 32 of a-z, 0-9 and -, starting with a letter")]
+    #[error("{:?} cannot be the name of a testbed: use 1 to 32 of a-z, 0-9 and -, starting with a letter", short(.0))]
     InstanceName(String),
     /// A second `up`.
     #[error("testbed {name:?} is already up; take it down first with `waymark-testbed down --name {name}`")]
     AlreadyUp {
+        /// The instance.
+        name: String,
+    },
+    /// What an `up` made that was killed half-way.
+    #[error(
+        "testbed {name:?} is half made: its `up` was killed; \
+         `waymark-testbed down --name {name}` removes what there is of it"
+    )]
+    HalfMade {
         /// The instance.
         name: String,
     },
@@ -136,7 +146,7 @@ pub enum Error {
         pid: i32,
     },
     /// `exec` with a name that is neither node nor pod.
-    #[error("no node or pod {target:?} in testbed {name:?}; there are {known}")]
+    #[error("no node or pod {:?} in testbed {name:?}; there are {known}", short(target))]
     UnknownTarget {
         /// The instance.
         name: String,
@@ -146,7 +156,7 @@ pub enum Error {
         known: String,
     },
     /// A fault that is not in the catalogue.
-    #[error("no fault {0:?} in the catalogue; `waymark-testbed fault list` shows it")]
+    #[error("no fault {:?} in the catalogue; `waymark-testbed fault list` shows it", short(.0))]
     UnknownFault(String),
     /// A fault that this testbed cannot have.
     #[error("fault {fault} does not apply: {why}")]
@@ -160,7 +170,7 @@ pub enum Error {
     #[error("fault {0} is already injected; `waymark-testbed fault clear {0}` undoes it")]
     FaultActive(String),
     /// A fault that is not there.
-    #[error("fault {0} is not injected")]
+    #[error("fault {} is not injected", short(.0))]
     FaultNotActive(String),
     /// The client answered something that is no result.
     #[error("`{command}` gave no result (exit status {status}): {output}")]

@@ -91,8 +91,10 @@ impl Instance {
         }
         let cluster = Cluster::plan(self.name(), &options.topology, options.dataplane, options.proxy);
         let lock = self.dir.lock()?;
-        if self.dir.load().map_or(true, |state| state.is_some()) {
-            return Err(Error::AlreadyUp { name: self.name().to_owned() });
+        if let Some(state) = self.dir.load()? {
+            let name = self.name().to_owned();
+            // Whoever is still making it would hold the lock.
+            return Err(if state.complete { Error::AlreadyUp { name } } else { Error::HalfMade { name } });
         }
         let there = namespace::all();
         if let Some(netns) = cluster.namespaces().into_iter().find(|netns| there.contains(netns)) {
@@ -110,7 +112,7 @@ impl Instance {
         self.dir.save(&lock, &state)?;
         state.complete = true;
         let made = self.make(&lock, &cluster, options.agents).and_then(|()| self.dir.save(&lock, &state));
-        made.inspect_err(|_| {
+        made.map_err(interrupt::rather).inspect_err(|_| {
             // The first error is the one to tell; what cannot be cleaned now, `down` can be asked for.
             if let Err(second) = self.tear_down(lock) {
                 crate::note(format_args!("waymark-testbed: cleaning up: {second}"));

@@ -41,6 +41,12 @@ pub(crate) fn check() -> Result<()> {
     }
 }
 
+/// For `map_err`: commands that are run get a terminal's SIGINT too, and end with an error of theirs; what
+/// happened is that a signal came.
+pub(crate) fn rather(error: Error) -> Error {
+    check().err().unwrap_or(error)
+}
+
 /// A descriptor that becomes readable when a signal came; `None` if signals are not caught.
 pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
     SIGNALS.get().map(|signals| signals.pipe.as_fd())

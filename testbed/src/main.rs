@@ -6,6 +6,8 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextValue, ErrorKind};
+use waymark_proto::short;
 use waymark_testbed::{
     AccuracyOptions, Cluster, Dataplane, Error, Instance, Programs, Proxy, Result, Topology, UpOptions,
     accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
@@ -19,12 +21,7 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { USAGE } else { 0 };
-            // A closed pipe is the reader's choice.
-            let _ = error.print();
-            return code.into();
-        }
+        Err(error) => return not_understood(&error).into(),
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,6 +30,27 @@ fn main() -> ExitCode {
             error.exit_code().into()
         }
     }
+}
+
+/// Prints help or version, which are no errors, or the first of clap's paragraphs in one line; the others
+/// repeat the help. Gives back the exit code.
+fn not_understood(error: &clap::Error) -> u8 {
+    let code = if error.use_stderr() { USAGE } else { 0 };
+    if code == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A closed pipe is the reader's choice.
+        let _ = error.print();
+        return code;
+    }
+    let mut text = error.to_string();
+    for (_, value) in error.context() {
+        if let ContextValue::String(value) = value {
+            text = text.replace(value.as_str(), &short(value));
+        }
+    }
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let words = lines.collect::<Vec<_>>().join(" ");
+    note(format_args!("waymark-testbed: {words}; try --help"));
+    code
 }
 
 fn run(cli: Cli) -> Result<()> {

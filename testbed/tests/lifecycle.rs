@@ -80,7 +80,7 @@ fn down_with_a_damaged_or_missing_state() {
     let testbed = Testbed::up(&[]);
     fs::write(testbed.folder().join("state.json"), "{\"dataplane\": \"bri").unwrap();
     assert!(testbed.fail(3, &["status"]).contains("is damaged"));
-    assert!(testbed.fail(3, &["up", "--no-agents"]).contains("already up"));
+    assert!(testbed.fail(3, &["up", "--no-agents"]).contains("is damaged"));
     testbed.succeed(&["down"]);
     assert_eq!(testbed.leftovers(), Vec::<String>::new());
 
@@ -108,9 +108,12 @@ fn names_that_begin_alike_do_not_touch_one_another() {
 
 /// Programs that stand in for controller, agent and client.
 fn programs(controller: &str, agent: &str) -> tempfile::TempDir {
+    programs_with_client(controller, agent, "exit 3")
+}
+
+fn programs_with_client(controller: &str, agent: &str, client: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for (name, body) in [("waymark-controller", controller), ("waymark-agent", agent), ("waymark", "exit 3")]
-    {
+    for (name, body) in [("waymark-controller", controller), ("waymark-agent", agent), ("waymark", client)] {
         let path = folder.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -166,10 +169,14 @@ fn controller_and_agents_live_until_down() {
 
 /// Runs `up` with the programs of a folder, and its pid in a file there.
 fn up_with_its_pid(testbed: &Testbed, folder: &std::path::Path) -> std::process::Output {
+    with_its_pid("up", testbed, folder)
+}
+
+fn with_its_pid(verb: &str, testbed: &Testbed, folder: &std::path::Path) -> std::process::Output {
     let script = "echo $$ > \"$0/pid\"; exec \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(folder).arg(PROGRAM);
-    command.args(["up", "--name", &testbed.name, "--bin-dir"]).arg(folder).output().unwrap()
+    command.args([verb, "--name", &testbed.name, "--bin-dir"]).arg(folder).output().unwrap()
 }
 
 #[test]
@@ -188,6 +195,24 @@ fn ctrl_c_during_up_cleans_up() {
 }
 
 #[test]
+fn ctrl_c_during_a_check_of_the_demo_is_no_failure_of_the_check() {
+    if !privileged("Ctrl-C in the demo") {
+        return;
+    }
+    let testbed = Testbed::named();
+    // A terminal sends the signal to both. The checks before it end as they should: 0, then 1.
+    let client = "cd \"$(dirname \"$0\")\"
+        case \"$*\" in *json*) kill -INT $(cat pid); kill -INT $$;; esac
+        [ -e first ] && exit 1
+        : > first";
+    let folder = programs_with_client(READY, READY, client);
+    let output = with_its_pid("demo", &testbed, folder.path());
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr).trim(), "waymark-testbed: error: interrupted");
+    assert_eq!(testbed.leftovers(), Vec::<String>::new());
+}
+
+#[test]
 fn down_after_kill_9_of_up() {
     if !privileged("kill -9 of up") {
         return;
@@ -198,7 +223,8 @@ fn down_after_kill_9_of_up() {
     let output = up_with_its_pid(&testbed, folder.path());
     assert_eq!(output.status.code(), None, "{}", text(&output.stderr));
     assert!(testbed.succeed(&["status"]).contains("not complete"));
-    assert!(testbed.fail(3, &["up", "--no-agents"]).contains("already up"));
+    let error = testbed.fail(3, &["up", "--no-agents"]);
+    assert!(error.contains("is half made") && error.contains("waymark-testbed down --name"), "{error}");
     testbed.succeed(&["down"]);
     assert_eq!(testbed.leftovers(), Vec::<String>::new());
 }
