@@ -163,7 +163,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
                     && packet.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered)
             })
         }),
-        rtt_ns: case.rtt(),
+        rtt_ns: case.rtt().filter(|_| !case.one_way),
         fault_point,
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
