@@ -17,7 +17,7 @@ use crate::diagnose::Sight;
 use crate::reasons::{Meaning, meaning};
 
 /// Sightings that may wait between an agent's stream and the collector.
-const QUEUED_SIGHTINGS: usize = 4096;
+const QUEUED_SIGHTINGS: usize = 65536;
 
 /// Where a check tells how far it is. Dropping the other end cancels the check.
 #[derive(Clone, Debug)]
