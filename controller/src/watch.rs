@@ -18,6 +18,9 @@ use crate::reasons::{Meaning, meaning};
 
 /// Sightings that may wait between an agent's stream and the collector.
 const QUEUED_SIGHTINGS: usize = 65536;
+/// The same for each packet of a check: twice the records of a packet and its answer through a Service and a
+/// tunnel. An agent in this process does not wait for the collector, it counts what finds no room as lost.
+const QUEUED_PER_PACKET: usize = 512;
 
 /// Where a check tells how far it is. Dropping the other end cancels the check.
 #[derive(Clone, Debug)]
@@ -116,7 +119,7 @@ impl Watch {
         nodes: &BTreeMap<NodeName, BTreeSet<NetnsName>>,
         settled: Settled,
     ) -> Self {
-        let (sink, sightings) = mpsc::channel(QUEUED_SIGHTINGS);
+        let (sink, sightings) = mpsc::channel(QUEUED_SIGHTINGS.max(order.count as usize * QUEUED_PER_PACKET));
         let inbox = Arc::new((Mutex::new(Inbox::default()), Notify::new()));
         let collector = tokio::spawn(collect(sightings, Arc::clone(&inbox), settled));
         let orders = nodes.iter().map(|(node, namespaces)| {

@@ -19,6 +19,7 @@ struct Story {
     sight: Sight,
     one_way: bool,
     receivers: Vec<Place>,
+    losses: Losses,
     flow: Flow,
 }
 
@@ -47,6 +48,7 @@ impl Story {
             sight: sight(),
             one_way: false,
             receivers: Vec::new(),
+            losses: Losses::default(),
             flow: tcp(),
         }
     }
@@ -102,7 +104,7 @@ impl Story {
             sent: &sent,
             observed: &observed,
             sight: &self.sight,
-            losses: Losses::default(),
+            losses: self.losses,
         })
     }
 }
@@ -471,4 +473,18 @@ fn an_answer_from_elsewhere_is_no_answer() {
     assert_eq!(found.verdict, Verdict::Unreachable);
     let point = found.fault_point.expect("a fault");
     assert_eq!((point.cause, point.direction), (Cause::AnswerMismatch, Direction::Return));
+}
+
+#[test]
+fn lost_records_are_no_proof_of_a_loss() {
+    let until_the_wire: Vec<Step> =
+        there().into_iter().take_while(|step| step.place.node.as_str() == "node1").collect();
+    let lossy = |ring_full| {
+        let losses = Losses { ring_full, ..Losses::default() };
+        Story { losses, ..Story::healthy() }.seen(&until_the_wire, false).told()
+    };
+    assert_eq!(lossy(1).verdict, Verdict::Unreachable);
+    let found = lossy(u64::from(PACKETS));
+    assert_eq!((found.verdict, found.fault_point), (Verdict::Undetermined, None));
+    assert!(found.notes.iter().any(|note| note.contains("records were lost")), "{:?}", found.notes);
 }
