@@ -136,6 +136,26 @@ async fn a_lease_ends_without_its_controller() {
     assert!(late.unwrap_err().to_string().contains("ended before it was disarmed"));
 }
 
+/// Only the chain behind the translation sees what comes out of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn translated_headers_are_those_behind_the_last_chain() {
+    let Some(world) = World::new() else { return };
+    let node = world.netns("node");
+    run(&format!("ip netns exec {node} nft add table ip n"));
+    run(&format!("ip netns exec {node} nft add chain ip n p {{ type nat hook prerouting priority -100 ; }}"));
+    run(&format!("ip netns exec {node} nft add rule ip n p udp dport 80 dnat to 10.9.2.2:8080"));
+    let (sightings, _) = world.check(Protocol::Udp, 1).await;
+    let port = |event: Event| {
+        let found = sightings.iter().find(|sighting| {
+            sighting.event == event
+                && sighting.hook == Hook::NetfilterPrerouting
+                && world.part(&sighting.place.netns) == "node"
+        });
+        found.and_then(|sighting| sighting.headers.as_ref()).map(|headers| headers.flow.dst_port)
+    };
+    assert_eq!((port(Event::Entered), port(Event::Left)), (Some(80), Some(8080)));
+}
+
 /// Ending one check must not end the sight of another.
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_overlap() {

@@ -104,8 +104,9 @@ fn step(item: &Item, later: &[Item]) -> Step {
     let mut here = later.iter().filter(|other| other.place == item.place);
     match &item.what {
         What::Passed { note } => step.note.clone_from(note),
-        What::Filtered { left, verdicts } => {
-            let next_flow = here.clone().find_map(|other| other.flow);
+        What::Filtered { left, after, verdicts } => {
+            let rewritten = after.filter(|after| item.flow != Some(*after));
+            let next_flow = rewritten.or_else(|| here.clone().find_map(|other| other.flow));
             if let (Some(before), Some(after)) = (item.flow, next_flow)
                 && before != after
                 && (*left || here.clone().next().is_some())

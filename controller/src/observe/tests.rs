@@ -207,3 +207,16 @@ fn hooks_of_a_bridged_frame_stand_between_its_ports() {
     let there = steps(local, tcp());
     assert_eq!(brief(&read(&sightings(&there, 0, false)).forward.steps), brief(&there));
 }
+
+/// NAT at local input is the last that happens to a packet: only the chain behind it sees the result.
+#[test]
+fn a_translation_at_the_end_of_the_walk_is_seen() {
+    let mut back = sightings(&steps(BACK, tcp().reversed()), 0, true);
+    let translated = Flow { src_port: 8080, ..tcp().reversed() };
+    let left = back.iter_mut().rfind(|s| s.hook == Hook::NetfilterInput && s.event == Event::Left);
+    left.expect("it leaves input").headers.as_mut().expect("with headers").flow = translated;
+    let observed = read(&back);
+    let input = observed.back.steps.iter().rfind(|step| step.hook == Hook::NetfilterInput).expect("input");
+    assert_eq!((input.action, input.flow), (Action::Translated, Some(translated)));
+    assert_eq!(observed.back.steps.last().and_then(|step| step.flow), Some(translated));
+}

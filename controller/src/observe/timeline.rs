@@ -23,7 +23,12 @@ pub(super) enum What {
     /// It came by a hook.
     Passed { note: Option<String> },
     /// It went through a netfilter hook, or into it and not out.
-    Filtered { left: bool, verdicts: Vec<(RuleRef, String)> },
+    Filtered {
+        left: bool,
+        /// The flow as it left, which translation may have changed.
+        after: Option<Flow>,
+        verdicts: Vec<(RuleRef, String)>,
+    },
     /// The kernel dropped it.
     Dropped { reason: Option<String>, function: String },
     /// The kernel freed it as used up.
@@ -138,12 +143,16 @@ fn traversals(mut sightings: Vec<&Sighting>) -> Vec<(Item, bool)> {
         let continues = items.last().is_some_and(|item| item.is_open() && item.hook == sighting.hook)
             && sighting.event != Event::Entered;
         if !continues {
-            items.push(Item::new(sighting, What::Filtered { left: false, verdicts: Vec::new() }));
+            items
+                .push(Item::new(sighting, What::Filtered { left: false, after: None, verdicts: Vec::new() }));
         }
         let item = items.last_mut().expect("one was pushed if there was none");
-        if let What::Filtered { left, verdicts } = &mut item.what {
+        if let What::Filtered { left, after, verdicts } = &mut item.what {
             match &sighting.event {
-                Event::Left => *left = true,
+                Event::Left => {
+                    *left = true;
+                    *after = sighting.headers.as_ref().map(|headers| headers.flow);
+                }
                 Event::Verdict { rule, verdict } => verdicts.push((rule.clone(), verdict.clone())),
                 _ => {}
             }
@@ -161,7 +170,8 @@ fn traversals(mut sightings: Vec<&Sighting>) -> Vec<(Item, bool)> {
 fn bridged(items: Vec<Item>) -> Vec<(Item, bool)> {
     let mut told: Vec<(Item, bool)> = Vec::new();
     for item in items {
-        let untouched = matches!(&item.what, What::Filtered { left: false, verdicts } if verdicts.is_empty());
+        let untouched =
+            matches!(&item.what, What::Filtered { left: false, verdicts, .. } if verdicts.is_empty());
         let same = |first: &Item| {
             first.hook == item.hook
                 && first.device == item.device

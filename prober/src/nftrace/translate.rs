@@ -97,7 +97,9 @@ impl Translator {
     /// Takes one event.
     pub fn event(&mut self, event: &TraceEvent, markers: &mut dyn Markers) {
         let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
-        if let Some(Bracket::First(hook)) = bracket
+        // Each bracket's first event carries the headers, whatever its kind; between the brackets NAT may
+        // have changed them.
+        if let Some(Bracket::First(hook) | Bracket::Last(hook)) = bracket
             && let Some(packet) = &event.packet
         {
             self.enter(event.id, hook, packet, markers);
@@ -111,14 +113,6 @@ impl Translator {
             // The rule that set the trace bit; the end of a chain, which is no rule's doing; other tracers.
             _ => return,
         };
-        // NAT between the brackets: the last chain sees the new headers.
-        if what == Event::Left
-            && let Some(packet) = &event.packet
-            && let Some(known) = self.packets.get(&event.id)
-        {
-            let hook = known.hook;
-            self.enter(event.id, hook, packet, markers);
-        }
         let Some(known) = self.packets.get(&event.id) else { return };
         let Some(hook) = hook_of(event, known.hook) else { return };
         let (device, at_ns) = (known.device.clone(), markers.now_ns());
