@@ -167,10 +167,12 @@ impl Case<'_> {
 
     /// Nothing reported a drop: the packet was seen, and then not any more.
     fn vanished(&self, trail: &Trail<'_>, predicted: Option<&Step>) -> Result<Fault, String> {
-        let lost = self.losses.total();
-        if lost >= self.sent.len() as u64 {
+        let records_lost = self.losses.total();
+        if records_lost >= self.sent.len() as u64 {
             // Any packet may have lost the record that would have told.
-            return Err(format!("{lost} records were lost, so that it was not seen further proves nothing"));
+            return Err(format!(
+                "{records_lost} records were lost, so that it was not seen further proves nothing"
+            ));
         }
         let Some((path, alignment)) = trail.path.zip(trail.alignment) else {
             return self.unpredicted(trail);
