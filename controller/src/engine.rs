@@ -57,9 +57,7 @@ pub async fn check(
 ) -> Result<CheckResult, CheckError> {
     let secret = Secret::random()?;
     let ends = with_source_port(resolve(inventory, request)?, secret.port);
-    if ends.flow.protocol == Protocol::Udp && request.protocol.is_none() {
-        return Err(CheckError::UdpNotAsked(request.destination.to_string()));
-    }
+    disturbs_nobody(request, &ends)?;
     let picture = gather(agents.as_ref(), inventory, &ends, progress).await?;
     progress.say("arming tracers");
     let watch = arm(agents, request, &secret, &ends, &picture.prediction).await;
@@ -71,6 +69,14 @@ pub async fn check(
     let sent = sent?;
     progress.say("comparing the walks");
     Ok(conclude(inventory, request, &secret, &ends, picture, &sent, seen))
+}
+
+/// A UDP packet reaches the application behind its port, so it is sent only if that was asked for.
+fn disturbs_nobody(request: &Request, ends: &Ends) -> Result<(), CheckError> {
+    if ends.flow.protocol == Protocol::Udp && request.protocol.is_none() {
+        return Err(CheckError::UdpNotAsked(request.destination.to_string()));
+    }
+    Ok(())
 }
 
 /// What tells this check's packets from all others.
