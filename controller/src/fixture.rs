@@ -50,6 +50,7 @@ pub(crate) fn fault() -> FaultPoint {
         function: None,
         rule: None,
         object: None,
+        culprit: None,
         advice: String::new(),
         confidence: Confidence::High,
         evidence: Vec::new(),

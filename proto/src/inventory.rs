@@ -2,14 +2,15 @@
 //!
 //! `waymark-testbed status -o json` prints one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{NetnsName, NodeName, Place, Protocol};
+use crate::{NetnsName, NetworkPolicy, NodeName, Place, PortRef, Protocol, TransportProtocol};
 
-/// Nodes, pods and Services of a cluster.
+/// Nodes, pods, Services and policies of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inventory {
@@ -21,6 +22,12 @@ pub struct Inventory {
     /// The Services, one entry per Service port.
     #[serde(default)]
     pub services: Vec<Service>,
+    /// The namespaces. One that is missing here has no labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<Namespace>,
+    /// The NetworkPolicies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<NetworkPolicy>,
     /// The underlay, where it is a namespace of the testbed. No agent may look into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fabric: Option<Fabric>,
@@ -90,6 +97,40 @@ pub struct Pod {
     /// The other end of that device in the node's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_device: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The ports that its containers declare, for those who refer to them by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ContainerPort>,
+    /// Whether it uses its node's namespace and address; `netns` is then that of the node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+}
+
+/// A port that a container declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerPort {
+    /// Name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Number.
+    pub port: u16,
+    /// Protocol.
+    #[serde(default)]
+    pub protocol: TransportProtocol,
+}
+
+/// A Kubernetes namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Namespace {
+    /// Name.
+    pub name: String,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Pod {
@@ -128,6 +169,18 @@ pub struct Service {
     /// Where its traffic may go.
     #[serde(default)]
     pub backends: Vec<Backend>,
+    /// Name of the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_name: Option<String>,
+    /// The pods that it should lead to; absent if its endpoints are written by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<BTreeMap<String, String>>,
+    /// The port of those pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<PortRef>,
+    /// The port of each node that leads here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u16>,
 }
 
 fn tcp() -> Protocol {
@@ -145,6 +198,34 @@ pub struct Backend {
     pub ip: IpAddr,
     /// Its port.
     pub port: u16,
+    /// Whether it may be sent to.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub ready: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// What an agent must know of its cluster: its own node and pods in full, and of all else which addresses
+/// there are, so that it sends nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Scope {
+    /// Its node.
+    pub node: Node,
+    /// The pods of that node.
+    #[serde(default)]
+    pub pods: Vec<Pod>,
+    /// Addresses of all nodes, pods, Services and endpoints, as few prefixes as hold just them; and the
+    /// nodes' networks for pods.
+    #[serde(default)]
+    pub known: Vec<IpNet>,
 }
 
 /// The underlay of a testbed.
@@ -227,6 +308,23 @@ impl Inventory {
         self.pods.iter().filter(move |pod| pod.node == *node)
     }
 
+    /// What the agent of a node must know; `None` if the node is not there.
+    pub fn scope(&self, node: &NodeName) -> Option<Scope> {
+        let addresses = |ip: IpAddr, ip6: Option<IpAddr>| std::iter::once(ip).chain(ip6);
+        let nodes = self.nodes.iter().flat_map(|node| addresses(node.ip, node.ip6));
+        let pods = self.pods.iter().flat_map(|pod| addresses(pod.ip, pod.ip6));
+        let services = self.services.iter().flat_map(|service| {
+            std::iter::once(service.cluster_ip).chain(service.backends.iter().map(|backend| backend.ip))
+        });
+        let networks = self.nodes.iter().flat_map(|node| [node.pod_cidr, node.pod_cidr6]).flatten();
+        let all: Vec<IpNet> = nodes.chain(pods).chain(services).map(IpNet::from).chain(networks).collect();
+        Some(Scope {
+            node: self.node(node)?.clone(),
+            pods: self.pods_on(node).cloned().collect(),
+            known: IpNet::aggregate(&all),
+        })
+    }
+
     /// Who has an address: a pod or a node.
     pub fn owner(&self, ip: IpAddr) -> Option<Place> {
         let pod = self.pods.iter().find(|pod| pod.ip == ip || pod.ip6 == Some(ip)).map(Pod::place);
@@ -237,6 +335,20 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_knows_its_own_in_full_and_all_others_by_address() {
+        let inventory = Inventory::from_json(
+            br#"{"nodes": [{"name": "a", "ip": "10.0.0.2", "podCidr": "10.244.1.0/24"}, {"name": "b", "ip": "10.0.0.3"}],
+                 "pods": [{"namespace": "x", "name": "y", "node": "b", "netns": "z", "ip": "10.244.1.7"}]}"#,
+        )
+        .unwrap();
+        let scope = inventory.scope(&"a".into()).unwrap();
+        assert!(scope.pods.is_empty());
+        assert_eq!(scope.known, ["10.0.0.2/31".parse().unwrap(), "10.244.1.0/24".parse().unwrap()]);
+        assert_eq!(inventory.scope(&"b".into()).unwrap().pods.len(), 1);
+        assert_eq!(inventory.scope(&"c".into()), None);
+    }
 
     #[test]
     fn an_inventory_is_checked() {

@@ -25,6 +25,7 @@
 //! * `endpoint`: where the controller listens
 //! * `facts`: what is known about a node
 //! * `inventory`: the cluster as a file
+//! * `policy`: NetworkPolicies, as Kubernetes writes them
 //! * `result`: what a check answers
 //! * `short`: input as errors repeat it
 //! * [`rpc`]: the gRPC messages and their conversions
@@ -37,6 +38,7 @@ mod hook;
 mod ids;
 mod inventory;
 pub mod marker;
+mod policy;
 mod result;
 pub mod rpc;
 mod short;
@@ -53,11 +55,17 @@ pub use facts::{
 pub use flow::{Flow, Protocol};
 pub use hook::{Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
-pub use inventory::{Backend, Fabric, Inventory, InventoryError, Node, Pod, Service};
+pub use inventory::{
+    Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
+};
 pub use marker::{Marker, MarkerKey, Tag};
+pub use policy::{
+    EgressRule, IngressRule, IpBlock, LabelOperator, LabelRequirement, LabelSelector, NetworkPolicy,
+    NetworkPolicySpec, PolicyPeer, PolicyPort, PolicyType, PortRef, TransportProtocol,
+};
 pub use result::{
-    API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, Span, SpanEnd,
-    Verdict, WalkComparison,
+    API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, ObjectRef,
+    Span, SpanEnd, Verdict, WalkComparison,
 };
 pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};

@@ -81,6 +81,35 @@ impl From<&Step> for SpanEnd {
     }
 }
 
+/// A Kubernetes object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    /// Kind: `Service`, `NetworkPolicy`, `Pod` …
+    pub kind: String,
+    /// Namespace; absent for what has none, as nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// An object of a namespace.
+    pub fn namespaced(kind: &str, namespace: &str, name: &str) -> Self {
+        Self { kind: kind.to_owned(), namespace: Some(namespace.to_owned()), name: name.to_owned() }
+    }
+}
+
+impl std::fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
+            None => write!(f, "{} {}", self.kind, self.name),
+        }
+    }
+}
+
 /// Where and why a flow fails.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +145,9 @@ pub struct FaultPoint {
     /// The object to mend: a route, device, sysctl, Service …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// The Kubernetes object to mend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub culprit: Option<ObjectRef>,
     /// What to do next.
     pub advice: String,
     /// How sure this is.

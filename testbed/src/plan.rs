@@ -7,6 +7,7 @@
 //! | pods of node *n* | 10.244.n.0/24, gateway .1, pods from .10 | `fd00:10:244:n::/64` |
 //! | VTEP of node *n* | 10.244.n.0/32 (as flannel) | `fd00:10:244:n::ffff/128` |
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -292,8 +293,13 @@ impl Cluster {
                         .address(service.cluster_ip.is_ipv6()),
                     port: backend.target_port.unwrap_or(service.port),
                     pod: Some(backend.pod.clone()),
+                    ready: true,
                 })
                 .collect(),
+            port_name: None,
+            selector: None,
+            target_port: None,
+            node_port: None,
         });
         let services = services.collect();
         Self { dataplane, proxy, nodes, pods, services, fabric: format!("{prefix}fabric") }
@@ -351,11 +357,16 @@ impl Cluster {
             ip6: Some(pod.ip6.into()),
             device: Some(ETH0.into()),
             host_device: Some(pod.host_device.clone()),
+            labels: BTreeMap::new(),
+            ports: Vec::new(),
+            host_network: false,
         };
         Inventory {
             nodes: self.nodes.iter().map(node).collect(),
             pods: self.pods.iter().map(pod).collect(),
             services: self.services.clone(),
+            namespaces: Vec::new(),
+            policies: Vec::new(),
             fabric: Some(Fabric { netns: self.fabric.as_str().into() }),
         }
     }

@@ -34,7 +34,7 @@ pub fn redirect(
     backend: &Backend,
     to: IpAddr,
 ) -> Script {
-    let to = Backend { pod: None, ip: to, port: backend.port };
+    let to = Backend { pod: None, ip: to, port: backend.port, ready: true };
     match cluster.proxy {
         Proxy::Iptables => iptables::redirect(&node.netns, service, backend, &to),
         Proxy::Nftables => nftables::redirect(&node.netns, service, backend, &to),

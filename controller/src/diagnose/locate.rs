@@ -365,6 +365,7 @@ impl Case<'_> {
             function: step.function.clone(),
             rule: step.rule.clone(),
             object: step.object.clone(),
+            culprit: None,
             advice: String::new(),
             confidence,
             evidence: Vec::new(),
