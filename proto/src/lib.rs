@@ -26,6 +26,7 @@
 //! * `facts`: what is known about a node
 //! * `inventory`: the cluster as a file
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
+//! * `intent`: what the cluster's owner asked for
 //! * `result`: what a check answers
 //! * `short`: input as errors repeat it
 //! * [`rpc`]: the gRPC messages and their conversions
@@ -36,6 +37,7 @@ mod facts;
 mod flow;
 mod hook;
 mod ids;
+mod intent;
 mod inventory;
 pub mod marker;
 mod policy;
@@ -55,6 +57,7 @@ pub use facts::{
 pub use flow::{Flow, Protocol};
 pub use hook::{Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
+pub use intent::{Admission, Denial, Exemption, Expectation, Intent, Receiver};
 pub use inventory::{
     Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
 };

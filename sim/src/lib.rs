@@ -26,6 +26,7 @@
 //! * `packet`, `conntrack`: what decides a packet's way, and how answers are translated back
 //! * `fib`: policy rules and routes
 //! * `netfilter`: iptables, nftables and ipset, compiled to one form
+//! * `intent`: what the cluster's owner asked for: Services and NetworkPolicies
 //! * `error`: what is wrong with facts
 
 mod cluster;
@@ -33,6 +34,7 @@ mod conntrack;
 mod error;
 mod fib;
 mod graph;
+mod intent;
 mod namespace;
 mod netfilter;
 mod packet;
@@ -42,4 +44,5 @@ mod walk;
 
 pub use cluster::Cluster;
 pub use error::SimError;
+pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend};
 pub use predict::predict;

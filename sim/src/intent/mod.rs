@@ -1,0 +1,149 @@
+//! What the owner of a cluster asked for: Services and NetworkPolicies, evaluated from their objects.
+//!
+//! NetworkPolicies as `networking.k8s.io/v1` defines them. A pod is isolated in a direction once a policy
+//! selects it for that direction; then only what a rule of any such policy admits may pass. Policies see a
+//! connection's real ends: a Service's traffic is judged at the backend and its port, and answers always pass.
+//!
+//! Where the API leaves the answer to implementations, the one of most is taken: ICMP is stopped by isolation
+//! and admitted by rules without ports; pods in their node's network are taken for the node; an `ipBlock` holds
+//! for pods' addresses too.
+//!
+//! * `selector`: label selectors
+//! * `traffic`: protocol and port
+//! * `party`: who is at an address
+//! * `policies`: which policies isolate a pod, and what they admit
+//! * `service`: where a destination address leads
+//! * `survey`: many pairs at once, and how two answers differ
+
+mod party;
+mod policies;
+mod selector;
+mod service;
+mod survey;
+mod traffic;
+
+use waymark_proto::{Admission, Expectation, Flow, Intent, Inventory, Receiver};
+
+use policies::{End, Policies};
+use service::Destination as Leads;
+pub use survey::{Change, Destination, Pair, Reach, Reachability, Survey, Target};
+pub use traffic::Traffic;
+
+/// What the objects of a cluster ask for, of a flow.
+///
+/// The ends are known by the flow's addresses: pods, nodes, a Service's cluster IP or a port of a node that
+/// leads to a Service.
+///
+/// ```
+/// use waymark_proto::{Expectation, Flow, Inventory, Protocol};
+///
+/// let inventory = Inventory::from_json(br#"{
+///   "nodes": [{"name": "a", "ip": "10.0.0.1"}],
+///   "pods": [{"namespace": "shop", "name": "cart", "node": "a", "netns": "c", "ip": "10.244.0.2"},
+///            {"namespace": "shop", "name": "pay", "node": "a", "netns": "p", "ip": "10.244.0.3"}],
+///   "policies": [{"namespace": "shop", "name": "deny", "spec": {}}]
+/// }"#)?;
+/// let [src, dst] = ["10.244.0.2", "10.244.0.3"].map(|ip| ip.parse().unwrap());
+/// let flow = Flow { src, dst, protocol: Protocol::Tcp, src_port: 40000, dst_port: 80 };
+/// assert_eq!(waymark_sim::intend(&inventory, &flow).expectation, Expectation::Denied);
+/// # Ok::<(), waymark_proto::InventoryError>(())
+/// ```
+pub fn intend(inventory: &Inventory, flow: &Flow) -> Intent {
+    let policies = Policies::new(inventory);
+    let source = policies.end(flow.src);
+    let traffic = Traffic::of(flow);
+    match service::destination(inventory, flow) {
+        Leads::Owner => {
+            let admission = policies.judge(source, policies.end(flow.dst), traffic);
+            intent(None, vec![policies.receiver(flow.dst, traffic, admission)])
+        }
+        Leads::Cluster(service) => {
+            let receivers = service::ready(service).map(|(ip, port)| {
+                let admission = policies.judge(source, policies.end(ip), traffic.at(port));
+                policies.receiver(ip, traffic.at(port), admission)
+            });
+            intent(Some(service::object(service)), receivers.collect())
+        }
+        Leads::NodePort(service, node) => {
+            let receivers = service::ready(service).map(|(ip, port)| {
+                let receiver = policies.end(ip);
+                let admission = policies.through(source, node, flow, receiver, traffic.at(port));
+                policies.receiver(ip, traffic.at(port), admission)
+            });
+            intent(Some(service::object(service)), receivers.collect())
+        }
+        Leads::Nowhere(service, why) => {
+            let receiver = policies.receiver(flow.dst, traffic, Admission::Unknown { why });
+            intent(Some(service::object(service)), vec![receiver])
+        }
+    }
+}
+
+fn intent(service: Option<waymark_proto::ObjectRef>, receivers: Vec<Receiver>) -> Intent {
+    Intent {
+        expectation: expectation(receivers.iter().map(|receiver| &receiver.admission)),
+        service,
+        receivers,
+    }
+}
+
+/// The answer over all receivers.
+fn expectation<'a>(admissions: impl Iterator<Item = &'a Admission>) -> Expectation {
+    fold(admissions.map(|admission| match admission {
+        Admission::Allowed { .. } | Admission::NotSubject { .. } => policies::Answer::Allowed,
+        Admission::Denied { .. } => policies::Answer::Denied,
+        Admission::Unknown { .. } => policies::Answer::Unknown,
+    }))
+}
+
+fn fold(answers: impl Iterator<Item = policies::Answer>) -> Expectation {
+    let (mut allowed, mut denied) = (false, false);
+    for answer in answers {
+        match answer {
+            policies::Answer::Allowed => allowed = true,
+            policies::Answer::Denied => denied = true,
+            policies::Answer::Unknown => return Expectation::Unknown,
+        }
+    }
+    match (allowed, denied) {
+        (true, true) => Expectation::Partly,
+        (true, false) => Expectation::Allowed,
+        (false, true) => Expectation::Denied,
+        (false, false) => Expectation::NoEndpoints,
+    }
+}
+
+impl<'a> Policies<'a> {
+    fn end(&self, ip: std::net::IpAddr) -> End<'a> {
+        End { party: self.directory.at(ip), ip }
+    }
+
+    fn receiver(&self, address: std::net::IpAddr, traffic: Traffic, admission: Admission) -> Receiver {
+        let pod = self.end(address).party.pod().map(|(_, pod)| pod.full_name());
+        Receiver { pod, address, port: traffic.port(), admission }
+    }
+
+    /// Whether a source may send to a Service's backend through a port of a node. That node may put its own
+    /// address in place of the source's: where policies tell the two apart, the answer is not known.
+    fn through(
+        &self,
+        source: End<'_>,
+        node: &waymark_proto::Node,
+        flow: &Flow,
+        receiver: End<'_>,
+        traffic: Traffic,
+    ) -> Admission {
+        let as_source = self.judge(source, receiver, traffic);
+        let masked = End { party: self.directory.at(flow.dst), ip: flow.dst };
+        let as_node = self.judge(masked, receiver, traffic);
+        if as_source.admits() == as_node.admits() {
+            return as_source;
+        }
+        Admission::Unknown {
+            why: format!(
+                "node {} may put its own address in place of {} on the way to {}, and policies tell the two apart",
+                node.name, source.ip, receiver.ip
+            ),
+        }
+    }
+}
