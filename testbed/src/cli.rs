@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 pub(crate) struct Name {
     /// Name of the testbed
-    #[arg(long, default_value = DEFAULT_NAME)]
+    #[arg(long, env = "WAYMARK_TESTBED", default_value = DEFAULT_NAME)]
     pub(crate) name: String,
 }
 
