@@ -22,9 +22,11 @@ mod service;
 mod survey;
 mod traffic;
 
-use waymark_proto::{Admission, Expectation, Flow, Intent, Inventory, Receiver};
+use std::net::IpAddr;
 
-use policies::{End, Policies};
+use waymark_proto::{Admission, Expectation, Flow, Intent, Inventory, Node, ObjectRef, PolicyType, Receiver};
+
+use policies::{Answer, End, Policies};
 use service::Destination as Leads;
 pub use survey::{Change, Destination, Pair, Reach, Reachability, Survey, Target};
 pub use traffic::Traffic;
@@ -79,7 +81,7 @@ pub fn intend(inventory: &Inventory, flow: &Flow) -> Intent {
     }
 }
 
-fn intent(service: Option<waymark_proto::ObjectRef>, receivers: Vec<Receiver>) -> Intent {
+fn intent(service: Option<ObjectRef>, receivers: Vec<Receiver>) -> Intent {
     Intent {
         expectation: expectation(receivers.iter().map(|receiver| &receiver.admission)),
         service,
@@ -90,19 +92,19 @@ fn intent(service: Option<waymark_proto::ObjectRef>, receivers: Vec<Receiver>) -
 /// The answer over all receivers.
 fn expectation<'a>(admissions: impl Iterator<Item = &'a Admission>) -> Expectation {
     fold(admissions.map(|admission| match admission {
-        Admission::Allowed { .. } | Admission::NotSubject { .. } => policies::Answer::Allowed,
-        Admission::Denied { .. } => policies::Answer::Denied,
-        Admission::Unknown { .. } => policies::Answer::Unknown,
+        Admission::Allowed { .. } | Admission::NotSubject { .. } => Answer::Allowed,
+        Admission::Denied { .. } => Answer::Denied,
+        Admission::Unknown { .. } => Answer::Unknown,
     }))
 }
 
-fn fold(answers: impl Iterator<Item = policies::Answer>) -> Expectation {
+fn fold(answers: impl Iterator<Item = Answer>) -> Expectation {
     let (mut allowed, mut denied) = (false, false);
     for answer in answers {
         match answer {
-            policies::Answer::Allowed => allowed = true,
-            policies::Answer::Denied => denied = true,
-            policies::Answer::Unknown => return Expectation::Unknown,
+            Answer::Allowed => allowed = true,
+            Answer::Denied => denied = true,
+            Answer::Unknown => return Expectation::Unknown,
         }
     }
     match (allowed, denied) {
@@ -114,34 +116,35 @@ fn fold(answers: impl Iterator<Item = policies::Answer>) -> Expectation {
 }
 
 impl<'a> Policies<'a> {
-    fn end(&self, ip: std::net::IpAddr) -> End<'a> {
+    fn end(&self, ip: IpAddr) -> End<'a> {
         End { party: self.directory.at(ip), ip }
     }
 
-    fn receiver(&self, address: std::net::IpAddr, traffic: Traffic, admission: Admission) -> Receiver {
+    fn receiver(&self, address: IpAddr, traffic: Traffic, admission: Admission) -> Receiver {
         let pod = self.end(address).party.pod().map(|(_, pod)| pod.full_name());
         Receiver { pod, address, port: traffic.port(), admission }
     }
 
-    /// Whether a source may send to a Service's backend through a port of a node. That node may put its own
-    /// address in place of the source's: where policies tell the two apart, the answer is not known.
+    /// Whether a source may send to a Service's backend through a port of a node. Policies may see the node
+    /// in place of the backend, and the backend's the node in place of the source: where they tell them apart,
+    /// the answer is not known.
     fn through(
         &self,
         source: End<'_>,
-        node: &waymark_proto::Node,
+        node: &Node,
         flow: &Flow,
         receiver: End<'_>,
         traffic: Traffic,
     ) -> Admission {
-        let as_source = self.judge(source, receiver, traffic);
-        let masked = End { party: self.directory.at(flow.dst), ip: flow.dst };
-        let as_node = self.judge(masked, receiver, traffic);
-        if as_source.admits() == as_node.admits() {
-            return as_source;
+        let at_node = (self.end(flow.dst), Traffic::of(flow));
+        let leaves = |(to, traffic)| self.passes(PolicyType::Egress, source, to, traffic);
+        let enters = |from| self.passes(PolicyType::Ingress, from, receiver, traffic);
+        if leaves((receiver, traffic)) == leaves(at_node) && enters(source) == enters(at_node.0) {
+            return self.judge(source, receiver, traffic);
         }
         Admission::Unknown {
             why: format!(
-                "node {} may put its own address in place of {} on the way to {}, and policies tell the two apart",
+                "through its port policies may see node {} in place of {} or {}, and they tell them apart",
                 node.name, source.ip, receiver.ip
             ),
         }

@@ -82,16 +82,13 @@ impl<'a> Policies<'a> {
 
     /// Whether a source may send to a receiver, without the reasons.
     pub(super) fn answer(&self, source: End<'_>, receiver: End<'_>, traffic: Traffic) -> Answer {
-        if exempt(source.party, receiver.party).is_some() {
-            return Answer::Allowed;
-        }
         if vacant(source).or_else(|| vacant(receiver)).is_some() {
             return Answer::Unknown;
         }
-        let denied = [PolicyType::Egress, PolicyType::Ingress]
+        let allowed = [PolicyType::Egress, PolicyType::Ingress]
             .into_iter()
-            .any(|direction| self.side(direction, source, receiver, traffic) == Side::Closed);
-        if denied { Answer::Denied } else { Answer::Allowed }
+            .all(|direction| self.passes(direction, source, receiver, traffic));
+        if allowed { Answer::Allowed } else { Answer::Denied }
     }
 
     /// Whether a source may send to a receiver, and by which policies.
@@ -120,6 +117,18 @@ impl<'a> Policies<'a> {
             by.extend(admitting);
         }
         if denials.is_empty() { Admission::Allowed { by } } else { Admission::Denied { by: denials } }
+    }
+
+    /// Whether the policies of one direction let a source send to a receiver.
+    pub(super) fn passes(
+        &self,
+        direction: PolicyType,
+        source: End<'_>,
+        receiver: End<'_>,
+        traffic: Traffic,
+    ) -> bool {
+        exempt(source.party, receiver.party).is_some()
+            || self.side(direction, source, receiver, traffic) != Side::Closed
     }
 
     fn side(&self, direction: PolicyType, source: End<'_>, receiver: End<'_>, traffic: Traffic) -> Side {
