@@ -24,7 +24,7 @@ pub(super) struct End<'a> {
 #[derive(Debug)]
 pub(super) struct Policies<'a> {
     pub(super) directory: Directory<'a>,
-    policies: Vec<Compiled<'a>>,
+    compiled: Vec<Compiled<'a>>,
     by_namespace: BTreeMap<&'a str, Vec<usize>>,
     /// For each pod the policies that isolate its ingress and its egress.
     isolating: Vec<[OnceLock<Vec<usize>>; 2]>,
@@ -71,13 +71,13 @@ pub(super) enum Answer {
 
 impl<'a> Policies<'a> {
     pub(super) fn new(inventory: &'a Inventory) -> Self {
-        let policies: Vec<Compiled<'a>> = inventory.policies.iter().map(Compiled::new).collect();
+        let compiled: Vec<Compiled<'a>> = inventory.policies.iter().map(Compiled::new).collect();
         let mut by_namespace: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, compiled) in policies.iter().enumerate() {
-            by_namespace.entry(&compiled.policy.namespace).or_default().push(index);
+        for (index, one) in compiled.iter().enumerate() {
+            by_namespace.entry(&one.policy.namespace).or_default().push(index);
         }
         let isolating = inventory.pods.iter().map(|_| [OnceLock::new(), OnceLock::new()]).collect();
-        Self { directory: Directory::new(inventory), policies, by_namespace, isolating }
+        Self { directory: Directory::new(inventory), compiled, by_namespace, isolating }
     }
 
     /// Whether a source may send to a receiver, without the reasons.
@@ -106,12 +106,12 @@ impl<'a> Policies<'a> {
             let Some((index, pod)) = own.party.pod() else { continue };
             let isolating = self.isolating(index, pod, direction);
             let admits = |policy: &&usize| {
-                self.policies[**policy].admits(self, direction, other, receiver.party, traffic)
+                self.compiled[**policy].admits(self, direction, other, receiver.party, traffic)
             };
             let admitting: Vec<ObjectRef> =
-                isolating.iter().filter(admits).map(|&policy| self.policies[policy].object()).collect();
+                isolating.iter().filter(admits).map(|&policy| self.compiled[policy].object()).collect();
             if admitting.is_empty() && !isolating.is_empty() {
-                let policies = isolating.iter().map(|&policy| self.policies[policy].object()).collect();
+                let policies = isolating.iter().map(|&policy| self.compiled[policy].object()).collect();
                 denials.push(Denial { direction, pod: pod.full_name(), policies });
             }
             by.extend(admitting);
@@ -136,7 +136,7 @@ impl<'a> Policies<'a> {
         let Some((index, pod)) = own.party.pod() else { return Side::Open };
         let isolating = self.isolating(index, pod, direction);
         let admits =
-            |&policy: &usize| self.policies[policy].admits(self, direction, other, receiver.party, traffic);
+            |&policy: &usize| self.compiled[policy].admits(self, direction, other, receiver.party, traffic);
         match isolating {
             [] => Side::Open,
             some if some.iter().any(admits) => Side::Admitted,
@@ -153,7 +153,7 @@ impl<'a> Policies<'a> {
         self.isolating[index][slot].get_or_init(|| {
             let of_namespace = self.by_namespace.get(pod.namespace.as_str()).map_or(&[][..], Vec::as_slice);
             let isolates = |index: &&usize| {
-                let compiled = &self.policies[**index];
+                let compiled = &self.compiled[**index];
                 compiled.rules(direction).is_some()
                     && selects(&compiled.policy.spec.pod_selector, &pod.labels)
             };
