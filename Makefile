@@ -7,7 +7,9 @@ TARGET_DIR := $(shell $(CARGO) metadata --no-deps --format-version 1 2>/dev/null
 BIN := $(TARGET_DIR)/debug
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 
-.PHONY: all demo test accuracy setup build check clean-testbed
+CRDS := deploy/helm/waymark/crds
+
+.PHONY: all demo test accuracy setup build check crds clean-testbed
 
 all: build
 
@@ -24,10 +26,16 @@ test: build
 accuracy: build
 	$(SUDO) $(BIN)/waymark-testbed accuracy
 
-## check: formatting and lints
+## check: formatting, lints, generated files
 check: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(MAKE) crds
+	git diff --exit-code -- $(CRDS)
+
+## crds: write the definitions of the custom resources for the chart, from the Rust types
+crds: setup
+	$(CARGO) run --quiet --locked --package waymark-controller --bin crdgen -- --out $(CRDS)
 
 build: setup
 	$(CARGO) build --workspace --locked

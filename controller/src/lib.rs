@@ -26,6 +26,7 @@
 //! * `reasons`, `advice`: tables of kernel reasons and of remedies
 //! * `documents`: predictions and status as JSON
 //! * `api`: the gRPC service for clients
+//! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `listen`: sockets and ready files
 
 mod advice;
@@ -38,6 +39,7 @@ mod engine;
 mod fixture;
 mod gather;
 mod hub;
+pub mod kubernetes;
 mod listen;
 mod observe;
 mod reasons;

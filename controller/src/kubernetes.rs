@@ -1,0 +1,5 @@
+//! What the controller has to do with the Kubernetes API.
+//!
+//! * [`crd`]: the custom resources
+
+pub mod crd;
