@@ -46,7 +46,7 @@ impl Api {
         waymark_server::WaymarkServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    async fn inventory(&self) -> Result<Inventory, Refusal> {
+    async fn inventory(&self) -> Result<Arc<Inventory>, Refusal> {
         Ok(self.source.inventory().await?)
     }
 }
@@ -61,6 +61,7 @@ impl waymark_server::Waymark for Api {
         request.check_size(&resolve(&inventory, &request)?.flow)?;
         let (events, stream) = mpsc::channel(QUEUED_EVENTS);
         let agents = Arc::clone(&self.agents);
+        let doubt = self.source.doubt();
         // A task of its own: when the client goes away, the check still disarms.
         tokio::spawn(async move {
             let (progress, lines) = Progress::channel();
@@ -73,6 +74,10 @@ impl waymark_server::Waymark for Api {
             let (result, ()) = tokio::join!(run, tell);
             let event = result
                 .map_err(Refusal::from)
+                .map(|mut result| {
+                    result.notes.extend(doubt);
+                    result
+                })
                 .map(|result| rpc::CheckEvent { body: Some(check_event::Body::ResultJson(json(&result))) });
             drop(events.send(event).await);
         });
@@ -83,7 +88,8 @@ impl waymark_server::Waymark for Api {
         let request = Request::try_from(call.into_inner())?;
         let inventory = self.inventory().await?;
         let (progress, _unread) = Progress::channel();
-        let prediction = predict(self.agents.as_ref(), &inventory, &request, &progress).await?;
+        let mut prediction = predict(self.agents.as_ref(), &inventory, &request, &progress).await?;
+        prediction.notes.extend(self.source.doubt());
         Ok(Response::new(rpc::Document { json: json(&prediction) }))
     }
 

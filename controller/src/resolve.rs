@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Flow, Inventory, NodeName, Place, Protocol, Service};
+use waymark_proto::{Absent, Flow, Inventory, NodeName, ObjectRef, Place, Protocol, Service};
 
 use crate::request::Request;
 use crate::target::Target;
@@ -33,6 +33,16 @@ pub enum ResolveError {
         name: String,
         /// Names like it.
         near: Vec<String>,
+    },
+    /// Something that is there, but cannot be an end.
+    #[error("{kind} {name} {why}")]
+    Absent {
+        /// `pod`, `node` or `service`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// What is the matter with it.
+        why: String,
     },
     /// A source that cannot send.
     #[error("the source must be a pod or a node, not {target}: packets are sent from its network namespace")]
@@ -112,7 +122,8 @@ pub fn resolve(inventory: &Inventory, request: &Request) -> Result<Ends, Resolve
         }
         Target::Service { namespace, name, port } => {
             let service = service(inventory, request, namespace, name, *port)?;
-            let owners = service.backends.iter().filter_map(|backend| inventory.owner(backend.ip));
+            let ready = service.backends.iter().filter(|backend| backend.ready);
+            let owners = ready.filter_map(|backend| inventory.owner(backend.ip));
             ([Some(service.cluster_ip), None], service.protocol, owners.collect())
         }
     };
@@ -184,6 +195,9 @@ fn service<'a>(
         inventory.services.iter().filter(|s| s.namespace == namespace && s.name == name).collect();
     if of_name.is_empty() {
         let all = inventory.services.iter().map(|s| format!("{}/{}", s.namespace, s.name));
+        if let Some(absent) = inventory.absent("Service", Some(namespace), name) {
+            return Err(not_there("service", absent));
+        }
         let name = format!("{namespace}/{name}");
         return Err(ResolveError::Unknown { kind: "service", near: near(&name, all), name });
     }
@@ -202,13 +216,25 @@ fn service<'a>(
     }
 }
 
+fn not_there(kind: &'static str, absent: &Absent) -> ResolveError {
+    let ObjectRef { namespace, name, .. } = &absent.object;
+    let name = namespace.iter().chain([name]).map(String::as_str).collect::<Vec<_>>().join("/");
+    ResolveError::Absent { kind, name, why: absent.why.clone() }
+}
+
 fn unknown_pod(inventory: &Inventory, namespace: &str, name: &str) -> ResolveError {
+    if let Some(absent) = inventory.absent("Pod", Some(namespace), name) {
+        return not_there("pod", absent);
+    }
     let name = format!("{namespace}/{name}");
     let near = near(&name, inventory.pods.iter().map(waymark_proto::Pod::full_name));
     ResolveError::Unknown { kind: "pod", name, near }
 }
 
 fn unknown_node(inventory: &Inventory, name: &str) -> ResolveError {
+    if let Some(absent) = inventory.absent("Node", None, name) {
+        return not_there("node", absent);
+    }
     let near = near(name, inventory.nodes.iter().map(|node| node.name.to_string()));
     ResolveError::Unknown { kind: "node", name: name.to_owned(), near }
 }
@@ -302,6 +328,28 @@ mod tests {
         assert_eq!(says(&udp), "udp to pod/shop/pay needs a port");
         let icmp = Request { protocol: Some(Protocol::Icmp), ..ask("pod/shop/cart", "pod/shop/pay:80") };
         assert_eq!(says(&icmp), "icmp to pod/shop/pay:80 needs no port");
+    }
+
+    #[test]
+    fn what_is_there_without_an_address_is_told_from_what_is_not_there() {
+        let mut inventory = inventory();
+        let absent = |kind, namespace, why: &str| Absent {
+            object: ObjectRef { kind, namespace, name: "new".to_owned() },
+            why: why.to_owned(),
+        };
+        inventory.absent = vec![
+            absent("Pod".into(), Some("shop".into()), "has no address yet: it is Pending"),
+            absent("Service".into(), Some("shop".into()), "is headless"),
+            absent("Node".into(), None, "has no address"),
+        ];
+        let says =
+            |source, destination| resolve(&inventory, &ask(source, destination)).unwrap_err().to_string();
+        let pending = "pod shop/new has no address yet: it is Pending";
+        assert_eq!(says("pod/shop/new", "10.0.0.1"), pending);
+        assert_eq!(says("pod/shop/cart", "pod/shop/new:80"), pending);
+        assert_eq!(says("pod/shop/cart", "svc/shop/new:80"), "service shop/new is headless");
+        assert_eq!(says("pod/shop/cart", "node/new"), "node new has no address");
+        assert!(says("pod/shop/cart", "pod/other/new").starts_with("there is no pod other/new"));
     }
 
     #[test]

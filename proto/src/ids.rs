@@ -38,13 +38,26 @@ name! {
     NodeName
 }
 name! {
-    /// Name of a network namespace: what `ip netns exec` takes, an absolute path, or `host`.
+    /// Name of a network namespace: what `ip netns exec` takes, an absolute path, `host`, or
+    /// `pod:NAMESPACE/NAME` for one that is known by its pod alone.
     NetnsName
 }
 
 impl NetnsName {
     /// The namespace in which the agent itself runs.
     pub const HOST: &'static str = "host";
+    /// What names of namespaces that are known by their pods begin with. No file's name does: it has a slash.
+    const POD: &'static str = "pod:";
+
+    /// The namespace of a pod, where nobody says by which name or path it can be opened.
+    pub fn of_pod(namespace: &str, name: &str) -> Self {
+        Self(format!("{}{namespace}/{name}", Self::POD))
+    }
+
+    /// `NAMESPACE/NAME` of the pod, if that is all that is known of it.
+    pub fn pod(&self) -> Option<&str> {
+        self.0.strip_prefix(Self::POD)
+    }
 }
 
 /// Identity of a network namespace while it lives: the inode number of its nsfs file
@@ -131,6 +144,12 @@ impl fmt::Display for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_is_known_by_its_pod_or_by_a_name() {
+        assert_eq!(NetnsName::of_pod("shop", "cart").pod(), Some("shop/cart"));
+        assert_eq!(NetnsName::from("cart").pod(), None);
+    }
 
     #[test]
     fn check_ids_round_trip_and_refuse_zero() {

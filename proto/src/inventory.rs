@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{NetnsName, NetworkPolicy, NodeName, Place, PortRef, Protocol, TransportProtocol};
+use crate::{NetnsName, NetworkPolicy, NodeName, ObjectRef, Place, PortRef, Protocol, TransportProtocol};
 
 /// Nodes, pods, Services and policies of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Inventory {
     /// The NetworkPolicies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<NetworkPolicy>,
+    /// What is there, but cannot be an end of a check, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
     /// The underlay, where it is a namespace of the testbed. No agent may look into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fabric: Option<Fabric>,
@@ -84,7 +87,8 @@ pub struct Pod {
     pub name: String,
     /// Node that it runs on.
     pub node: NodeName,
-    /// Its network namespace: a name under `/run/netns` or a path.
+    /// Its network namespace: a name under `/run/netns`, a path, or `pod:NAMESPACE/NAME` for the one that
+    /// holds its address.
     pub netns: NetnsName,
     /// Its address.
     pub ip: IpAddr,
@@ -212,6 +216,16 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
+/// Something that exists and yet has no place in the inventory, such as a pod without an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Absent {
+    /// What it is.
+    pub object: ObjectRef,
+    /// Why, as the end of a sentence that begins with its name: `has no address yet: it is Pending`.
+    pub why: String,
+}
+
 /// What an agent must know of its cluster: its own node and pods in full, and of all else which addresses
 /// there are, so that it sends nowhere else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +240,18 @@ pub struct Scope {
     /// nodes' networks for pods.
     #[serde(default)]
     pub known: Vec<IpNet>,
+}
+
+impl Scope {
+    /// Reads a scope.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, InventoryError> {
+        serde_json::from_slice(bytes).map_err(|error| InventoryError::Syntax(error.to_string()))
+    }
+
+    /// Whether an address is one of the cluster's.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        self.known.iter().any(|network| network.contains(&ip))
+    }
 }
 
 /// The underlay of a testbed.
@@ -298,9 +324,17 @@ impl Inventory {
         self.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name)
     }
 
-    /// The pod whose network namespace a place is.
+    /// The pod whose own network namespace a place is. A namespace that pods share with their node is the
+    /// node's.
     pub fn pod_at(&self, place: &Place) -> Option<&Pod> {
-        self.pods.iter().find(|pod| pod.node == place.node && pod.netns == place.netns)
+        self.pods.iter().find(|pod| !pod.host_network && pod.node == place.node && pod.netns == place.netns)
+    }
+
+    /// What is known of an object that is no end of a check.
+    pub fn absent(&self, kind: &str, namespace: Option<&str>, name: &str) -> Option<&Absent> {
+        self.absent.iter().find(|Absent { object, .. }| {
+            object.kind == kind && object.namespace.as_deref() == namespace && object.name == name
+        })
     }
 
     /// The pods of a node.
@@ -310,6 +344,16 @@ impl Inventory {
 
     /// What the agent of a node must know; `None` if the node is not there.
     pub fn scope(&self, node: &NodeName) -> Option<Scope> {
+        self.scope_with(node, self.known())
+    }
+
+    /// The same, where [`known`](Inventory::known) has been computed already.
+    pub fn scope_with(&self, node: &NodeName, known: Vec<IpNet>) -> Option<Scope> {
+        Some(Scope { node: self.node(node)?.clone(), pods: self.pods_on(node).cloned().collect(), known })
+    }
+
+    /// The addresses of the cluster, as in a [`Scope`].
+    pub fn known(&self) -> Vec<IpNet> {
         let addresses = |ip: IpAddr, ip6: Option<IpAddr>| std::iter::once(ip).chain(ip6);
         let nodes = self.nodes.iter().flat_map(|node| addresses(node.ip, node.ip6));
         let pods = self.pods.iter().flat_map(|pod| addresses(pod.ip, pod.ip6));
@@ -318,11 +362,7 @@ impl Inventory {
         });
         let networks = self.nodes.iter().flat_map(|node| [node.pod_cidr, node.pod_cidr6]).flatten();
         let all: Vec<IpNet> = nodes.chain(pods).chain(services).map(IpNet::from).chain(networks).collect();
-        Some(Scope {
-            node: self.node(node)?.clone(),
-            pods: self.pods_on(node).cloned().collect(),
-            known: IpNet::aggregate(&all),
-        })
+        IpNet::aggregate(&all)
     }
 
     /// Who has an address: a pod or a node.

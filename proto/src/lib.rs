@@ -59,7 +59,7 @@ pub use hook::{Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
 pub use intent::{Admission, Denial, Exemption, Expectation, Intent, Receiver};
 pub use inventory::{
-    Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
+    Absent, Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
 };
 pub use marker::{Marker, MarkerKey, Tag};
 pub use policy::{

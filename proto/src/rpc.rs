@@ -11,6 +11,11 @@ mod generated {
 
 pub use generated::*;
 
+/// Version of what agents and controllers say to one another on their stream. A controller takes only agents
+/// that speak its own; it grows whenever a message changes its meaning, or an order is added that agents
+/// must know.
+pub const PROTOCOL: u32 = 1;
+
 /// What is wrong with a message from another part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]

@@ -365,9 +365,8 @@ impl Cluster {
             nodes: self.nodes.iter().map(node).collect(),
             pods: self.pods.iter().map(pod).collect(),
             services: self.services.clone(),
-            namespaces: Vec::new(),
-            policies: Vec::new(),
             fabric: Some(Fabric { netns: self.fabric.as_str().into() }),
+            ..Inventory::default()
         }
     }
 }
