@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError};
 use waymark_proto::{
     CheckId, Facts, Flow, HookReport, Inventory, Losses, MarkerKey, NetnsName, NodeName, Place, Protocol,
-    Sighting, rpc,
+    Scope, Sighting, rpc,
 };
 
 use crate::facts::{self, FactsError};
 use crate::inject::{InjectError, InjectSpec, Ports, Reservations, inject};
 use crate::netns::Netns;
+use crate::pods::{LocateError, Opened, Pods};
 use crate::tracer::{self, ArmSpec, Tracer, TracerError, prepare_names};
 
 /// What an agent refuses to exceed, whoever asks.
@@ -48,6 +49,17 @@ pub enum AgentError {
         /// Those that are.
         known: Vec<String>,
     },
+    /// Nobody has said yet what belongs to the node.
+    #[error(
+        "the agent of {node} was not told what runs there: the controller says so as soon as its inventory has that node"
+    )]
+    NoScope {
+        /// The node.
+        node: NodeName,
+    },
+    /// The namespace cannot be opened.
+    #[error(transparent)]
+    Locate(#[from] LocateError),
     /// The namespace is not one of this node's.
     #[error("network namespace {netns} is not one of node {node}'s, or it is gone")]
     UnknownNetns {
@@ -129,8 +141,12 @@ impl Drop for Lease {
 pub struct Agent(Arc<Inner>);
 
 struct Inner {
-    inventory: Inventory,
     node: NodeName,
+    /// What belongs to the node; absent until the controller says so.
+    scope: RwLock<Option<Arc<Scope>>>,
+    /// Whether the controller is to say so.
+    wants_scope: bool,
+    pods: Pods,
     limits: Limits,
     tracer: Tracer,
     ports: Mutex<Ports>,
@@ -156,10 +172,23 @@ impl Agent {
             let known = inventory.nodes.iter().map(|node| node.name.to_string()).collect();
             return Err(AgentError::UnknownNode { node, known });
         }
+        let scope = inventory.scope(&node);
+        Self::start(node, scope, Pods::default(), limits)
+    }
+
+    /// An agent that learns from its controller what belongs to its node, and looks for pods' namespaces
+    /// with `pods`.
+    pub fn unassigned(node: NodeName, pods: Pods, limits: Limits) -> Result<Self, AgentError> {
+        Self::start(node, None, pods, limits)
+    }
+
+    fn start(node: NodeName, scope: Option<Scope>, pods: Pods, limits: Limits) -> Result<Self, AgentError> {
         let tracer = Tracer::new()?;
         let agent = Self(Arc::new(Inner {
-            inventory,
             node,
+            wants_scope: scope.is_none(),
+            scope: RwLock::new(scope.map(Arc::new)),
+            pods,
             limits,
             tracer,
             ports: Mutex::default(),
@@ -176,11 +205,27 @@ impl Agent {
         &self.0.node
     }
 
+    /// Whether it has no inventory of its own.
+    pub fn wants_scope(&self) -> bool {
+        self.0.wants_scope
+    }
+
+    /// Learns what belongs to its node. What is armed or being sent goes on.
+    pub fn assign(&self, order: &rpc::Assign) -> Result<(), AgentError> {
+        let scope = Scope::from_json(&order.scope_json)
+            .map_err(|error| AgentError::Malformed(format!("scope: {error}")))?;
+        if scope.node.name != self.0.node {
+            let (theirs, own) = (&scope.node.name, &self.0.node);
+            return Err(AgentError::Malformed(format!("the scope of {theirs} for the agent of {own}")));
+        }
+        *self.0.scope.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(scope));
+        Ok(())
+    }
+
     /// Collects the node's facts.
     pub async fn collect_facts(&self) -> Result<Facts, AgentError> {
-        let agent = self.0.clone();
-        let facts =
-            tokio::task::spawn_blocking(move || facts::collect(&agent.inventory, &agent.node)).await??;
+        let (inner, scope) = (self.0.clone(), self.0.scope()?);
+        let facts = tokio::task::spawn_blocking(move || facts::collect_scope(&scope, &inner.pods)).await??;
         Ok(facts)
     }
 
@@ -201,7 +246,7 @@ impl Agent {
             order.lease_ms,
             u32::try_from(self.0.limits.lease.as_millis()).unwrap_or(u32::MAX),
         )?;
-        let namespaces = self.0.open_namespaces();
+        let (namespaces, closed) = self.0.open_namespaces().await?;
         let wanted = |netns: &Netns| {
             order.netns.is_empty() || order.netns.iter().any(|name| name == netns.name().as_str())
         };
@@ -228,7 +273,9 @@ impl Agent {
         })
         .await??;
         for name in absent {
-            let why = "the namespace is not one of this node's, or it is gone".to_owned();
+            let why = closed.get(&name).cloned();
+            let why =
+                why.unwrap_or_else(|| "the namespace is not one of this node's, or it is gone".to_owned());
             reports.extend(tracer::netfilter_reports(&name, Err(why)));
         }
         self.start_lease(check, lease, key, order.count);
@@ -266,16 +313,11 @@ impl Agent {
         within("a number of packets of", order.count, limits.count)?;
         let flow: Flow = serde_json::from_slice(&order.flow_json)
             .map_err(|error| AgentError::Malformed(format!("flow: {error}")))?;
-        if !self.0.may_send_to(flow.dst) {
+        if !self.0.may_send_to(flow.dst)? {
             return Err(AgentError::Destination(flow.dst));
         }
         let name = NetnsName::from(order.netns.as_str());
-        let (_, netns) = self
-            .0
-            .open_namespaces()
-            .into_iter()
-            .find(|(_, netns)| *netns.name() == name)
-            .ok_or_else(|| AgentError::UnknownNetns { node: self.0.node.clone(), netns: name.clone() })?;
+        let netns = self.0.open_namespace(&name).await?;
         let least = Duration::from_secs(1) / limits.packets_per_second.max(1);
         let spec = InjectSpec {
             check,
@@ -367,32 +409,41 @@ impl Inner {
         Ok(receiver)
     }
 
-    /// The node's namespaces that are there now: its own first, then its pods'. Pods come and go, so this
-    /// is asked anew for each order.
-    fn open_namespaces(&self) -> Vec<(Place, Netns)> {
-        let own = self.inventory.node(&self.node).map(waymark_proto::Node::place);
-        let pods = self.inventory.pods_on(&self.node).map(waymark_proto::Pod::place);
-        own.into_iter()
-            .chain(pods)
-            .filter_map(|place| match Netns::open(&place.netns) {
-                Ok(netns) => Some((place, netns)),
-                Err(error) => {
-                    tracing::warn!(%place, %error, "left out");
-                    None
-                }
-            })
-            .collect()
+    fn scope(&self) -> Result<Arc<Scope>, AgentError> {
+        let scope = self.scope.read().unwrap_or_else(PoisonError::into_inner).clone();
+        scope.ok_or_else(|| AgentError::NoScope { node: self.node.clone() })
     }
 
-    fn may_send_to(&self, ip: IpAddr) -> bool {
-        let inventory = &self.inventory;
-        inventory.owner(ip).is_some()
-            || inventory.services.iter().any(|service| service.cluster_ip == ip)
-            || inventory.services.iter().flat_map(|service| &service.backends).any(|b| b.ip == ip)
-            || inventory.nodes.iter().any(|node| {
-                [node.pod_cidr, node.pod_cidr6].into_iter().flatten().any(|cidr| cidr.contains(&ip))
-            })
-            || self.limits.allow.iter().any(|allowed| allowed.contains(&ip))
+    /// The node's namespaces that are there now: its own first, then its pods'; and why others are not.
+    /// Pods come and go, so this is asked anew for each order.
+    async fn open_namespaces(
+        self: &Arc<Self>,
+    ) -> Result<(Vec<(Place, Netns)>, HashMap<NetnsName, String>), AgentError> {
+        let (inner, scope) = (self.clone(), self.scope()?);
+        let all = tokio::task::spawn_blocking(move || inner.pods.open_all(&scope)).await?;
+        let (mut open, mut closed) = (Vec::new(), HashMap::new());
+        for Opened { place, netns, .. } in all {
+            match netns {
+                Ok(netns) => open.push((place, netns)),
+                Err(error) => {
+                    tracing::warn!(%place, %error, "left out");
+                    closed.insert(place.netns, error.to_string());
+                }
+            }
+        }
+        Ok((open, closed))
+    }
+
+    /// One of the node's namespaces.
+    async fn open_namespace(self: &Arc<Self>, name: &NetnsName) -> Result<Netns, AgentError> {
+        let (inner, scope, wanted) = (self.clone(), self.scope()?, name.clone());
+        let found = tokio::task::spawn_blocking(move || inner.pods.open_one(&scope, &wanted)).await?;
+        let unknown = || AgentError::UnknownNetns { node: self.node.clone(), netns: name.clone() };
+        Ok(found.ok_or_else(unknown)?.netns?)
+    }
+
+    fn may_send_to(&self, ip: IpAddr) -> Result<bool, AgentError> {
+        Ok(self.scope()?.knows(ip) || self.limits.allow.iter().any(|allowed| allowed.contains(&ip)))
     }
 }
 

@@ -11,6 +11,7 @@
 //! * [`nftrace`]: netfilter's own trace
 //! * [`facts`]: what the kernel holds that decides a packet's way
 //! * [`doctor`]: what this machine lacks
+//! * [`pods`]: the namespaces of a node and of its pods, found by what is known of them
 //! * [`netns`]: namespaces by descriptor
 
 pub mod agent;
@@ -20,4 +21,5 @@ pub mod inject;
 pub mod link;
 pub mod netns;
 pub mod nftrace;
+pub mod pods;
 pub mod tracer;

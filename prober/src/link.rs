@@ -75,7 +75,12 @@ async fn attach(agent: &Agent, endpoint: &Endpoint, attached: impl FnOnce()) -> 
     let mut client = rpc::agent_hub_client::AgentHubClient::new(channel);
 
     let (outbox, answers) = mpsc::channel(OUTBOX);
-    let hello = rpc::Hello { node: agent.node().to_string(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let hello = rpc::Hello {
+        node: agent.node().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: rpc::PROTOCOL,
+        wants_scope: agent.wants_scope(),
+    };
     let hello = rpc::FromAgent { order: 0, body: Some(from_agent::Body::Hello(hello)) };
     outbox.send(hello).await.expect("the receiver is held below");
     let mut orders = client.attach(ReceiverStream::new(answers)).await.map_err(ended)?.into_inner();
@@ -91,6 +96,16 @@ async fn attach(agent: &Agent, endpoint: &Endpoint, attached: impl FnOnce()) -> 
             Err(status) => break Err(ended(status)),
         };
         while working.try_join_next().is_some() {}
+        if let Some(to_agent::Body::Assign(assign)) = &order.body {
+            // At once, and not beside others: the orders behind it depend on it.
+            let body = match agent.assign(assign) {
+                Ok(()) => from_agent::Body::Assigned(rpc::Assigned {}),
+                Err(error) => from_agent::Body::Failure(rpc::Failure { message: error.to_string() }),
+            };
+            // Without a line nobody waits for the answer.
+            let _ = outbox.send(rpc::FromAgent { order: order.order, body: Some(body) }).await;
+            continue;
+        }
         let (agent, outbox, forwarders) = (agent.clone(), outbox.clone(), forwarders.clone());
         working.spawn(async move {
             let number = order.order;
@@ -139,7 +154,10 @@ async fn carry_out(
             }
             Ok(from_agent::Body::Disarmed(losses.into()))
         }
-        None => Err(malformed("an order of a kind that this version does not know".to_owned())),
+        // Assignments are carried out where they are read.
+        Some(to_agent::Body::Assign(_)) | None => {
+            Err(malformed("an order of a kind that this version does not know".to_owned()))
+        }
     }
 }
 

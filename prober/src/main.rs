@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use waymark_prober::agent::{Agent, Limits};
+use waymark_prober::pods::Pods;
 use waymark_prober::{doctor, facts, link};
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, Inventory, NodeName};
 
@@ -30,15 +31,23 @@ struct Arguments {
 enum Command {
     /// Attach to a controller and carry out its orders.
     Run {
-        #[command(flatten)]
-        node: NodeArguments,
+        /// The cluster: an inventory file. Without it the controller says what runs on this node.
+        #[arg(long)]
+        inventory: Option<PathBuf>,
+        /// The node that this is.
+        #[arg(long, env = "WAYMARK_NODE")]
+        node: NodeName,
+        /// A folder with the network namespaces of this node's pods; may be repeated. Default: where container
+        /// runtimes keep them, and what processes are in.
+        #[arg(long, value_name = "DIR", conflicts_with = "inventory")]
+        pod_netns: Vec<PathBuf>,
         /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
         #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
         controller: Endpoint,
         /// A file to make once a controller has accepted this agent.
         #[arg(long)]
         ready_file: Option<PathBuf>,
-        /// Addresses beyond the inventory's that packets may be sent to.
+        /// Addresses beyond the cluster's that packets may be sent to.
         #[arg(long, value_name = "CIDR", value_parser = network)]
         allow: Vec<IpNet>,
     },
@@ -101,8 +110,10 @@ fn main() -> ExitCode {
         )
         .init();
     let outcome = match arguments.command {
-        Command::Run { node, controller, ready_file, allow } => {
-            run(&node, &controller, ready_file.as_deref(), allow)
+        Command::Run { inventory, node, pod_netns, controller, ready_file, allow } => {
+            let limits = Limits { allow, ..Limits::default() };
+            let agent = || make_agent(inventory.as_deref(), node, pod_netns, limits);
+            run(agent, &controller, ready_file.as_deref())
         }
         Command::Facts { node } => print_facts(&node),
         Command::Doctor { inventory, node, output } => examine(inventory.as_deref(), node.as_ref(), output),
@@ -118,21 +129,31 @@ fn read_inventory(path: &Path) -> Result<Inventory, String> {
     Inventory::from_json(&bytes).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// Makes the agent; needs a runtime around it.
+fn make_agent(
+    inventory: Option<&Path>,
+    node: NodeName,
+    pod_netns: Vec<PathBuf>,
+    limits: Limits,
+) -> Result<Agent, String> {
+    let agent = match inventory.map(read_inventory).transpose()? {
+        Some(inventory) => Agent::with_limits(inventory, node, limits),
+        None => Agent::unassigned(node, Pods::within(pod_netns), limits),
+    };
+    agent.map_err(|error| format!("{error}. `waymark-agent doctor` tells what this machine lacks"))
+}
+
 fn run(
-    node: &NodeArguments,
+    agent: impl FnOnce() -> Result<Agent, String>,
     controller: &Endpoint,
     ready_file: Option<&Path>,
-    allow: Vec<IpNet>,
 ) -> Result<ExitCode, String> {
-    let inventory = read_inventory(&node.inventory)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     let outcome = runtime.block_on(async {
-        let limits = Limits { allow, ..Limits::default() };
-        let agent = Agent::with_limits(inventory, node.node.clone(), limits)
-            .map_err(|error| format!("{error}. `waymark-agent doctor` tells what this machine lacks"))?;
+        let agent = agent()?;
         let stop = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
         let (mut terminated, mut interrupted) =
             (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);

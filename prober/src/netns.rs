@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
@@ -56,15 +56,29 @@ impl Netns {
             path if path.starts_with('/') => PathBuf::from(path),
             short => PathBuf::from(NAMED).join(short),
         };
+        Self::open_at(name, &path)
+    }
+
+    /// Opens the namespace at a path that its name does not tell.
+    pub fn open_at(name: &NetnsName, path: &Path) -> Result<Self, NetnsError> {
         let open = || {
-            let file = File::open(&path)?;
+            let file = File::open(path)?;
             // nsfs inode numbers are 32 bits wide (`struct ns_common`).
             let inode = NetnsInode(file.metadata()?.ino() as u32);
             Ok((file, inode))
         };
-        let (file, inode) =
-            open().map_err(|source| NetnsError::Open { name: name.clone(), path: path.clone(), source })?;
+        let (file, inode) = open().map_err(|source| NetnsError::Open {
+            name: name.clone(),
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self { name: name.clone(), file: Arc::new(file), inode })
+    }
+
+    /// The same namespace by another name.
+    #[must_use]
+    pub fn named(&self, name: &NetnsName) -> Self {
+        Self { name: name.clone(), ..self.clone() }
     }
 
     /// The name that it was opened by.

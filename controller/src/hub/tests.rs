@@ -41,7 +41,12 @@ impl Puppet {
     /// Attaches; returns when the hub has taken it in.
     async fn attach(stage: &Stage, node: &str) -> Self {
         let (says, stream) = mpsc::channel(64);
-        let hello = rpc::Hello { node: node.into(), version: "9".into() };
+        let hello = rpc::Hello {
+            node: node.into(),
+            version: "9".into(),
+            protocol: rpc::PROTOCOL,
+            wants_scope: false,
+        };
         says.send(FromAgent { order: 0, body: Some(from_agent::Body::Hello(hello)) }).await.unwrap();
         let channel = stage.endpoint.connect().await.unwrap();
         let hears = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await.unwrap();

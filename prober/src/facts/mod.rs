@@ -34,10 +34,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use waymark_proto::{
-    FACTS_API_VERSION, Facts, Inventory, MissingFact, NetnsFacts, NetnsInode, NetnsName, NodeName,
+    FACTS_API_VERSION, Facts, Inventory, MissingFact, NetnsFacts, NetnsInode, NodeName, Scope,
 };
 
-use crate::netns::{Netns, NetnsError};
+use crate::netns::Netns;
+use crate::pods::{LocateError, Opened, Pods};
 use netfilter::Tools;
 use netlink::{Netlink, NetlinkError};
 
@@ -53,33 +54,38 @@ pub enum FactsError {
         /// The node.
         node: NodeName,
         /// Why its own namespace was not read.
-        source: NetnsError,
+        source: LocateError,
     },
 }
 
-/// A namespace to be read.
-struct Subject {
-    name: NetnsName,
-    pod: Option<String>,
-}
-
-/// Collects the facts of a node: its own namespace first, then those of its pods in the order of the
-/// inventory. A pod that uses its node's namespace is not listed again.
+/// Collects the facts of a node of an inventory, as [`collect_scope`] does.
 ///
 /// # Errors
 /// If the inventory does not have the node, or none of its namespaces can be entered.
 pub fn collect(inventory: &Inventory, node: &NodeName) -> Result<Facts, FactsError> {
-    let subjects = subjects(inventory, node)?;
-    let outcomes = read_all(subjects.iter().map(|subject| Netns::open(&subject.name)).collect());
+    let scope = inventory.scope(node).ok_or_else(|| FactsError::UnknownNode(node.clone()))?;
+    collect_scope(&scope, &Pods::default())
+}
+
+/// Collects the facts of a node: its own namespace first, then those of its pods in the order of the scope.
+/// A pod that uses its node's namespace is not listed again.
+///
+/// # Errors
+/// If none of its namespaces can be entered.
+pub fn collect_scope(scope: &Scope, pods: &Pods) -> Result<Facts, FactsError> {
+    let node = &scope.node.name;
+    let (subjects, opened): (Vec<_>, Vec<_>) =
+        pods.open_all(scope).into_iter().map(|Opened { place, pod, netns }| ((place, pod), netns)).unzip();
+    let outcomes = read_all(opened);
     let nothing = outcomes.iter().all(Result::is_err);
     let mut namespaces = Vec::with_capacity(subjects.len());
-    for (subject, outcome) in subjects.into_iter().zip(outcomes) {
+    for ((place, pod), outcome) in subjects.into_iter().zip(outcomes) {
         let (inode, facts) = match outcome {
             Ok((inode, facts)) => (inode.0, facts),
             Err(source) if nothing => return Err(FactsError::Nothing { node: node.clone(), source }),
             Err(error) => (0, unreadable(&error)),
         };
-        namespaces.push(NetnsFacts { name: subject.name.to_string(), inode, pod: subject.pod, ..facts });
+        namespaces.push(NetnsFacts { name: place.netns.to_string(), inode, pod, ..facts });
     }
     Ok(Facts {
         api_version: FACTS_API_VERSION.to_owned(),
@@ -89,24 +95,20 @@ pub fn collect(inventory: &Inventory, node: &NodeName) -> Result<Facts, FactsErr
     })
 }
 
-fn subjects(inventory: &Inventory, node: &NodeName) -> Result<Vec<Subject>, FactsError> {
-    let own = inventory.node(node).ok_or_else(|| FactsError::UnknownNode(node.clone()))?;
-    let mut subjects = vec![Subject { name: own.netns.clone(), pod: None }];
-    for pod in inventory.pods_on(node) {
-        if !subjects.iter().any(|subject| subject.name == pod.netns) {
-            subjects.push(Subject { name: pod.netns.clone(), pod: Some(pod.full_name()) });
-        }
-    }
-    Ok(subjects)
+/// The addresses of the thread's namespace.
+pub(crate) fn addresses_here() -> Result<Vec<IpAddr>, NetlinkError> {
+    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_ROUTE)?;
+    let addresses = addresses::read(&mut netlink, &mut Missing::default())?;
+    Ok(addresses.iter().map(|address| address.address.addr()).collect())
 }
 
 /// Reads all namespaces that could be opened; the outcomes are in their order.
-fn read_all(opened: Vec<Result<Netns, NetnsError>>) -> Vec<Result<(NetnsInode, NetnsFacts), NetnsError>> {
+fn read_all(opened: Vec<Result<Netns, LocateError>>) -> Vec<Result<(NetnsInode, NetnsFacts), LocateError>> {
     let known: Vec<Netns> = opened.iter().flatten().cloned().collect();
     let tools = Tools::find();
     let read_one = |netns: &Netns| netns.run(|| read_inside(netns, &known, &tools));
     let mut answers = in_parallel(&known, read_one).into_iter();
-    let mut outcome = |opened: Result<Netns, NetnsError>| {
+    let mut outcome = |opened: Result<Netns, LocateError>| {
         let netns = opened?;
         let facts = answers.next().expect("every namespace that was opened has an answer")?;
         Ok((netns.inode(), facts))
@@ -174,7 +176,7 @@ fn read_routing(
 }
 
 /// What is known of a namespace that could not be entered.
-fn unreadable(error: &NetnsError) -> NetnsFacts {
+fn unreadable(error: &LocateError) -> NetnsFacts {
     let mut missing = Missing::default();
     missing.note("namespace", error.to_string());
     NetnsFacts { missing: missing.0, ..NetnsFacts::default() }
