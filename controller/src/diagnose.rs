@@ -84,6 +84,8 @@ pub struct Diagnosis {
     pub rtt_ns: Option<[u64; 3]>,
     /// The fault that most packets met.
     pub fault_point: Option<FaultPoint>,
+    /// The headers of a packet that met it, there.
+    pub fault_flow: Option<Flow>,
     /// The way there.
     pub forward: WalkComparison,
     /// The way back, if any packet arrived and an answer was asked for.
@@ -165,6 +167,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         }),
         rtt_ns: case.rtt().filter(|_| !case.one_way),
         fault_point,
+        fault_flow: fault.map(|fault| fault.flow),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
         model_errors: case.model_errors(&packets),

@@ -1,7 +1,7 @@
 //! Documents that clients print, beside the result of a check.
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Flow, NodeName, PathSet};
+use waymark_proto::{Flow, IntentReport, NodeName, PathSet};
 
 /// A prediction: what `waymark predict -o json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub struct Prediction {
     pub destination: String,
     /// The flow.
     pub flow: Flow,
+    /// What Kubernetes' objects ask for, and what is otherwise; absent if the source of the inventory knows no
+    /// such objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<IntentReport>,
     /// The ways that it may take.
     #[serde(flatten)]
     pub paths: PathSet,

@@ -10,6 +10,7 @@ use waymark_proto::{
 };
 
 use crate::agents::{AgentError, Agents};
+use crate::deviation;
 use crate::diagnose::{Case, Sent, diagnose};
 use crate::gather::{GatherError, Picture, gather, with_source_port};
 use crate::observe::{Lens, observe};
@@ -220,7 +221,14 @@ fn conclude(
         sight: &seen.sight,
         losses: seen.losses,
     };
-    let diagnosis = diagnose(&question);
+    let mut diagnosis = diagnose(&question);
+    let asked = deviation::Question {
+        inventory,
+        flow: ends.flow,
+        prediction: &picture.prediction,
+        cluster: &picture.cluster,
+    };
+    let intent = deviation::of_check(&asked, &mut diagnosis);
     let mut notes = picture.notes;
     notes.extend(seen.notes);
     notes.extend(diagnosis.notes);
@@ -242,6 +250,7 @@ fn conclude(
         replied: diagnosis.replied,
         rtt_ns: diagnosis.rtt_ns,
         fault_point: diagnosis.fault_point,
+        intent,
         forward: diagnosis.forward,
         return_: diagnosis.return_,
         model_errors: diagnosis.model_errors,

@@ -7,6 +7,7 @@ use waymark_proto::{API_VERSION, Disposition, Facts, Inventory, NodeName, PathSe
 use waymark_sim::{Cluster, SimError};
 
 use crate::agents::{AgentError, Agents};
+use crate::deviation;
 use crate::documents::Prediction;
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
@@ -35,6 +36,8 @@ pub enum GatherError {
 pub(crate) struct Picture {
     /// The ways that the packets may take.
     pub(crate) prediction: PathSet,
+    /// The facts that this rests on.
+    pub(crate) cluster: Cluster,
     /// Facts that were missing, a sentence each.
     pub(crate) notes: Vec<String>,
 }
@@ -74,7 +77,7 @@ pub(crate) async fn gather(
         let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
         wanted = prediction.needs.iter().filter(|node| !asked.contains(*node)).cloned().collect();
         if wanted.is_empty() {
-            return Ok(Picture { prediction, notes });
+            return Ok(Picture { prediction, cluster, notes });
         }
     }
 }
@@ -88,7 +91,7 @@ pub async fn predict(
 ) -> Result<Prediction, GatherError> {
     let ends = with_source_port(resolve(inventory, request)?, 0);
     let picture = gather(agents, inventory, &ends, progress).await?;
-    Ok(document(request, &ends, picture))
+    Ok(document(inventory, request, &ends, picture))
 }
 
 /// Predicts with facts at hand.
@@ -105,7 +108,7 @@ pub fn predict_offline(
     }
     let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
     let missing = prediction.needs.iter().map(|node| format!("facts of {node} would be needed")).collect();
-    Ok(document(request, &ends, Picture { prediction, notes: missing }))
+    Ok(document(inventory, request, &ends, Picture { prediction, cluster, notes: missing }))
 }
 
 /// First of the source ports that are proposed. The agent takes the next free one that has not been used for
@@ -123,15 +126,20 @@ pub(crate) fn with_source_port(mut ends: Ends, random: u16) -> Ends {
     ends
 }
 
-fn document(request: &Request, ends: &Ends, picture: Picture) -> Prediction {
+fn document(inventory: &Inventory, request: &Request, ends: &Ends, picture: Picture) -> Prediction {
+    let Picture { prediction, cluster, notes } = picture;
+    let question =
+        deviation::Question { inventory, flow: ends.flow, prediction: &prediction, cluster: &cluster };
+    let intent = deviation::of_prediction(&question);
     Prediction {
         api_version: API_VERSION.to_owned(),
         kind: "Prediction".to_owned(),
         source: request.source.to_string(),
         destination: request.destination.to_string(),
         flow: ends.flow,
-        paths: picture.prediction,
-        notes: picture.notes,
+        intent,
+        paths: prediction,
+        notes,
     }
 }
 

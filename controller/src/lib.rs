@@ -23,6 +23,7 @@
 //! * `engine`: a check from question to result
 //! * `observe`: sightings to walks
 //! * `diagnose`: walks to verdict and fault point
+//! * `deviation`: what is not as Kubernetes' objects ask for it, and which of them is to mend
 //! * `reasons`, `advice`: tables of kernel reasons and of remedies
 //! * `documents`: predictions and status as JSON
 //! * `api`: the gRPC service for clients
@@ -32,6 +33,7 @@
 mod advice;
 mod agents;
 mod api;
+mod deviation;
 mod diagnose;
 mod documents;
 mod engine;

@@ -257,7 +257,7 @@ fn near(wanted: &str, names: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// Levenshtein distance: insertions, deletions and replacements of characters.
-fn edits(a: &str, b: &str) -> usize {
+pub(crate) fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

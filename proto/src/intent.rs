@@ -1,11 +1,12 @@
-//! What the owner of a cluster asked for, of one flow: the answer of `waymark_sim::intend`.
+//! What the owner of a cluster asked for, of one flow: the answer of `waymark_sim::intend`; and where the
+//! machines, or the objects among themselves, do not agree with it.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ObjectRef, PolicyType};
+use crate::{NodeName, ObjectRef, PolicyType, RuleRef};
 
 /// What Services and NetworkPolicies ask for, of one flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,4 +132,69 @@ impl fmt::Display for Exemption {
             Self::NoPod => "policies have no say where neither end is a pod with a network of its own",
         })
     }
+}
+
+/// What was asked for, and what is not as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IntentReport {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub intent: Intent,
+    /// What is otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deviations: Vec<Deviation>,
+}
+
+/// Something that is not as Kubernetes' objects ask for it, or an object that asks for what cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deviation {
+    /// What kind of thing it is.
+    pub kind: DeviationKind,
+    /// The object to mend.
+    pub culprit: ObjectRef,
+    /// The node on which it is so; absent if it is so in the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The address of the endpoint concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<IpAddr>,
+    /// The rule concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRef>,
+    /// What is so, as a sentence.
+    pub summary: String,
+    /// What to do next.
+    pub advice: String,
+}
+
+/// Kinds of deviations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviationKind {
+    /// A rule of a node leads a Service to what is no ready endpoint of it, or refuses it though it has some.
+    StaleServiceRule,
+    /// No rule of a node leads a Service to one of its ready endpoints.
+    MissingServiceRule,
+    /// No rule of a node translates a Service's address at all.
+    NoServiceRule,
+    /// An endpoint that no pod of the Service stands behind.
+    WrongEndpoint,
+    /// A Service without a selector and without ready endpoints.
+    NoEndpoints,
+    /// A Service whose selector selects no running pod.
+    NoMatchingPod,
+    /// Pods that a Service selects, none of which is ready.
+    NotReady,
+    /// A Service's target port that its pods do not have.
+    WrongTargetPort,
+    /// A pod that does not listen on a port that it declares.
+    NotListening,
+    /// A policy denies what was sent.
+    PolicyDenied,
+    /// A rule of a node refuses what no policy denies.
+    UnwantedRule,
+    /// Nothing enforces a policy that denies what was sent.
+    NotEnforced,
 }

@@ -314,6 +314,14 @@ impl Inventory {
         Ok(())
     }
 
+    /// Whether it tells what Kubernetes' objects ask for: selectors, namespaces, policies. A plain inventory
+    /// tells only what there is.
+    pub fn has_objects(&self) -> bool {
+        !self.namespaces.is_empty()
+            || !self.policies.is_empty()
+            || self.services.iter().any(|service| service.selector.is_some())
+    }
+
     /// A node by name.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == *name)

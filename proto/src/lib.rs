@@ -57,7 +57,9 @@ pub use facts::{
 pub use flow::{Flow, Protocol};
 pub use hook::{Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
-pub use intent::{Admission, Denial, Exemption, Expectation, Intent, Receiver};
+pub use intent::{
+    Admission, Denial, Deviation, DeviationKind, Exemption, Expectation, Intent, IntentReport, Receiver,
+};
 pub use inventory::{
     Absent, Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
 };

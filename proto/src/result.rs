@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cause, CheckId, Disposition, Flow, Hook, HookReport, Losses, NetnsName, NodeName, RuleRef, Step,
+    Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, Losses, NetnsName, NodeName, RuleRef,
+    Step,
 };
 
 /// Version of the result documents.
@@ -237,6 +238,10 @@ pub struct CheckResult {
     /// Where and why it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault_point: Option<FaultPoint>,
+    /// What Kubernetes' objects ask for, and what is otherwise; absent if the source of the inventory knows no
+    /// such objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<IntentReport>,
     /// The way there.
     pub forward: WalkComparison,
     /// The way back.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use waymark_proto::{FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place};
+use waymark_proto::{FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, Socket};
 
 use crate::SimError;
 use crate::graph::{Device, Graph, Segment};
@@ -62,6 +62,14 @@ impl Cluster {
     /// Whether the facts of a node are there.
     pub fn has(&self, node: &NodeName) -> bool {
         self.nodes.contains(node)
+    }
+
+    /// The ports on which anybody listens in a namespace for what comes from elsewhere; unknown if its sockets
+    /// are not in the facts.
+    pub fn listeners(&self, place: &Place, protocol: Protocol) -> Option<BTreeSet<u16>> {
+        let namespace = self.namespace(place).filter(|namespace| namespace.lacks("sockets").is_none())?;
+        let serves = |socket: &&Socket| socket.protocol == protocol && !socket.address.is_loopback();
+        Some(namespace.sockets.iter().filter(serves).map(|socket| socket.port).collect())
     }
 
     pub(crate) fn namespace(&self, place: &Place) -> Option<&Namespace> {

@@ -346,6 +346,9 @@ fn spec() -> impl Strategy<Value = NetworkPolicySpec> {
     })
 }
 
+/// Namespace, node, labels `app` and `tier`, declared ports: index of the name, number, whether UDP.
+type RandomPod = (u8, u8, Option<&'static str>, Option<&'static str>, Vec<(usize, u16, bool)>);
+
 fn world() -> impl Strategy<Value = Inventory> {
     let label = || prop::option::of(prop::sample::select(APPS.to_vec()));
     let declared =
@@ -358,10 +361,7 @@ fn world() -> impl Strategy<Value = Inventory> {
             let both = [("app", app), ("tier", tier)];
             both.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect()
         };
-        let pod = |(index, (namespace, node, app, tier, declared)): (
-            usize,
-            (u8, u8, _, _, Vec<(usize, u16, bool)>),
-        )| {
+        let pod = |(index, (namespace, node, app, tier, declared)): (usize, RandomPod)| {
             let mut pod = pod(
                 &format!("ns{namespace}"),
                 &format!("p{index}"),

@@ -2,8 +2,10 @@
 //!
 //! * `walk`: the steps in columns
 //! * `fault`: the fault point in words
+//! * `intent`: what was asked for in words
 
 mod fault;
+mod intent;
 #[cfg(test)]
 pub(crate) mod tests;
 mod walk;
@@ -78,6 +80,9 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
         result.flow.protocol,
         counts(result)
     );
+    if let Some(report) = &result.intent {
+        intent::expectation(&mut out, report, paint);
+    }
     let fault = result.fault_point.as_ref();
     let of = |direction| fault.filter(|fault| fault.direction == direction);
     line!(out);
@@ -91,6 +96,9 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     if let Some(fault) = fault {
         line!(out);
         fault::point(&mut out, fault, paint);
+    }
+    if let Some(report) = &result.intent {
+        intent::deviations(&mut out, report, fault, paint);
     }
     for error in &result.model_errors {
         line!(out, "{} {error}", paint.odd("The prediction was wrong:"));
@@ -137,6 +145,9 @@ pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
         prediction.destination,
         prediction.flow
     );
+    if let Some(report) = &prediction.intent {
+        intent::expectation(&mut out, report, paint);
+    }
     for (index, branch) in branches.iter().enumerate() {
         line!(out);
         let title = format!(
@@ -154,6 +165,10 @@ pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
             line!(out, "{}", paint.strong(&format!("The answer{choices}: {}", answer.path.disposition())));
             walk::predicted(&mut out, answer.path.steps(), paint);
         }
+    }
+    if let Some(report) = prediction.intent.as_ref().filter(|report| !report.deviations.is_empty()) {
+        line!(out);
+        intent::deviations(&mut out, report, None, paint);
     }
     if !prediction.notes.is_empty() {
         line!(out);

@@ -9,6 +9,9 @@ use super::{Paint, line};
 /// Writes where and why it ends, what that rests on, and what to do.
 pub(super) fn point(out: &mut String, fault: &FaultPoint, paint: Paint) {
     line!(out, "{} {}", paint.bad("Fault:"), paint.strong(&sentence(fault)));
+    if let Some(culprit) = &fault.culprit {
+        line!(out, "  {}  {}", paint.strong("Culprit:"), paint.strong(&culprit.to_string()));
+    }
     if let Some(object) = &fault.object {
         line!(out, "  Object:   {object}");
     }

@@ -1,0 +1,83 @@
+//! What was asked for in words, and what is otherwise.
+
+use std::fmt::Write;
+
+use waymark_proto::{
+    Admission, Deviation, DeviationKind, Expectation, FaultPoint, Intent, IntentReport, ObjectRef, PolicyType,
+};
+
+use super::{Paint, line};
+
+/// Writes what was asked for, in a line, and which policies nothing enforces.
+pub(super) fn expectation(out: &mut String, report: &IntentReport, paint: Paint) {
+    line!(out, "{} {}", paint.strong("Intended:"), sentence(&report.intent));
+    for deviation in report.deviations.iter().filter(|deviation| is_loud(deviation)) {
+        told(out, deviation, paint);
+    }
+}
+
+/// Writes what is not as it was asked for, unless it was written above or belongs to the fault.
+pub(super) fn deviations(out: &mut String, report: &IntentReport, fault: Option<&FaultPoint>, paint: Paint) {
+    let of_fault =
+        |deviation: &&Deviation| fault.is_some_and(|fault| fault.evidence.contains(&deviation.summary));
+    for deviation in report.deviations.iter().filter(|deviation| !is_loud(deviation) && !of_fault(deviation))
+    {
+        told(out, deviation, paint);
+    }
+}
+
+/// Traffic that should not pass is a finding also where all is reachable.
+fn is_loud(deviation: &Deviation) -> bool {
+    deviation.kind == DeviationKind::NotEnforced
+}
+
+fn told(out: &mut String, deviation: &Deviation, paint: Paint) {
+    line!(out, "{} {}", paint.odd("Not as intended:"), deviation.summary);
+    line!(out, "  Culprit:  {}", deviation.culprit);
+    line!(out, "  {} {}", paint.faint("Next:"), deviation.advice);
+}
+
+/// `denied: NetworkPolicy shop/deny isolates shop/pay-1 for ingress`
+fn sentence(intent: &Intent) -> String {
+    let service = intent.service.as_ref().map(|service| format!("{service}: ")).unwrap_or_default();
+    let reasons: Vec<String> = {
+        let mut reasons: Vec<String> =
+            intent.receivers.iter().map(|receiver| reason(&receiver.admission)).collect();
+        reasons.sort();
+        reasons.dedup();
+        reasons
+    };
+    let backends = match (&intent.service, intent.receivers.len()) {
+        (Some(_), 1) => " at its backend".to_owned(),
+        (Some(_), count) if count > 1 => format!(" at {count} backends"),
+        _ => String::new(),
+    };
+    let why = if reasons.is_empty() { String::new() } else { format!(", {}", reasons.join("; ")) };
+    match intent.expectation {
+        Expectation::NoEndpoints => format!("{service}it has no ready endpoints"),
+        expectation => format!("{service}{expectation}{backends}{why}"),
+    }
+}
+
+fn reason(admission: &Admission) -> String {
+    match admission {
+        Admission::Allowed { by } if by.is_empty() => "no NetworkPolicy isolates either end".to_owned(),
+        Admission::Allowed { by } => format!("by {}", objects(by)),
+        Admission::Denied { by } => {
+            let denials = by.iter().map(|denial| {
+                let direction = match denial.direction {
+                    PolicyType::Ingress => "ingress to",
+                    PolicyType::Egress => "egress from",
+                };
+                format!("{direction} {} by {}", denial.pod, objects(&denial.policies))
+            });
+            denials.collect::<Vec<_>>().join(" and ")
+        }
+        Admission::NotSubject { why } => why.to_string(),
+        Admission::Unknown { why } => why.clone(),
+    }
+}
+
+fn objects(objects: &[ObjectRef]) -> String {
+    objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,296 @@
+//! The place where packets die, held against policies and against what pods declare.
+
+use std::collections::BTreeSet;
+
+use waymark_proto::{
+    Admission, Cause, Denial, Deviation, DeviationKind, Direction, FaultPoint, Flow, Hook, Intent, ObjectRef,
+    Path, Place, PortRef, Protocol, Receiver, RuleRef,
+};
+
+use super::Question;
+use super::words::{direction, labels, list, look_at_service, owner, pod_at, policies, port};
+
+/// How packets end.
+pub(super) struct Ending<'a> {
+    pub(super) place: Place,
+    pub(super) hook: Hook,
+    pub(super) direction: Direction,
+    pub(super) cause: Cause,
+    /// Their headers there.
+    pub(super) flow: Flow,
+    pub(super) rule: Option<&'a RuleRef>,
+    /// What is advised about it so far.
+    advice: &'a str,
+}
+
+impl<'a> Ending<'a> {
+    pub(super) fn of_fault(point: &'a FaultPoint, flow: Flow) -> Self {
+        Self {
+            place: Place { node: point.node.clone(), netns: point.netns.clone() },
+            hook: point.hook,
+            direction: point.direction,
+            cause: point.cause,
+            flow,
+            rule: point.rule.as_ref(),
+            advice: &point.advice,
+        }
+    }
+
+    pub(super) fn of_path(path: &'a Path) -> Option<Self> {
+        let last = path.last();
+        Some(Self {
+            place: last.place.clone(),
+            hook: last.hook,
+            direction: Direction::Forward,
+            cause: last.cause?,
+            flow: last.flow?,
+            rule: last.rule.as_ref(),
+            advice: "",
+        })
+    }
+
+    /// Whether it is what a wrong receiver does to packets.
+    pub(super) fn is_at_receiver(&self) -> bool {
+        match self.cause {
+            Cause::NoListener
+            | Cause::WrongReceiver
+            | Cause::AnswerMismatch
+            | Cause::FilterDrop
+            | Cause::FilterReject => true,
+            _ => self.hook == Hook::Socket,
+        }
+    }
+
+    /// The pod's or node's end of the flow that was the destination.
+    fn receiver<'i>(&self, intent: &'i Intent) -> Option<&'i Receiver> {
+        let address = match self.direction {
+            Direction::Forward => self.flow.dst,
+            Direction::Return => self.flow.src,
+        };
+        let found = intent.receivers.iter().find(|receiver| receiver.address == address);
+        // Before the Service is translated all backends share their fate.
+        let same = |admits: bool| intent.receivers.iter().all(|other| other.admission.admits() == admits);
+        found.or_else(|| intent.receivers.first().filter(|first| same(first.admission.admits())))
+    }
+}
+
+impl Question<'_> {
+    /// What deviates where packets end.
+    pub(super) fn at_ending(&self, intent: &Intent, ending: &Ending<'_>) -> Option<Deviation> {
+        match ending.cause {
+            Cause::FilterDrop | Cause::FilterReject | Cause::BpfDrop => {
+                let receiver = ending.receiver(intent)?;
+                match &receiver.admission {
+                    Admission::Denied { by } => Some(self.denied(receiver, by.first()?, ending)),
+                    Admission::Allowed { by } if ending.cause != Cause::BpfDrop => {
+                        Some(self.unwanted(receiver, by, ending))
+                    }
+                    Admission::Allowed { .. } | Admission::NotSubject { .. } | Admission::Unknown { .. } => {
+                        None
+                    }
+                }
+            }
+            Cause::NoListener => self.not_listening(intent, ending),
+            _ => None,
+        }
+    }
+
+    /// The policies that deny what is not stopped.
+    pub(super) fn not_enforced(
+        &self,
+        intent: &Intent,
+        arrives: impl Fn(&Receiver) -> bool,
+    ) -> Vec<Deviation> {
+        // The API leaves ICMP to implementations.
+        let receivers = intent
+            .receivers
+            .iter()
+            .filter(|receiver| self.flow.protocol != Protocol::Icmp && arrives(receiver));
+        let denials = receivers.filter_map(|receiver| match &receiver.admission {
+            Admission::Denied { by } => Some((receiver, by.first()?)),
+            _ => None,
+        });
+        denials
+            .map(|(receiver, denial)| Deviation {
+                kind: DeviationKind::NotEnforced,
+                culprit: denial.policies[0].clone(),
+                node: None,
+                endpoint: Some(receiver.address),
+                rule: None,
+                summary: format!("{}, and nothing enforces that", self.denial(receiver, denial)),
+                advice: format!(
+                    "see whether the network plugin implements NetworkPolicies and runs on the nodes of both ends: `kubectl -n kube-system get pods -o wide`; {}",
+                    describe(&denial.policies[0])
+                ),
+            })
+            .collect()
+    }
+
+    /// `NetworkPolicy shop/deny denies ingress to shop/pay-1: it has no rule for shop/cart (app=cart) on 80/tcp`
+    fn denial(&self, receiver: &Receiver, denial: &Denial) -> String {
+        let mut flow = self.flow;
+        flow.dst_port = receiver.port.unwrap_or(flow.dst_port);
+        let several = denial.policies.len() > 1;
+        let (way, other) = match denial.direction {
+            waymark_proto::PolicyType::Ingress => ("to", ("from", self.flow.src)),
+            waymark_proto::PolicyType::Egress => ("from", ("to", receiver.address)),
+        };
+        let end = match pod_at(self.inventory, other.1) {
+            Some(pod) => format!("{} ({})", pod.full_name(), labels(&pod.labels)),
+            None => owner(self.inventory, other.1),
+        };
+        format!(
+            "{} {} {} {way} {}: {} {} {end} on {}",
+            policies(&denial.policies),
+            if several { "deny" } else { "denies" },
+            direction(denial.direction),
+            denial.pod,
+            if several {
+                "none of them has a rule that admits what goes"
+            } else {
+                "it has no rule that admits what goes"
+            },
+            other.0,
+            port(&flow)
+        )
+    }
+
+    fn denied(&self, receiver: &Receiver, denial: &Denial, ending: &Ending<'_>) -> Deviation {
+        let policy = &denial.policies[0];
+        Deviation {
+            kind: DeviationKind::PolicyDenied,
+            culprit: policy.clone(),
+            node: Some(ending.place.node.clone()),
+            endpoint: Some(receiver.address),
+            rule: ending.rule.cloned(),
+            summary: self.denial(receiver, denial),
+            advice: format!(
+                "if this traffic is wanted, add a rule for it to {policy} or correct its podSelector: {}",
+                describe(policy)
+            ),
+        }
+    }
+
+    fn unwanted(&self, receiver: &Receiver, by: &[ObjectRef], ending: &Ending<'_>) -> Deviation {
+        let node = &ending.place.node;
+        let ends = format!(
+            "{} → {} {}",
+            owner(self.inventory, self.flow.src),
+            receiver.pod.clone().unwrap_or_else(|| owner(self.inventory, receiver.address)),
+            port(&Flow { dst_port: receiver.port.unwrap_or(self.flow.dst_port), ..self.flow })
+        );
+        let ground = match by {
+            [] => "no NetworkPolicy isolates either end".to_owned(),
+            some => format!("{} admits it", policies(some)),
+        };
+        let rule = ending.rule.map(|rule| format!("rule {rule}")).unwrap_or_else(|| "a rule".to_owned());
+        let others: Vec<String> = self.letting_through(ending).into_iter().collect();
+        let others = match others.as_slice() {
+            [] => String::new(),
+            some => format!(
+                "; {} let{} the same traffic pass",
+                list(some),
+                if some.len() == 1 { "s" } else { "" }
+            ),
+        };
+        let answer = match ending.direction {
+            Direction::Forward => "",
+            Direction::Return => ", and answers to what is admitted always pass",
+        };
+        let look = if ending.advice.is_empty() { String::new() } else { format!("{}; ", ending.advice) };
+        Deviation {
+            kind: DeviationKind::UnwantedRule,
+            culprit: ObjectRef { kind: "Node".to_owned(), namespace: None, name: node.to_string() },
+            node: Some(node.clone()),
+            endpoint: Some(receiver.address),
+            rule: ending.rule.cloned(),
+            summary: format!(
+                "{ends} is meant to pass ({ground}{answer}), and {rule} on {node} stops it: no NetworkPolicy asks for that, so it is left over or foreign{others}"
+            ),
+            advice: format!(
+                "{look}no NetworkPolicy asks for the rule: remove it on {node}, or see there why the network plugin's agent keeps it"
+            ),
+        }
+    }
+
+    /// Other nodes at whose forward hook the prediction lets the traffic pass.
+    fn letting_through(&self, ending: &Ending<'_>) -> BTreeSet<String> {
+        let answers = self.prediction.branches.iter().flat_map(|branch| &branch.answer);
+        let branches: Vec<_> = match ending.direction {
+            Direction::Forward => self.prediction.branches.iter().collect(),
+            Direction::Return => answers.collect(),
+        };
+        let steps = branches.iter().flat_map(|branch| branch.path.steps());
+        let passed = steps.filter(|step| step.hook == Hook::NetfilterForward && step.action.continues());
+        passed
+            .map(|step| &step.place.node)
+            .filter(|node| **node != ending.place.node)
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn not_listening(&self, intent: &Intent, ending: &Ending<'_>) -> Option<Deviation> {
+        if ending.direction != Direction::Forward {
+            return None;
+        }
+        let service = self.service(intent)?;
+        let target = service.target_port.as_ref()?;
+        let at = |backend: &&waymark_proto::Backend| {
+            (backend.ip, backend.port) == (ending.flow.dst, ending.flow.dst_port)
+        };
+        service.backends.iter().find(at)?;
+        let pod = pod_at(self.inventory, ending.flow.dst)?;
+        let wanted = port(&ending.flow);
+        let name = super::words::service(service);
+        let elsewhere = self.cluster.listeners(&ending.place, ending.flow.protocol).unwrap_or_default();
+        let instead = match elsewhere.iter().map(u16::to_string).collect::<Vec<_>>().as_slice() {
+            [] => String::new(),
+            ports => format!("; it listens on {} {}", ending.flow.protocol, list(ports)),
+        };
+        let declared = pod.ports.iter().any(|declared| declared.port == ending.flow.dst_port);
+        // Whom to believe: a pod that declares the port should listen there; and where nothing listens at all,
+        // it is the application that is missing.
+        let pods_fault = declared || (elsewhere.is_empty() && pod.ports.is_empty());
+        let target = match target {
+            PortRef::Number(number) => number.to_string(),
+            PortRef::Name(name) => format!("{name:?}"),
+        };
+        let (kind, culprit, advice) = if pods_fault {
+            (
+                DeviationKind::NotListening,
+                ObjectRef::namespaced("Pod", &pod.namespace, &pod.name),
+                format!(
+                    "see why nothing in {} listens on {wanted}: `kubectl -n {} logs {}`, `kubectl -n {1} describe pod {2}`",
+                    pod.full_name(),
+                    pod.namespace,
+                    pod.name
+                ),
+            )
+        } else {
+            (
+                DeviationKind::WrongTargetPort,
+                name.clone(),
+                format!("correct the targetPort of {name}: {}", look_at_service(service)),
+            )
+        };
+        Some(Deviation {
+            kind,
+            culprit,
+            node: Some(ending.place.node.clone()),
+            endpoint: Some(ending.flow.dst),
+            rule: None,
+            summary: format!(
+                "the targetPort {target} of {name} leads to {wanted} of {}, where nothing listens{instead}{}",
+                pod.full_name(),
+                if declared { ", though it declares that port" } else { "" }
+            ),
+            advice,
+        })
+    }
+}
+
+/// The command that shows a policy.
+fn describe(policy: &ObjectRef) -> String {
+    let namespace = policy.namespace.as_ref().map(|namespace| format!("-n {namespace} ")).unwrap_or_default();
+    format!("`kubectl {namespace}describe networkpolicy {}`", policy.name)
+}

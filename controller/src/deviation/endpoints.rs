@@ -1,0 +1,186 @@
+//! A Service, its endpoints and its pods, held against one another.
+
+use waymark_proto::{
+    Backend, Deviation, DeviationKind, Inventory, ObjectRef, Pod, PortRef, Protocol, Service,
+    TransportProtocol,
+};
+
+use crate::resolve::edits;
+
+use super::words::{labels, list, look_at_service, owner, pod_at, service as object};
+
+/// What is wrong with a Service's endpoints.
+pub(super) fn of_service(inventory: &Inventory, service: &Service) -> Vec<Deviation> {
+    let ready: Vec<&Backend> = service.backends.iter().filter(|backend| backend.ready).collect();
+    if ready.is_empty() {
+        return vec![without_endpoints(inventory, service)];
+    }
+    ready.into_iter().filter_map(|backend| wrong(inventory, service, backend)).collect()
+}
+
+/// The running pods that a Service's selector selects.
+fn selected<'a>(inventory: &'a Inventory, service: &Service) -> Vec<&'a Pod> {
+    inventory.pods.iter().filter(|pod| selects(service, pod)).collect()
+}
+
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let Some(selector) = &service.selector else { return false };
+    pod.namespace == service.namespace
+        && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+}
+
+/// The port of a pod that a target port means.
+fn target(service: &Service, pod: &Pod) -> Option<u16> {
+    match service.target_port.as_ref()? {
+        PortRef::Number(number) => Some(*number),
+        PortRef::Name(name) => {
+            let protocol = match service.protocol {
+                Protocol::Udp => TransportProtocol::Udp,
+                Protocol::Tcp | Protocol::Icmp => TransportProtocol::Tcp,
+            };
+            let fits = |port: &&waymark_proto::ContainerPort| {
+                port.name.as_ref() == Some(name) && port.protocol == protocol
+            };
+            pod.ports.iter().find(fits).map(|port| port.port)
+        }
+    }
+}
+
+fn without_endpoints(inventory: &Inventory, service: &Service) -> Deviation {
+    let deviation = |kind, culprit, summary: String, advice: String| Deviation {
+        kind,
+        culprit,
+        node: None,
+        endpoint: None,
+        rule: None,
+        summary,
+        advice,
+    };
+    let name = object(service);
+    let look = look_at_service(service);
+    let Some(selector) = &service.selector else {
+        return deviation(
+            DeviationKind::NoEndpoints,
+            name.clone(),
+            format!("{name} has no selector, and nobody gave it ready endpoints"),
+            format!("give {name} a selector or endpoints: {look}"),
+        );
+    };
+    let selector = labels(selector);
+    let pods = selected(inventory, service);
+    let names: Vec<String> = pods.iter().map(|pod| pod.full_name()).collect();
+    let Some(first) = pods.first() else {
+        let near = match nearest(inventory, service) {
+            Some(pod) => format!("; the likest is {} ({})", pod.full_name(), labels(&pod.labels)),
+            None => String::new(),
+        };
+        return deviation(
+            DeviationKind::NoMatchingPod,
+            name.clone(),
+            format!("{name} selects {selector}, and no running pod of {} has that{near}", service.namespace),
+            format!("correct the selector of {name} or the labels of its pods: {look}"),
+        );
+    };
+    if let Some(PortRef::Name(port)) = &service.target_port
+        && pods.iter().all(|pod| target(service, pod).is_none())
+    {
+        return deviation(
+            DeviationKind::WrongTargetPort,
+            name.clone(),
+            format!(
+                "the targetPort of {name} is {port:?}, and none of {} declares a {} port of that name",
+                list(&names),
+                service.protocol
+            ),
+            format!("correct the targetPort of {name}, or name the port in the pods: {look}"),
+        );
+    }
+    deviation(
+        DeviationKind::NotReady,
+        ObjectRef::namespaced("Pod", &first.namespace, &first.name),
+        format!("{name} selects {}, of which none is a ready endpoint", list(&names)),
+        format!(
+            "see why {} is not ready: `kubectl -n {} describe pod {}`; {look}",
+            first.full_name(),
+            first.namespace,
+            first.name
+        ),
+    )
+}
+
+/// The pod of the Service's namespace that comes closest to its selector, if it has a label of it or nearly so.
+fn nearest<'a>(inventory: &'a Inventory, service: &Service) -> Option<&'a Pod> {
+    let selector = service.selector.as_ref()?;
+    let distance = |pod: &Pod| {
+        let of = |(key, value): (&String, &String)| match pod.labels.get(key) {
+            Some(other) => edits(value, other).min(value.len()),
+            None => value.len() + key.len(),
+        };
+        selector.iter().map(of).sum::<usize>()
+    };
+    let pods = inventory.pods.iter().filter(|pod| pod.namespace == service.namespace);
+    let far: usize = selector.values().map(String::len).sum();
+    // Of equals the first.
+    pods.min_by_key(|pod| distance(pod)).filter(|pod| distance(pod) < far)
+}
+
+/// What is wrong with a ready endpoint.
+fn wrong(inventory: &Inventory, service: &Service, backend: &Backend) -> Option<Deviation> {
+    let name = object(service);
+    let endpoint = std::net::SocketAddr::new(backend.ip, backend.port);
+    let of_network = |node: &waymark_proto::Node| {
+        [node.pod_cidr, node.pod_cidr6].into_iter().flatten().any(|cidr| cidr.contains(&backend.ip))
+    };
+    // Several pods may use one node's address.
+    let pods = || inventory.pods.iter().filter(|pod| [Some(pod.ip), pod.ip6].contains(&Some(backend.ip)));
+    let chosen = pods().find(|pod| selects(service, pod));
+    let summary = match (pod_at(inventory, backend.ip), &service.selector, chosen) {
+        // An endpoint of a Service without selector may be anywhere, but not where a pod should be.
+        (None, None, _) if !inventory.nodes.iter().any(of_network) => return None,
+        (None, ..) => {
+            format!("{name} has the ready endpoint {endpoint}, and no running pod has that address")
+        }
+        (Some(_), None, _) => return None,
+        (Some(_), Some(selector), None) => format!(
+            "{name} has the ready endpoint {endpoint}, which is {}, and selects {}",
+            described(inventory, backend),
+            labels(selector)
+        ),
+        (Some(_), Some(_), Some(pod)) => match (&service.target_port, target(service, pod)) {
+            (None, _) => return None,
+            (Some(_), Some(port)) if port == backend.port => return None,
+            (Some(wanted), _) => format!(
+                "{name} has the ready endpoint {endpoint} ({}), and its targetPort is {}",
+                pod.full_name(),
+                match wanted {
+                    PortRef::Number(number) => number.to_string(),
+                    PortRef::Name(port) => match target(service, pod) {
+                        Some(number) => format!("{port:?}, which is {number} there"),
+                        None => format!("{port:?}, which that pod does not declare"),
+                    },
+                }
+            ),
+        },
+    };
+    let advice = format!(
+        "find who wrote this endpoint (the label endpointslice.kubernetes.io/managed-by tells) and correct it: {}",
+        look_at_service(service)
+    );
+    Some(Deviation {
+        kind: DeviationKind::WrongEndpoint,
+        culprit: name,
+        node: None,
+        endpoint: Some(backend.ip),
+        rule: None,
+        summary,
+        advice,
+    })
+}
+
+/// `shop/other with app=other`
+fn described(inventory: &Inventory, backend: &Backend) -> String {
+    match pod_at(inventory, backend.ip) {
+        Some(pod) => format!("{} with {}", pod.full_name(), labels(&pod.labels)),
+        None => owner(inventory, backend.ip),
+    }
+}

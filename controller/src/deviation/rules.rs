@@ -1,0 +1,171 @@
+//! Where nodes' rules lead a Service, held against its endpoints.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use waymark_proto::{
+    Branch, Cause, Deviation, DeviationKind, Disposition, Hook, Path, RuleRef, Service, Step,
+};
+
+use super::Question;
+use super::words::{list, look_at_service, owner, service as object};
+
+/// What is wrong with the rules that the prediction met for a Service.
+pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Deviation> {
+    let ready: BTreeSet<SocketAddr> = service
+        .backends
+        .iter()
+        .filter(|backend| backend.ready)
+        .map(|backend| SocketAddr::new(backend.ip, backend.port))
+        .collect();
+    let branches = &question.prediction.branches;
+    let led: Vec<(&Step, SocketAddr)> =
+        branches.iter().filter_map(|branch| translation(question, &branch.path)).collect();
+    let mut deviations: Vec<Deviation> = led
+        .iter()
+        .filter(|(_, to)| !ready.contains(to))
+        .map(|(step, to)| stale(question, service, &ready, step, *to))
+        .collect();
+    deviations.extend(branches.iter().filter_map(|branch| refused(service, &ready, branch)));
+    let complete = !led.is_empty() && led.len() == branches.len();
+    let reached: BTreeSet<SocketAddr> = led.iter().map(|(_, to)| *to).collect();
+    let left_out: Vec<String> =
+        ready.difference(&reached).map(|endpoint| named(question, *endpoint)).collect();
+    if let Some((step, _)) = led.first().filter(|_| complete && !left_out.is_empty()) {
+        deviations.push(missing(service, step, &left_out));
+    }
+    if led.is_empty()
+        && !ready.is_empty()
+        && let Some(step) = branches.iter().find_map(|branch| untouched(question, &branch.path))
+    {
+        deviations.push(absent(service, step));
+    }
+    deviations
+}
+
+/// The step that gives the packet another destination, and that destination.
+fn translation<'a>(question: &Question<'_>, path: &'a Path) -> Option<(&'a Step, SocketAddr)> {
+    let asked = SocketAddr::new(question.flow.dst, question.flow.dst_port);
+    path.steps().iter().find_map(|step| {
+        let now = SocketAddr::new(step.flow?.dst, step.flow?.dst_port);
+        (now != asked).then_some((step, now))
+    })
+}
+
+/// The step at which rules of a node could have translated the packet and did not.
+fn untouched<'a>(question: &Question<'_>, path: &'a Path) -> Option<&'a Step> {
+    let of_node = |step: &Step| {
+        let node = question.inventory.node(&step.place.node);
+        node.is_some_and(|node| node.netns == step.place.netns)
+    };
+    let settled = path.disposition() != Disposition::InsufficientInfo
+        && path.last().cause != Some(Cause::ServiceWithoutEndpoints);
+    path.steps().iter().find(|step| {
+        settled
+            && matches!(step.hook, Hook::NetfilterPrerouting | Hook::NetfilterOutput)
+            && step.action.continues()
+            && of_node(step)
+            && step.flow.is_some_and(|flow| flow.dst == question.flow.dst)
+    })
+}
+
+fn named(question: &Question<'_>, endpoint: SocketAddr) -> String {
+    let owner = owner(question.inventory, endpoint.ip());
+    if owner == endpoint.ip().to_string() { endpoint.to_string() } else { format!("{endpoint} ({owner})") }
+}
+
+/// What to do about rules that kube-proxy should have written.
+fn advice(service: &Service, step: &Step) -> String {
+    let node = &step.place.node;
+    format!(
+        "see on {node} why kube-proxy does not keep the rules up to date (is it running, does it reach the API server?): `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`; compare with {}",
+        look_at_service(service)
+    )
+}
+
+fn deviation(
+    kind: DeviationKind,
+    service: &Service,
+    step: &Step,
+    rule: Option<RuleRef>,
+    summary: String,
+) -> Deviation {
+    Deviation {
+        kind,
+        culprit: object(service),
+        node: Some(step.place.node.clone()),
+        endpoint: None,
+        rule,
+        summary,
+        advice: advice(service, step),
+    }
+}
+
+/// `10.96.0.10:80`
+fn address(service: &Service) -> SocketAddr {
+    SocketAddr::new(service.cluster_ip, service.port)
+}
+
+fn stale(
+    question: &Question<'_>,
+    service: &Service,
+    ready: &BTreeSet<SocketAddr>,
+    step: &Step,
+    to: SocketAddr,
+) -> Deviation {
+    let (name, node) = (object(service), &step.place.node);
+    let listed = service.backends.iter().any(|backend| SocketAddr::new(backend.ip, backend.port) == to);
+    let what = if listed { "which is not ready" } else { "which is no endpoint of it" };
+    let rule = step.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
+    let endpoints: Vec<String> = ready.iter().map(|endpoint| named(question, *endpoint)).collect();
+    let endpoints = match endpoints.as_slice() {
+        [] => "it has no ready endpoint".to_owned(),
+        some => format!("ready is {}", list(some)),
+    };
+    let summary = format!(
+        "{node} leads {name} ({}) to {}{rule}, {what}; {endpoints}",
+        address(service),
+        named(question, to)
+    );
+    let mut found = deviation(DeviationKind::StaleServiceRule, service, step, step.rule.clone(), summary);
+    found.endpoint = Some(to.ip());
+    found
+}
+
+/// A node that refuses a Service for want of endpoints, though it has some.
+fn refused(service: &Service, ready: &BTreeSet<SocketAddr>, branch: &Branch) -> Option<Deviation> {
+    let last = branch.path.last();
+    if ready.is_empty() || last.cause != Some(Cause::ServiceWithoutEndpoints) {
+        return None;
+    }
+    let summary = format!(
+        "{} refuses {} ({}) as one without endpoints, though {} are ready",
+        last.place.node,
+        object(service),
+        address(service),
+        ready.len()
+    );
+    Some(deviation(DeviationKind::StaleServiceRule, service, last, last.rule.clone(), summary))
+}
+
+fn missing(service: &Service, step: &Step, left_out: &[String]) -> Deviation {
+    let summary = format!(
+        "no rule on {} leads {} to {}, which {} ready; that may be meant, by internalTrafficPolicy or topology hints",
+        step.place.node,
+        object(service),
+        list(left_out),
+        if left_out.len() == 1 { "is" } else { "are" },
+    );
+    deviation(DeviationKind::MissingServiceRule, service, step, None, summary)
+}
+
+fn absent(service: &Service, step: &Step) -> Deviation {
+    let summary = format!(
+        "no rule on {} translates {} ({}/{})",
+        step.place.node,
+        object(service),
+        address(service),
+        service.protocol
+    );
+    deviation(DeviationKind::NoServiceRule, service, step, None, summary)
+}
