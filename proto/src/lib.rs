@@ -26,6 +26,7 @@
 //! * `facts`: what is known about a node
 //! * `inventory`: the cluster as a file
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
+//! * `probe`: continuous probing
 //! * `intent`: what the cluster's owner asked for
 //! * `result`: what a check answers
 //! * `short`: input as errors repeat it
@@ -41,6 +42,7 @@ mod intent;
 mod inventory;
 pub mod marker;
 mod policy;
+mod probe;
 mod result;
 pub mod rpc;
 mod short;
@@ -67,6 +69,10 @@ pub use marker::{Marker, MarkerKey, Tag};
 pub use policy::{
     EgressRule, IngressRule, IpBlock, LabelOperator, LabelRequirement, LabelSelector, NetworkPolicy,
     NetworkPolicySpec, PolicyPeer, PolicyPort, PolicyType, PortRef, TransportProtocol,
+};
+pub use probe::{
+    Clock, OUTAGE_FAILURES, Probe, ProbeCounts, ProbeId, ProbePlan, ProbeReport, RTT_DIGITS, RTT_HIGHEST_NS,
+    RTT_LOWEST_NS, Refusal, Responder, Streak,
 };
 pub use result::{
     API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, ObjectRef,

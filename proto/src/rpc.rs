@@ -212,6 +212,57 @@ impl From<Disarmed> for Losses {
     }
 }
 
+impl From<crate::ProbeReport> for ProbeReport {
+    fn from(report: crate::ProbeReport) -> Self {
+        let counts = report.counts;
+        Self {
+            id: report.id.0,
+            at_unix_ns: report.at_unix_ns,
+            sent: counts.sent,
+            received: counts.received,
+            lost: counts.lost,
+            missed: counts.missed,
+            errors: counts.errors.into_iter().collect(),
+            rtt_v2: report.rtt_v2,
+            kernel_clock: report.clock == crate::Clock::Kernel,
+            streaks: report.streaks.into_iter().map(Streak::from).collect(),
+        }
+    }
+}
+
+impl From<ProbeReport> for crate::ProbeReport {
+    fn from(report: ProbeReport) -> Self {
+        Self {
+            id: crate::ProbeId(report.id),
+            at_unix_ns: report.at_unix_ns,
+            counts: crate::ProbeCounts {
+                sent: report.sent,
+                received: report.received,
+                lost: report.lost,
+                missed: report.missed,
+                errors: report.errors.into_iter().collect(),
+            },
+            rtt_v2: report.rtt_v2,
+            clock: if report.kernel_clock { crate::Clock::Kernel } else { crate::Clock::Agent },
+            streaks: report.streaks.into_iter().map(crate::Streak::from).collect(),
+        }
+    }
+}
+
+impl From<crate::Streak> for Streak {
+    fn from(streak: crate::Streak) -> Self {
+        let crate::Streak { since_unix_ns, failures, until_unix_ns } = streak;
+        Self { since_unix_ns, failures, until_unix_ns }
+    }
+}
+
+impl From<Streak> for crate::Streak {
+    fn from(streak: Streak) -> Self {
+        let Streak { since_unix_ns, failures, until_unix_ns } = streak;
+        Self { since_unix_ns, failures, until_unix_ns }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,5 +325,24 @@ mod tests {
             let back = Sighting::from(&sighting).into_sighting(&NodeName::from("n"), check);
             assert_eq!(back, Ok(sighting));
         }
+    }
+
+    #[test]
+    fn probe_reports_round_trip() {
+        let report = crate::ProbeReport {
+            id: crate::ProbeId(7),
+            at_unix_ns: 1,
+            counts: crate::ProbeCounts {
+                sent: 4,
+                received: 1,
+                lost: 3,
+                missed: 2,
+                errors: [("connection refused".to_owned(), 3)].into(),
+            },
+            rtt_v2: vec![1, 2, 3],
+            clock: crate::Clock::Kernel,
+            streaks: vec![crate::Streak { since_unix_ns: 5, failures: 3, until_unix_ns: Some(9) }],
+        };
+        assert_eq!(crate::ProbeReport::from(ProbeReport::from(report.clone())), report);
     }
 }
