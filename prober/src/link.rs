@@ -155,7 +155,7 @@ async fn carry_out(
             Ok(from_agent::Body::Disarmed(losses.into()))
         }
         // Assignments are carried out where they are read.
-        Some(to_agent::Body::Assign(_)) | None => {
+        Some(to_agent::Body::Assign(_) | to_agent::Body::Probe(_)) | None => {
             Err(malformed("an order of a kind that this version does not know".to_owned()))
         }
     }
