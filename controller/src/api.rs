@@ -14,6 +14,7 @@ use crate::documents::{NodeStatus, Status};
 use crate::engine::{CheckError, check};
 use crate::gather::{GatherError, predict};
 use crate::hub::{Hub, MAX_MESSAGE};
+use crate::notices::Notices;
 use crate::request::{Request, RequestError};
 use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
@@ -32,13 +33,20 @@ pub struct Api {
     hub: Hub,
     agents: Arc<dyn Agents>,
     source: Arc<dyn Source>,
+    notices: Notices,
 }
 
 impl Api {
     /// A service that asks this hub's agents about this source's cluster.
     pub fn new(hub: Hub, source: Arc<dyn Source>) -> Self {
         let agents = Arc::new(hub.clone());
-        Self { hub, agents, source }
+        Self { hub, agents, source, notices: Notices::default() }
+    }
+
+    /// The same service, which tells these notices in its status.
+    #[must_use]
+    pub fn with_notices(self, notices: Notices) -> Self {
+        Self { notices, ..self }
     }
 
     /// The gRPC service for a server.
@@ -114,7 +122,9 @@ impl waymark_server::Waymark for Api {
 
     async fn status(&self, _call: Call<rpc::StatusRequest>) -> Result<Response<rpc::Document>, Refusal> {
         let inventory = self.inventory().await?;
-        let status = status(&inventory, &self.hub);
+        let mut status = status(&inventory, &self.hub);
+        status.notices.extend(self.source.doubt());
+        status.notices.extend(self.notices.all());
         Ok(Response::new(rpc::Document { json: json(&status) }))
     }
 }
@@ -154,6 +164,7 @@ fn status(inventory: &Inventory, hub: &Hub) -> Status {
         kind: "Status".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         nodes: names.map(one).collect(),
+        notices: Vec::new(),
     }
 }
 

@@ -41,6 +41,9 @@ pub struct Status {
     pub version: String,
     /// The nodes of the inventory, and those of agents that are not in it.
     pub nodes: Vec<NodeStatus>,
+    /// What is in the way of its work, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// One node in a [`Status`].

@@ -28,6 +28,7 @@
 //! * `documents`: predictions and status as JSON
 //! * `api`: the gRPC service for clients
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
+//! * `notices`: what whoever runs the controller should know
 //! * `listen`: sockets and ready files
 
 mod advice;
@@ -43,6 +44,7 @@ mod gather;
 mod hub;
 pub mod kubernetes;
 mod listen;
+mod notices;
 mod observe;
 mod reasons;
 mod request;
@@ -60,6 +62,7 @@ pub use engine::{CheckError, check};
 pub use gather::{GatherError, predict, predict_offline};
 pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience};
 pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
+pub use notices::Notices;
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
 pub use request::{

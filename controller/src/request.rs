@@ -133,7 +133,8 @@ impl Request {
         }
     }
 
-    fn checked(self) -> Result<Self, RequestError> {
+    /// The question, if its numbers are within their ranges.
+    pub(crate) fn checked(self) -> Result<Self, RequestError> {
         let range = |what, range: String, value: String| Err(RequestError::Range { what, range, value });
         if !(1..=MAX_COUNT).contains(&self.count) {
             return range("the count", format!("1 to {MAX_COUNT}"), self.count.to_string());

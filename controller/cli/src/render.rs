@@ -199,5 +199,8 @@ pub(crate) fn status(status: &Status, paint: Paint) -> String {
         let stray = if node.known { "" } else { ", not in the inventory" };
         line!(out, "  {:<width$}  {agent}{stray}", node.name);
     }
+    for notice in &status.notices {
+        line!(out, "{} {notice}", paint.bad("!"));
+    }
     out
 }

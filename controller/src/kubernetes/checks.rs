@@ -1,0 +1,182 @@
+//! Checks as objects of the API: each generation of each is run once, and its status says what came out.
+//!
+//! One task watches the objects and owns what is known about them, so that no two runs of one Check can
+//! overlap; each run is a task of its own. What is to be done is decided by a pure function, `step::next`;
+//! what is said by another, `report::status`.
+//!
+//! Nothing is lost when the controller dies: what has no status that says `Complete` for its generation is
+//! run when there is a controller again. A changed spec cancels the run and begins another; so does
+//! deletion, without another. Two controllers at once would each run every Check: there has to be one.
+//!
+//! * `question`: from a spec to the engine's question, and who may send from where
+//! * `step`: what is to be done about a Check now
+//! * `report`: what is written into its status
+//! * `work`: one run
+//! * `store`: writing to the API server
+//! * `ledger`: what is known about all Checks
+//! * `cancel`: the end of interest in something under way
+//! * `words`: errors in one sentence
+
+mod cancel;
+mod ledger;
+mod question;
+mod report;
+mod step;
+mod store;
+mod words;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+use self::ledger::Ledger;
+pub use self::question::Tenancy;
+use self::step::Heard;
+use self::store::Store;
+use self::work::Bench;
+use crate::agents::Agents;
+use crate::kubernetes::crd::Check;
+use crate::notices::Notices;
+use crate::source::Source;
+
+/// The subject of notices about the watch.
+const SUBJECT: &str = "watching Checks";
+/// First and longest wait before the API server is asked again. So long it may take to notice that the
+/// definition of Checks was installed.
+const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// How much is run, and how long is waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Checks that run at the same time; the others wait for their turn.
+    pub at_once: usize,
+    /// How long a Check waits for an agent that is not attached or a pod that has no address, before it
+    /// fails for that.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { at_once: 8, patience: Duration::from_secs(20) }
+    }
+}
+
+/// Runs the Checks of a cluster. Dropping it leaves them running; see [`Checks::stop`].
+#[derive(Debug)]
+pub struct Checks {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Checks {
+    /// Begins to run Checks, now and when their definition is installed. What is in the way is told by
+    /// `notices`.
+    pub fn start(
+        client: &Client,
+        agents: Arc<dyn Agents>,
+        source: Arc<dyn Source>,
+        tenancy: Tenancy,
+        limits: Limits,
+        notices: &Notices,
+    ) -> Self {
+        let bench = Bench {
+            agents,
+            source,
+            store: Store::new(client.clone(), notices.clone()),
+            slots: Semaphore::new(limits.at_once.max(1)),
+            limits,
+        };
+        let ledger = Ledger::new(Arc::new(bench), tenancy);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(events(client), ledger, notices.clone(), stopped));
+        Self { stop, task }
+    }
+
+    /// Cancels what is running, and waits until no tracer is armed for it. It will be run again by the next
+    /// controller.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!("the task that runs Checks failed: {error}");
+        }
+    }
+}
+
+/// Whether a Check could be read is known of each on its own: one that cannot be read must not hide others.
+type Object = DeserializeGuard<Check>;
+
+fn events(client: &Client) -> impl Stream<Item = watcher::Result<Event<Object>>> + Send + use<> {
+    let api: Api<Object> = Api::all(client.clone());
+    watcher(api, watcher::Config::default()).backoff(Pace(WAITS.0))
+}
+
+/// The loop: hears, decides, orders.
+async fn serve(
+    events: impl Stream<Item = watcher::Result<Event<Object>>> + Send,
+    mut ledger: Ledger,
+    notices: Notices,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    tokio::pin!(events);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(event)) => hear(&mut ledger, event, &notices),
+                Some(Err(error)) if words::is_passing(&error) => tracing::debug!("watching Checks: {error}"),
+                Some(Err(error)) => notices.say(SUBJECT, words::of_watch(&error)),
+                None => unreachable!("a watcher never ends"),
+            },
+            () = ledger.turn() => {}
+            _ = &mut stopped => break,
+        }
+    }
+    ledger.close().await;
+}
+
+fn hear(ledger: &mut Ledger, event: Event<Object>, notices: &Notices) {
+    match event {
+        Event::Init => ledger.relist(),
+        Event::InitApply(object) | Event::Apply(object) => ledger.learn(heard(object)),
+        Event::Delete(object) => ledger.forget(object.meta().uid.as_deref().unwrap_or_default()),
+        Event::InitDone => {
+            ledger.relisted();
+            notices.withdraw(SUBJECT);
+        }
+    }
+}
+
+fn heard(object: Object) -> Heard {
+    match object.0 {
+        Ok(check) => Heard { meta: check.metadata.clone(), check: Ok(Box::new(check)) },
+        Err(invalid) => Heard { meta: invalid.metadata, check: Err(invalid.error) },
+    }
+}
+
+/// Waits that double.
+struct Pace(Duration);
+
+impl Iterator for Pace {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.0;
+        self.0 = (wait * 2).min(WAITS.1);
+        Some(wait)
+    }
+}
+
+impl Backoff for Pace {
+    fn reset(&mut self) {
+        self.0 = WAITS.0;
+    }
+}
