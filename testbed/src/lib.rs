@@ -36,6 +36,7 @@
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
 //! * `preflight`: what must be there before
+//! * [`kubernetes`]: real control planes
 //! * `instance`: up and down
 //! * `interrupt`: Ctrl-C
 //!
@@ -59,6 +60,7 @@ mod fault;
 mod healthy;
 mod instance;
 pub mod interrupt;
+pub mod kubernetes;
 mod namespace;
 mod plan;
 mod preflight;

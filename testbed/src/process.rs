@@ -135,7 +135,7 @@ fn wait_readable<const N: usize>(descriptors: [Option<std::os::fd::BorrowedFd<'_
     let _ = poll(&mut fds, limit.as_ref());
 }
 
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let read = || {
         let mut file = File::open(log)?;
         let len = file.metadata()?.len();

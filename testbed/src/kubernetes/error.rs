@@ -1,0 +1,109 @@
+//! What can go wrong with a control plane, in sentences.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What can go wrong with a control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// Programs that are nowhere.
+    #[error(
+        "no {missing} for a real Kubernetes control plane (looked into {looked}); \
+         `make envtest` builds them once, or name a folder that has them in KUBEBUILDER_ASSETS"
+    )]
+    Missing {
+        /// The programs.
+        missing: String,
+        /// Where they were looked for.
+        looked: String,
+    },
+    /// A program that Debian has, and this machine has not.
+    #[error("no {program} on this machine; install it with `apt-get install {package}`")]
+    NotInstalled {
+        /// The program.
+        program: String,
+        /// Debian's package.
+        package: &'static str,
+    },
+    /// An archive that is not what its list of checksums says.
+    #[error("{} is damaged: {why}; fetch it again, or let `make envtest` build the programs", path.display())]
+    Damaged {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file operation.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No port on the loopback.
+    #[error("cannot reserve a port on 127.0.0.1: {0}")]
+    Port(io::Error),
+    /// A certificate.
+    #[error("cannot make a certificate for {subject}: {source}")]
+    Certificate {
+        /// For whom.
+        subject: String,
+        /// Why not.
+        source: rcgen::Error,
+    },
+    /// A program that does not start.
+    #[error("cannot run {}: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A program that ended.
+    #[error("{role} ended ({status}); the end of its log:\n{tail}")]
+    Ended {
+        /// Which one.
+        role: String,
+        /// Its exit status.
+        status: String,
+        /// The last lines of its log.
+        tail: String,
+    },
+    /// A server that is not ready in time.
+    #[error("{server} was not ready within {seconds} s: {last}; a machine with more to give would help, or look into {}", log.display())]
+    NotReady {
+        /// Which one, with its address.
+        server: String,
+        /// How long it had.
+        seconds: u64,
+        /// What it answered last.
+        last: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// A kubeconfig that cannot be used.
+    #[error("kubeconfig {}: {source}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Ctrl-C while waiting.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The module's result.
+pub(crate) type Result<T> = std::result::Result<T, KubernetesError>;
+
+impl KubernetesError {
+    /// For `map_err`: a failed file operation.
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+}

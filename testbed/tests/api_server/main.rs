@@ -1,0 +1,39 @@
+//! Against a real API server: one control plane for all tests of this binary, a Kubernetes namespace of
+//! its own for each. Needs no root.
+//!
+//! * `plane`: the control plane itself
+//! * `credentials`: who is let in
+
+mod credentials;
+mod plane;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ObjectMeta, PostParams};
+use waymark_testbed::kubernetes::{ControlPlane, KubernetesError};
+
+/// The control plane that the tests share. Without its programs it says what it skips, and under CI it fails.
+pub(crate) fn control_plane(test: &str) -> Option<&'static ControlPlane> {
+    match ControlPlane::shared() {
+        Ok(plane) => Some(plane),
+        Err(error @ (KubernetesError::Missing { .. } | KubernetesError::NotInstalled { .. }))
+            if std::env::var_os("CI").is_none() =>
+        {
+            eprintln!("SKIPPED: {test} needs a Kubernetes control plane: {error}");
+            None
+        }
+        Err(error) => panic!("{test}: {error}"),
+    }
+}
+
+/// A new Kubernetes namespace, labelled with its name as current versions do by themselves.
+pub(crate) async fn namespace(client: &kube::Client) -> String {
+    let metadata = ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() };
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    let made = namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace");
+    let name = made.metadata.name.expect("the server names it");
+    let label = serde_json::json!({ "metadata": { "labels": { "kubernetes.io/metadata.name": name } } });
+    let patch = kube::api::Patch::Merge(label);
+    namespaces.patch(&name, &kube::api::PatchParams::default(), &patch).await.expect("a label");
+    name
+}
