@@ -68,7 +68,7 @@ async fn controllers_write_the_endpoints_of_a_ready_pod() {
     let endpoint = &slice.endpoints[0];
     assert_eq!(
         (endpoint.addresses[0].as_str(), endpoint.node_name.as_deref()),
-        ("10.244.1.10", Some("node1"))
+        ("10.244.1.10", Some(node.as_str()))
     );
     assert_eq!(slice.ports.unwrap()[0].port, Some(8080));
 }
