@@ -6,4 +6,4 @@
 mod checks;
 pub mod crd;
 
-pub use checks::{Checks, Limits, Tenancy};
+pub use checks::{Checks, ChecksOptions, Limits, Tenancy};

@@ -71,6 +71,17 @@ impl Default for Limits {
     }
 }
 
+/// Which Checks are run, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChecksOptions {
+    /// The Kubernetes namespace whose Checks are run; default: all.
+    pub namespace: Option<String>,
+    /// From where they may send.
+    pub tenancy: Tenancy,
+    /// How much is run.
+    pub limits: Limits,
+}
+
 /// Runs the Checks of a cluster. Dropping it leaves them running; see [`Checks::stop`].
 #[derive(Debug)]
 pub struct Checks {
@@ -85,10 +96,10 @@ impl Checks {
         client: &Client,
         agents: Arc<dyn Agents>,
         source: Arc<dyn Source>,
-        tenancy: Tenancy,
-        limits: Limits,
+        options: ChecksOptions,
         notices: &Notices,
     ) -> Self {
+        let ChecksOptions { namespace, tenancy, limits } = options;
         let bench = Bench {
             agents,
             source,
@@ -98,7 +109,8 @@ impl Checks {
         };
         let ledger = Ledger::new(Arc::new(bench), tenancy);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(events(client), ledger, notices.clone(), stopped));
+        let task =
+            tokio::spawn(serve(events(client, namespace.as_deref()), ledger, notices.clone(), stopped));
         Self { stop, task }
     }
 
@@ -115,8 +127,15 @@ impl Checks {
 /// Whether a Check could be read is known of each on its own: one that cannot be read must not hide others.
 type Object = DeserializeGuard<Check>;
 
-fn events(client: &Client) -> impl Stream<Item = watcher::Result<Event<Object>>> + Send + use<> {
-    let api: Api<Object> = Api::all(client.clone());
+fn events(
+    client: &Client,
+    namespace: Option<&str>,
+) -> impl Stream<Item = watcher::Result<Event<Object>>> + Send + use<> {
+    let client = client.clone();
+    let api: Api<Object> = match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
     watcher(api, watcher::Config::default()).backoff(Pace(WAITS.0))
 }
 

@@ -6,8 +6,8 @@ use waymark_proto::{self as proto, CheckResult};
 
 use super::question::Rejection;
 use crate::kubernetes::crd::{
-    CheckStatus, ConditionType, Culprit, Expectation, Fault, FaultSpan, RoundTrip, SpanEnd, Verdict, Walk,
-    WalkStep,
+    CheckStatus, ConditionType, Culprit, Deviation, Expectation, Fault, FaultSpan, Intent, RoundTrip,
+    SpanEnd, Verdict, Walk, WalkStep,
 };
 use crate::request::Request;
 
@@ -167,6 +167,7 @@ fn fill(status: &mut CheckStatus, result: &CheckResult) {
         median_microseconds: median.div_ceil(1000),
         max_microseconds: max.div_ceil(1000),
     });
+    status.intent = result.intent.as_ref().map(intent);
     status.forward = Some(walk(&result.forward));
     status.return_ = result.return_.as_ref().map(walk);
     let lost = (result.lost_events > 0)
@@ -231,14 +232,28 @@ fn fault(fault: &proto::FaultPoint) -> Fault {
         function: fault.function.clone(),
         rule: fault.rule.as_ref().map(|rule| cut(&rule.to_string())),
         object: fault.object.as_deref().map(cut),
-        culprit: fault.culprit.as_ref().map(|culprit| Culprit {
-            kind: culprit.kind.clone(),
-            namespace: culprit.namespace.clone(),
-            name: culprit.name.clone(),
-        }),
+        culprit: fault.culprit.as_ref().map(culprit),
         advice: cut(&fault.advice),
         confidence: name_of(&fault.confidence),
         evidence: some_of(fault.evidence.iter().cloned()),
+    }
+}
+
+fn culprit(object: &proto::ObjectRef) -> Culprit {
+    let proto::ObjectRef { kind, namespace, name } = object.clone();
+    Culprit { kind, namespace, name }
+}
+
+fn intent(report: &proto::IntentReport) -> Intent {
+    let one = |deviation: &proto::Deviation| Deviation {
+        summary: cut(&deviation.summary),
+        culprit: culprit(&deviation.culprit),
+        node: deviation.node.as_ref().map(ToString::to_string),
+        advice: cut(&deviation.advice),
+    };
+    Intent {
+        expectation: name_of(&report.intent.expectation),
+        deviations: report.deviations.iter().take(MAX_SENTENCES).map(one).collect(),
     }
 }
 

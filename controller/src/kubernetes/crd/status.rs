@@ -54,6 +54,9 @@ pub struct CheckStatus {
     /// Round-trip times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip: Option<RoundTrip>,
+    /// What Services and NetworkPolicies ask for, and what is otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
     /// The way there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<Walk>,
@@ -188,6 +191,32 @@ pub struct Culprit {
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
+}
+
+/// What Services and NetworkPolicies ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Intent {
+    /// Whether the packets are meant to arrive: allowed, partly, denied, noEndpoints or unknown.
+    pub expectation: String,
+    /// What is not as the objects ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deviations: Vec<Deviation>,
+}
+
+/// Something that is not as an object asks for it, or an object that asks for what cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Deviation {
+    /// What is so.
+    pub summary: String,
+    /// The object to mend.
+    pub culprit: Culprit,
+    /// The node on which it is so, where it is not so in the API itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What to do next.
+    pub advice: String,
 }
 
 /// Round-trip times in microseconds.
