@@ -159,6 +159,11 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
     }
 }
 
+/// The command that shows a rule of a namespace among its neighbours.
+pub(crate) fn look_at_rule(rule: &RuleRef, netns: &NetnsName) -> String {
+    format!("`{}{}`", entering(netns), listing(rule))
+}
+
 /// The command that shows a rule among its neighbours. iptables-legacy knows positions, nftables handles.
 fn listing(rule: &RuleRef) -> String {
     let RuleRef { family, table, chain, .. } = rule;

@@ -9,6 +9,7 @@ use waymark_proto::{
 
 use super::Question;
 use super::words::{direction, labels, list, look_at_service, owner, pod_at, policies, port};
+use crate::advice::look_at_rule;
 
 /// How packets end.
 pub(super) struct Ending<'a> {
@@ -19,8 +20,6 @@ pub(super) struct Ending<'a> {
     /// Their headers there.
     pub(super) flow: Flow,
     pub(super) rule: Option<&'a RuleRef>,
-    /// What is advised about it so far.
-    advice: &'a str,
 }
 
 impl<'a> Ending<'a> {
@@ -32,7 +31,6 @@ impl<'a> Ending<'a> {
             cause: point.cause,
             flow,
             rule: point.rule.as_ref(),
-            advice: &point.advice,
         }
     }
 
@@ -45,7 +43,6 @@ impl<'a> Ending<'a> {
             cause: last.cause?,
             flow: last.flow?,
             rule: last.rule.as_ref(),
-            advice: "",
         })
     }
 
@@ -183,7 +180,7 @@ impl Question<'_> {
             [] => "no NetworkPolicy isolates either end".to_owned(),
             some => format!("{} admits it", policies(some)),
         };
-        let rule = ending.rule.map(|rule| format!("rule {rule}")).unwrap_or_else(|| "a rule".to_owned());
+        let rule = ending.rule.map_or_else(|| "a rule".to_owned(), |rule| format!("rule {rule}"));
         let others: Vec<String> = self.letting_through(ending).into_iter().collect();
         let others = match others.as_slice() {
             [] => String::new(),
@@ -197,7 +194,8 @@ impl Question<'_> {
             Direction::Forward => "",
             Direction::Return => ", and answers to what is admitted always pass",
         };
-        let look = if ending.advice.is_empty() { String::new() } else { format!("{}; ", ending.advice) };
+        let look = ending.rule.map(|rule| look_at_rule(rule, &ending.place.netns));
+        let look = look.map(|command| format!("look at the rule with {command}; ")).unwrap_or_default();
         Deviation {
             kind: DeviationKind::UnwantedRule,
             culprit: ObjectRef { kind: "Node".to_owned(), namespace: None, name: node.to_string() },
@@ -208,7 +206,7 @@ impl Question<'_> {
                 "{ends} is meant to pass ({ground}{answer}), and {rule} on {node} stops it: no NetworkPolicy asks for that, so it is left over or foreign{others}"
             ),
             advice: format!(
-                "{look}no NetworkPolicy asks for the rule: remove it on {node}, or see there why the network plugin's agent keeps it"
+                "on {node}: {look}if the network plugin wrote it, see why its agent there keeps it (`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`); else remove it"
             ),
         }
     }

@@ -114,14 +114,15 @@ fn nearest<'a>(inventory: &'a Inventory, service: &Service) -> Option<&'a Pod> {
     let distance = |pod: &Pod| {
         let of = |(key, value): (&String, &String)| match pod.labels.get(key) {
             Some(other) => edits(value, other).min(value.len()),
-            None => value.len() + key.len(),
+            None => value.len(),
         };
         selector.iter().map(of).sum::<usize>()
     };
     let pods = inventory.pods.iter().filter(|pod| pod.namespace == service.namespace);
-    let far: usize = selector.values().map(String::len).sum();
+    let half = selector.values().map(String::len).sum::<usize>() / 2;
+    let shares = |pod: &Pod| selector.iter().any(|(key, value)| pod.labels.get(key) == Some(value));
     // Of equals the first.
-    pods.min_by_key(|pod| distance(pod)).filter(|pod| distance(pod) < far)
+    pods.min_by_key(|pod| distance(pod)).filter(|pod| distance(pod) <= half || shares(pod))
 }
 
 /// What is wrong with a ready endpoint.

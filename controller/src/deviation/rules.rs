@@ -9,6 +9,7 @@ use waymark_proto::{
 
 use super::Question;
 use super::words::{list, look_at_service, owner, service as object};
+use crate::advice::look_at_rule;
 
 /// What is wrong with the rules that the prediction met for a Service.
 pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Deviation> {
@@ -26,19 +27,20 @@ pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Devi
         .filter(|(_, to)| !ready.contains(to))
         .map(|(step, to)| stale(question, service, &ready, step, *to))
         .collect();
-    deviations.extend(branches.iter().filter_map(|branch| refused(service, &ready, branch)));
-    let complete = !led.is_empty() && led.len() == branches.len();
+    deviations.extend(branches.iter().filter_map(|branch| refused(question, service, &ready, branch)));
+    // Where a rule leads elsewhere, the one that is missing is the same one.
+    let complete = deviations.is_empty() && led.len() == branches.len();
     let reached: BTreeSet<SocketAddr> = led.iter().map(|(_, to)| *to).collect();
     let left_out: Vec<String> =
         ready.difference(&reached).map(|endpoint| named(question, *endpoint)).collect();
     if let Some((step, _)) = led.first().filter(|_| complete && !left_out.is_empty()) {
-        deviations.push(missing(service, step, &left_out));
+        deviations.push(missing(question, service, step, &left_out));
     }
     if led.is_empty()
         && !ready.is_empty()
         && let Some(step) = branches.iter().find_map(|branch| untouched(question, &branch.path))
     {
-        deviations.push(absent(service, step));
+        deviations.push(absent(question, service, step));
     }
     deviations
 }
@@ -75,8 +77,13 @@ fn named(question: &Question<'_>, endpoint: SocketAddr) -> String {
 }
 
 /// What to do about rules that kube-proxy should have written.
-fn advice(service: &Service, step: &Step) -> String {
+fn advice(question: &Question<'_>, service: &Service, step: &Step) -> String {
     let node = &step.place.node;
+    if !question.inventory.has_objects() {
+        let rule = step.rule.as_ref().map(|rule| look_at_rule(rule, &step.place.netns));
+        let look = rule.map(|command| format!(": look at the rule with {command}")).unwrap_or_default();
+        return format!("see on {node} why the rules of {} are not up to date{look}", object(service));
+    }
     format!(
         "see on {node} why kube-proxy does not keep the rules up to date (is it running, does it reach the API server?): `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`; compare with {}",
         look_at_service(service)
@@ -84,6 +91,7 @@ fn advice(service: &Service, step: &Step) -> String {
 }
 
 fn deviation(
+    question: &Question<'_>,
     kind: DeviationKind,
     service: &Service,
     step: &Step,
@@ -97,7 +105,7 @@ fn deviation(
         endpoint: None,
         rule,
         summary,
-        advice: advice(service, step),
+        advice: advice(question, service, step),
     }
 }
 
@@ -127,13 +135,19 @@ fn stale(
         address(service),
         named(question, to)
     );
-    let mut found = deviation(DeviationKind::StaleServiceRule, service, step, step.rule.clone(), summary);
+    let mut found =
+        deviation(question, DeviationKind::StaleServiceRule, service, step, step.rule.clone(), summary);
     found.endpoint = Some(to.ip());
     found
 }
 
 /// A node that refuses a Service for want of endpoints, though it has some.
-fn refused(service: &Service, ready: &BTreeSet<SocketAddr>, branch: &Branch) -> Option<Deviation> {
+fn refused(
+    question: &Question<'_>,
+    service: &Service,
+    ready: &BTreeSet<SocketAddr>,
+    branch: &Branch,
+) -> Option<Deviation> {
     let last = branch.path.last();
     if ready.is_empty() || last.cause != Some(Cause::ServiceWithoutEndpoints) {
         return None;
@@ -145,10 +159,10 @@ fn refused(service: &Service, ready: &BTreeSet<SocketAddr>, branch: &Branch) -> 
         address(service),
         ready.len()
     );
-    Some(deviation(DeviationKind::StaleServiceRule, service, last, last.rule.clone(), summary))
+    Some(deviation(question, DeviationKind::StaleServiceRule, service, last, last.rule.clone(), summary))
 }
 
-fn missing(service: &Service, step: &Step, left_out: &[String]) -> Deviation {
+fn missing(question: &Question<'_>, service: &Service, step: &Step, left_out: &[String]) -> Deviation {
     let summary = format!(
         "no rule on {} leads {} to {}, which {} ready; that may be meant, by internalTrafficPolicy or topology hints",
         step.place.node,
@@ -156,10 +170,10 @@ fn missing(service: &Service, step: &Step, left_out: &[String]) -> Deviation {
         list(left_out),
         if left_out.len() == 1 { "is" } else { "are" },
     );
-    deviation(DeviationKind::MissingServiceRule, service, step, None, summary)
+    deviation(question, DeviationKind::MissingServiceRule, service, step, None, summary)
 }
 
-fn absent(service: &Service, step: &Step) -> Deviation {
+fn absent(question: &Question<'_>, service: &Service, step: &Step) -> Deviation {
     let summary = format!(
         "no rule on {} translates {} ({}/{})",
         step.place.node,
@@ -167,5 +181,5 @@ fn absent(service: &Service, step: &Step) -> Deviation {
         address(service),
         service.protocol
     );
-    deviation(DeviationKind::NoServiceRule, service, step, None, summary)
+    deviation(question, DeviationKind::NoServiceRule, service, step, None, summary)
 }

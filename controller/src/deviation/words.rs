@@ -23,12 +23,11 @@ pub(super) fn pod_at(inventory: &Inventory, ip: IpAddr) -> Option<&Pod> {
     if first.host_network { pods.find(|pod| !pod.host_network).or(Some(first)) } else { Some(first) }
 }
 
-/// `app=pay,tier=back`
+/// `app=pay,tier=back`, without the hashes that controllers add.
 pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
-    if labels.is_empty() {
-        return "no labels".to_owned();
-    }
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    let given = labels.iter().filter(|(key, _)| !key.ends_with("-hash"));
+    let words: Vec<String> = given.map(|(key, value)| format!("{key}={value}")).collect();
+    if words.is_empty() { "no labels".to_owned() } else { words.join(",") }
 }
 
 /// `8080/tcp`, or `icmp`.

@@ -11,19 +11,15 @@ use super::{Paint, line};
 /// Writes what was asked for, in a line, and which policies nothing enforces.
 pub(super) fn expectation(out: &mut String, report: &IntentReport, paint: Paint) {
     line!(out, "{} {}", paint.strong("Intended:"), sentence(&report.intent));
-    for deviation in report.deviations.iter().filter(|deviation| is_loud(deviation)) {
-        told(out, deviation, paint);
-    }
+    told(out, report.deviations.iter().filter(|deviation| is_loud(deviation)), paint);
 }
 
 /// Writes what is not as it was asked for, unless it was written above or belongs to the fault.
 pub(super) fn deviations(out: &mut String, report: &IntentReport, fault: Option<&FaultPoint>, paint: Paint) {
     let of_fault =
         |deviation: &&Deviation| fault.is_some_and(|fault| fault.evidence.contains(&deviation.summary));
-    for deviation in report.deviations.iter().filter(|deviation| !is_loud(deviation) && !of_fault(deviation))
-    {
-        told(out, deviation, paint);
-    }
+    let quiet = report.deviations.iter().filter(|deviation| !is_loud(deviation) && !of_fault(deviation));
+    told(out, quiet, paint);
 }
 
 /// Traffic that should not pass is a finding also where all is reachable.
@@ -31,10 +27,30 @@ fn is_loud(deviation: &Deviation) -> bool {
     deviation.kind == DeviationKind::NotEnforced
 }
 
-fn told(out: &mut String, deviation: &Deviation, paint: Paint) {
-    line!(out, "{} {}", paint.odd("Not as intended:"), deviation.summary);
-    line!(out, "  Culprit:  {}", deviation.culprit);
-    line!(out, "  {} {}", paint.faint("Next:"), deviation.advice);
+/// Of deviations with the same remedy as many as this are written.
+const MOST: usize = 5;
+
+/// Writes deviations, those with the same remedy together.
+fn told<'a>(out: &mut String, deviations: impl Iterator<Item = &'a Deviation>, paint: Paint) {
+    let mut groups: Vec<Vec<&Deviation>> = Vec::new();
+    for deviation in deviations {
+        let remedy =
+            |other: &Deviation| (&other.culprit, &other.advice) == (&deviation.culprit, &deviation.advice);
+        match groups.iter_mut().find(|group| remedy(group[0])) {
+            Some(group) => group.push(deviation),
+            None => groups.push(vec![deviation]),
+        }
+    }
+    for group in groups {
+        for deviation in group.iter().take(MOST) {
+            line!(out, "{} {}", paint.odd("Not as intended:"), deviation.summary);
+        }
+        if group.len() > MOST {
+            line!(out, "  and {} more like these", group.len() - MOST);
+        }
+        line!(out, "  Culprit:  {}", group[0].culprit);
+        line!(out, "  {} {}", paint.faint("Next:"), group[0].advice);
+    }
 }
 
 /// `denied: NetworkPolicy shop/deny isolates shop/pay-1 for ingress`

@@ -91,6 +91,19 @@ fn intent_reads_like_this() {
 }
 
 #[test]
+fn deviations_with_one_remedy_are_told_together() {
+    let many: Vec<Deviation> = (0..8)
+        .map(|n| {
+            deviation(DeviationKind::WrongEndpoint, ("Service", "pay"), &format!("endpoint {n} is wrong"))
+        })
+        .collect();
+    let text = told(&with_intent(r#"{"expectation": "allowed"}"#, many, 0));
+    assert_eq!(text.matches("Not as intended: ").count(), 5);
+    assert_eq!(text.matches("Culprit:  Service shop/pay").count(), 1);
+    assert!(text.contains("endpoint 4 is wrong\n  and 3 more like these\n"), "{text}");
+}
+
+#[test]
 fn expectations_read_like_this() {
     let said = |intent: &str| {
         let text = check(&with_intent(intent, Vec::new(), 0), Paint::new(false));
