@@ -30,6 +30,7 @@
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `notices`: what whoever runs the controller should know
 //! * `listen`: sockets and ready files
+//! * [`tls`]: the controller's CA, certificates, who may call what
 
 mod advice;
 mod agents;
@@ -51,6 +52,7 @@ mod request;
 mod resolve;
 mod source;
 mod target;
+pub mod tls;
 mod watch;
 
 pub use advice::advice;

@@ -45,7 +45,9 @@ fn io_error(operation: &'static str, subject: &impl ToString) -> impl FnOnce(io:
 pub enum Listener {
     /// On a unix socket.
     Unix(UnixListener, SocketFile),
-    /// On a TCP port.
+    /// On a TCP port, with TLS.
+    Tls(TcpListener),
+    /// On a TCP port, in plaintext.
     Tcp(TcpListener),
 }
 
@@ -77,10 +79,8 @@ impl Listener {
                     .map_err(io_error("restrict", &path.display()))?;
                 Ok(Self::Unix(listener, file))
             }
-            Endpoint::Tcp { host, port } => {
-                let listener = TcpListener::bind((host.as_str(), *port)).await;
-                Ok(Self::Tcp(listener.map_err(io_error("listen on", endpoint))?))
-            }
+            Endpoint::Tls { host, port } => Ok(Self::Tls(bind(endpoint, host, *port).await?)),
+            Endpoint::Tcp { host, port } => Ok(Self::Tcp(bind(endpoint, host, *port).await?)),
         }
     }
 
@@ -88,13 +88,25 @@ impl Listener {
     pub fn endpoint(&self) -> Result<Endpoint, ListenError> {
         match self {
             Self::Unix(_, file) => Ok(Endpoint::Unix(file.0.clone())),
+            Self::Tls(listener) => {
+                let (host, port) = address(listener)?;
+                Ok(Endpoint::Tls { host, port })
+            }
             Self::Tcp(listener) => {
-                let address =
-                    listener.local_addr().map_err(io_error("read the address of", &"the listener"))?;
-                Ok(Endpoint::Tcp { host: address.ip().to_string(), port: address.port() })
+                let (host, port) = address(listener)?;
+                Ok(Endpoint::Tcp { host, port })
             }
         }
     }
+}
+
+async fn bind(endpoint: &Endpoint, host: &str, port: u16) -> Result<TcpListener, ListenError> {
+    TcpListener::bind((host, port)).await.map_err(io_error("listen on", endpoint))
+}
+
+fn address(listener: &TcpListener) -> Result<(String, u16), ListenError> {
+    let address = listener.local_addr().map_err(io_error("read the address of", &"the listener"))?;
+    Ok((address.ip().to_string(), address.port()))
 }
 
 fn remove_stale(path: &Path, endpoint: &Endpoint) -> Result<(), ListenError> {
@@ -155,6 +167,6 @@ mod tests {
         let path = folder.path().join("ready");
         write_ready_file(&path, &endpoint).unwrap();
         let read: Endpoint = std::fs::read_to_string(&path).unwrap().trim().parse().unwrap();
-        assert!(matches!(read, Endpoint::Tcp { port: 1.., .. }));
+        assert!(matches!(read, Endpoint::Tls { port: 1.., .. }));
     }
 }

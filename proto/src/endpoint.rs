@@ -5,11 +5,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tonic::transport::Channel;
-
-/// How long a dial may take. Everything that is dialled answers at once or is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How often a silent line is tried, and how long an answer may take: whoever's host vanished without a word is
 /// given up after twice this.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -21,15 +16,22 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 ///
 /// let socket: Endpoint = "unix:/run/waymark/controller.sock".parse()?;
 /// assert_eq!(socket.to_string(), "unix:/run/waymark/controller.sock");
-/// let tcp: Endpoint = "[::1]:7070".parse()?;
-/// assert_eq!(tcp.to_string(), "http://[::1]:7070");
+/// let tls: Endpoint = "[::1]:7070".parse()?;
+/// assert_eq!(tls.to_string(), "https://[::1]:7070");
 /// # Ok::<(), waymark_proto::EndpointError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A unix socket.
     Unix(PathBuf),
-    /// A TCP port.
+    /// A TCP port with TLS.
+    Tls {
+        /// Name or address; IPv6 addresses without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A TCP port in plaintext.
     Tcp {
         /// Name or address; IPv6 addresses without brackets.
         host: String,
@@ -43,7 +45,7 @@ pub const DEFAULT_ENDPOINT: &str = "unix:/run/waymark/controller.sock";
 
 /// What is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{:?} is not an address: use unix:/PATH, http://HOST:PORT or HOST:PORT", crate::short(text))]
+#[error("{:?} is not an address: use unix:/PATH, https://HOST:PORT or HOST:PORT", crate::short(text))]
 pub struct EndpointError {
     /// The text.
     pub text: String,
@@ -59,7 +61,9 @@ impl FromStr for Endpoint {
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong()) };
         }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        // Whoever names no scheme gets the safe one.
+        let (scheme, authority) = text.split_once("://").unwrap_or(("https", text));
+        let authority = authority.trim_end_matches('/');
         let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().map_err(|_| wrong())?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -68,7 +72,12 @@ impl FromStr for Endpoint {
             None if !host.is_empty() && host.chars().all(is_host_character) => host,
             _ => return Err(wrong()),
         };
-        Ok(Self::Tcp { host: host.to_owned(), port })
+        let host = host.to_owned();
+        match scheme {
+            "https" => Ok(Self::Tls { host, port }),
+            "http" => Ok(Self::Tcp { host, port }),
+            _ => Err(wrong()),
+        }
     }
 }
 
@@ -78,27 +87,16 @@ fn is_host_character(c: char) -> bool {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "http://{host}:{port}"),
+        let (scheme, host, port) = match self {
+            Self::Unix(path) => return write!(f, "unix:{}", path.display()),
+            Self::Tls { host, port } => ("https", host, port),
+            Self::Tcp { host, port } => ("http", host, port),
+        };
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}")
         }
-    }
-}
-
-impl Endpoint {
-    /// Dials it.
-    ///
-    /// # Errors
-    /// Nobody listens, or the address is not one that can be dialled.
-    pub async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
-        tonic::transport::Endpoint::from_shared(self.to_string())?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
     }
 }
 
@@ -112,8 +110,10 @@ mod tests {
         assert_eq!("unix:/a/b".parse(), Ok(Endpoint::Unix("/a/b".into())));
         assert_eq!("unix:///a/b".parse(), Ok(Endpoint::Unix("/a/b".into())));
         assert_eq!("http://localhost:80/".parse(), tcp("localhost", 80));
-        assert_eq!("127.0.0.1:9".parse(), tcp("127.0.0.1", 9));
-        assert_eq!("[::1]:9".parse(), tcp("::1", 9));
+        let tls = |host: &str, port| Ok(Endpoint::Tls { host: host.into(), port });
+        assert_eq!("https://localhost:80/".parse(), tls("localhost", 80));
+        assert_eq!("127.0.0.1:9".parse(), tls("127.0.0.1", 9));
+        assert_eq!("[::1]:9".parse(), tls("::1", 9));
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn display_reads_back() {
-        for text in ["unix:/a/b", "http://h:1", "http://[::1]:2"] {
+        for text in ["unix:/a/b", "http://h:1", "http://[::1]:2", "https://h:1", "https://[::1]:2"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }

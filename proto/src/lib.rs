@@ -23,6 +23,7 @@
 //! * `walk`: steps, hops, paths and their branches
 //! * `sighting`: records from the kernel
 //! * `endpoint`: where the controller listens
+//! * `dial`: dialling it: TLS, and what went wrong
 //! * `facts`: what is known about a node
 //! * `inventory`: the cluster as a file
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
@@ -33,6 +34,7 @@
 //! * [`rpc`]: the gRPC messages and their conversions
 
 mod cause;
+mod dial;
 mod endpoint;
 mod facts;
 mod flow;
@@ -50,6 +52,10 @@ mod sighting;
 mod walk;
 
 pub use cause::Cause;
+pub use dial::{
+    CA_FILE, CERTIFICATE_FILE, Credentials, CredentialsError, Dial, DialError, KEY_FILE, Pem, Plaintext,
+    Trouble,
+};
 pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError, KEEP_ALIVE};
 pub use facts::{
     Address, BridgePort, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump, Link, LinkKind,
