@@ -30,6 +30,7 @@
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `notices`: what whoever runs the controller should know
 //! * `listen`: sockets and ready files
+//! * `serve`: agents and clients on one listener
 //! * [`tls`]: the controller's CA, certificates, who may call what
 
 mod advice;
@@ -50,6 +51,7 @@ mod observe;
 mod reasons;
 mod request;
 mod resolve;
+mod serve;
 mod source;
 mod target;
 pub mod tls;
@@ -72,6 +74,7 @@ pub use request::{
     MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
 };
 pub use resolve::{Ends, ResolveError, resolve};
+pub use serve::{Security, serve};
 pub use source::{FileSource, Source, SourceError};
 pub use target::{Target, TargetError};
 pub use watch::Progress;

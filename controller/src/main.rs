@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
-use waymark_controller::{Api, FileSource, Hub, Listener, Patience, Source, write_ready_file};
-use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, KEEP_ALIVE};
+use waymark_controller::tls::{FolderStore, Keeper, Names, Store};
+use waymark_controller::{
+    Api, FileSource, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
+};
+use waymark_proto::{DEFAULT_ENDPOINT, Endpoint};
 
 /// Exit code for wrong usage, as sysexits.h has it.
 const USAGE: u8 = 64;
@@ -38,12 +40,29 @@ struct Run {
     /// The cluster: an inventory file, read anew for each check.
     #[arg(long)]
     inventory: PathBuf,
-    /// Where to listen: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
+    /// Where to listen: `unix:/PATH`, `https://HOST:PORT`, `HOST:PORT` for the same, or `http://HOST:PORT`.
     #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
     listen: Endpoint,
+    #[command(flatten)]
+    protection: Protection,
     /// A file to write the address to once it is listened on.
     #[arg(long)]
     ready_file: Option<PathBuf>,
+}
+
+/// Who may dial in over TCP.
+#[derive(clap::Args)]
+struct Protection {
+    /// The folder of the CA and the certificates, made if absent: DIR/agent is for agents, DIR/client for clients.
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
+    /// A further host name or address that agents and clients dial; may be repeated. NAME.NAMESPACE.svc
+    /// stands for all names of that Service.
+    #[arg(long, value_name = "NAME")]
+    tls_san: Vec<String>,
+    /// Listen at http://HOST:PORT without encryption: whoever can reach the port may inject packets everywhere.
+    #[arg(long)]
+    insecure: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,7 +86,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(serve(run)) {
+    match runtime.block_on(run_until_stopped(run)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
     }
@@ -78,13 +97,14 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-async fn serve(run: Run) -> Result<(), Box<dyn std::error::Error>> {
+async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     let source = FileSource::new(run.inventory);
     // A mistake in the inventory is better told now than at the first check.
     source.inventory().await?;
     let mut stop = Stop::new()?;
     let hub = Hub::new(Patience::default());
     let api = Api::new(hub.clone(), Arc::new(source));
+    let security = run.protection.security(&run.listen).await?;
     let listener = Listener::bind(&run.listen).await?;
     let endpoint = listener.endpoint()?;
     println!("listening on {endpoint}");
@@ -101,37 +121,50 @@ async fn serve(run: Run) -> Result<(), Box<dyn std::error::Error>> {
             drop(stopping);
         }
     };
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(hub.service())
-        .add_service(api.service());
-    let serving = async {
-        match listener {
-            Listener::Unix(listener, file) => {
-                let outcome =
-                    router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown).await;
-                drop(file);
-                outcome
-            }
-            Listener::Tcp(listener) => {
-                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown).await
-            }
-        }
-    };
     let patience = async {
         // Both outcomes mean that stopping began.
         drop(stopped.await);
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        outcome = serving => outcome?,
+        outcome = serve(listener, security, &hub, &api, shutdown) => outcome?,
         () = patience => tracing::warn!("clients were still waiting; agents' leases end their checks"),
     }
     if let Some(path) = &run.ready_file {
         std::fs::remove_file(path)?;
     }
     Ok(())
+}
+
+impl Protection {
+    /// Makes the certificates if they are needed.
+    async fn security(&self, listen: &Endpoint) -> Result<Security, Box<dyn std::error::Error>> {
+        let store: Box<dyn Store> = match (listen, &self.tls_dir) {
+            (Endpoint::Tls { .. }, Some(folder)) => Box::new(FolderStore::new(folder)),
+            (Endpoint::Tls { .. }, None) => {
+                return Err(format!(
+                    "{listen} needs certificates: say with --tls-dir DIR where to keep them"
+                )
+                .into());
+            }
+            (Endpoint::Unix(_) | Endpoint::Tcp { .. }, Some(_)) => {
+                return Err(format!(
+                    "--tls-dir is of no use for {listen}: TLS is spoken at https://HOST:PORT"
+                )
+                .into());
+            }
+            (Endpoint::Tcp { .. }, None) if !self.insecure => {
+                let message = format!(
+                    "{listen} is not encrypted: listen at https://HOST:PORT, or say --insecure if that is meant"
+                );
+                return Err(message.into());
+            }
+            (Endpoint::Unix(_) | Endpoint::Tcp { .. }, None) => return Ok(Security::Open),
+        };
+        let keeper =
+            Keeper::start(store, Names::new(listen, &self.tls_san), OffsetDateTime::now_utc()).await?;
+        Ok(Security::Certificates(Box::new(keeper)))
+    }
 }
 
 /// The signals that end the controller.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use waymark_proto::rpc::{self, from_agent, to_agent};
-use waymark_proto::{CheckId, Endpoint, Sighting};
+use waymark_proto::{CheckId, Dial, DialError, Endpoint, Sighting};
 
 use crate::agent::{Agent, AgentError};
 
@@ -27,16 +27,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// How a line ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// Nobody answered.
-    #[error("cannot reach the controller at {endpoint}: {source}")]
-    Dial {
-        /// Where.
-        endpoint: Endpoint,
-        /// Why.
-        source: tonic::transport::Error,
-    },
+    /// Nobody answered, or not as one should.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The controller refused or went away.
-    #[error("the controller at {endpoint} ended the connection: {status}")]
+    #[error("the controller at {endpoint} ended the connection: {}", status.message())]
     Ended {
         /// Where.
         endpoint: Endpoint,
@@ -47,10 +42,11 @@ pub enum LinkError {
 
 /// Stays attached to the controller for ever. `attached` is called whenever a controller has taken the
 /// agent in.
-pub async fn run(agent: &Agent, endpoint: &Endpoint, mut attached: impl FnMut()) -> std::convert::Infallible {
+pub async fn run(agent: &Agent, dial: &Dial, mut attached: impl FnMut()) -> std::convert::Infallible {
+    let endpoint = dial.endpoint();
     let mut pause = PAUSE.0;
     loop {
-        let outcome = attach(agent, endpoint, || {
+        let outcome = attach(agent, dial, || {
             pause = PAUSE.0;
             attached();
         })
@@ -68,10 +64,12 @@ pub async fn run(agent: &Agent, endpoint: &Endpoint, mut attached: impl FnMut())
 }
 
 /// One connection, from dialling to its end.
-async fn attach(agent: &Agent, endpoint: &Endpoint, attached: impl FnOnce()) -> Result<(), LinkError> {
-    let dial = |source| LinkError::Dial { endpoint: endpoint.clone(), source };
-    let ended = |status| LinkError::Ended { endpoint: endpoint.clone(), status: Box::new(status) };
-    let channel = endpoint.connect().await.map_err(dial)?;
+async fn attach(agent: &Agent, dial: &Dial, attached: impl FnOnce()) -> Result<(), LinkError> {
+    let ended = |status| match dial.refusal(&status) {
+        Some(refused) => LinkError::Dial(refused),
+        None => LinkError::Ended { endpoint: dial.endpoint().clone(), status: Box::new(status) },
+    };
+    let channel = dial.connect().await?;
     let mut client = rpc::agent_hub_client::AgentHubClient::new(channel);
 
     let (outbox, answers) = mpsc::channel(OUTBOX);

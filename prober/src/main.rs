@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::pods::Pods;
 use waymark_prober::{doctor, facts, link};
-use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, Inventory, NodeName};
+use waymark_proto::{Credentials, DEFAULT_ENDPOINT, Dial, Endpoint, Inventory, NodeName, Plaintext};
 
 /// Exit code for wrong usage, as sysexits.h has it.
 const USAGE: u8 = 64;
@@ -41,9 +41,15 @@ enum Command {
         /// runtimes keep them, and what processes are in.
         #[arg(long, value_name = "DIR", conflicts_with = "inventory")]
         pod_netns: Vec<PathBuf>,
-        /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
+        /// The controller: `unix:/PATH`, `https://HOST:PORT`, `HOST:PORT` for the same, or `http://HOST:PORT`.
         #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
         controller: Endpoint,
+        /// The folder of the agents' certificate, for https://: DIR/agent of the controller's --tls-dir.
+        #[arg(long, value_name = "DIR", env = "WAYMARK_TLS")]
+        tls: Option<PathBuf>,
+        /// Dial http://HOST:PORT without encryption.
+        #[arg(long)]
+        insecure: bool,
         /// A file to make once a controller has accepted this agent.
         #[arg(long)]
         ready_file: Option<PathBuf>,
@@ -110,10 +116,13 @@ fn main() -> ExitCode {
         )
         .init();
     let outcome = match arguments.command {
-        Command::Run { inventory, node, pod_netns, controller, ready_file, allow } => {
+        Command::Run { inventory, node, pod_netns, controller, tls, insecure, ready_file, allow } => {
             let limits = Limits { allow, ..Limits::default() };
             let agent = || make_agent(inventory.as_deref(), node, pod_netns, limits);
-            run(agent, &controller, ready_file.as_deref())
+            let plaintext = if insecure { Plaintext::Accepted } else { Plaintext::Refused };
+            Dial::new(controller, tls.map(Credentials::Folder), plaintext)
+                .map_err(|error| error.to_string())
+                .and_then(|dial| run(agent, &dial, ready_file.as_deref()))
         }
         Command::Facts { node } => print_facts(&node),
         Command::Doctor { inventory, node, output } => examine(inventory.as_deref(), node.as_ref(), output),
@@ -145,9 +154,10 @@ fn make_agent(
 
 fn run(
     agent: impl FnOnce() -> Result<Agent, String>,
-    controller: &Endpoint,
+    dial: &Dial,
     ready_file: Option<&Path>,
 ) -> Result<ExitCode, String> {
+    let controller = dial.endpoint();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -166,7 +176,7 @@ fn run(
             }
         };
         tokio::select! {
-            never = link::run(&agent, controller, attached) => match never {},
+            never = link::run(&agent, dial, attached) => match never {},
             _ = terminated.recv() => {}
             _ = interrupted.recv() => {}
         }

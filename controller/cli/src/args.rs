@@ -69,12 +69,25 @@ pub(crate) struct Question {
     pub(crate) output: Format,
 }
 
+/// The way to a controller.
+#[derive(Debug, Args)]
+pub(crate) struct Line {
+    /// The controller: `unix:/PATH`, `https://HOST:PORT`, `HOST:PORT` for the same, or `http://HOST:PORT`.
+    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", value_parser = endpoint, default_value = DEFAULT_ENDPOINT)]
+    pub(crate) controller: Endpoint,
+    /// The folder of the clients' certificate, for https://: DIR/client of the controller's --tls-dir.
+    #[arg(long, value_name = "DIR", env = "WAYMARK_TLS", value_parser = path)]
+    pub(crate) tls: Option<PathBuf>,
+    /// Dial http://HOST:PORT without encryption.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
 /// Who answers.
 #[derive(Debug, Args)]
 pub(crate) struct Answerer {
-    /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
-    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", value_parser = endpoint, default_value = DEFAULT_ENDPOINT)]
-    pub(crate) controller: Endpoint,
+    #[command(flatten)]
+    pub(crate) line: Line,
     /// Do it in this process, without controller and agents, for an inventory of this machine.
     #[arg(long, requires = "inventory")]
     pub(crate) local: bool,
@@ -146,9 +159,8 @@ pub(crate) struct FactsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// The controller: `unix:/PATH`, `http://HOST:PORT` or `HOST:PORT`.
-    #[arg(long, value_name = "ADDRESS", env = "WAYMARK_CONTROLLER", value_parser = endpoint, default_value = DEFAULT_ENDPOINT)]
-    pub(crate) controller: Endpoint,
+    #[command(flatten)]
+    pub(crate) line: Line,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use waymark_controller::{Agents, Prediction, Progress, Request, Status, predict_offline, resolve};
 use waymark_proto::rpc::{self, check_event};
-use waymark_proto::{CheckResult, Endpoint, Facts, Inventory, short};
+use waymark_proto::{CheckResult, Facts, Inventory, short};
 
-use crate::args::{Answerer, CheckArguments, FactsArguments, PredictArguments};
+use crate::args::{Answerer, CheckArguments, FactsArguments, Line, PredictArguments};
 use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::local::LocalAgents;
-use crate::progress::Line;
+use crate::progress;
 
 /// Runs a check.
 pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Failure> {
@@ -20,7 +20,7 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Fai
     if let Some(inventory) = local(&arguments.answerer)? {
         LocalAgents::may_trace()?;
         request.check_size(&resolve(&inventory, &request)?.flow)?;
-        let line = Line::start();
+        let line = progress::Line::start();
         let agents: Arc<dyn Agents> = Arc::new(LocalAgents::new(inventory.clone()));
         let (progress, lines) = Progress::channel();
         let run = async {
@@ -31,8 +31,8 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Fai
         let (result, ()) = tokio::join!(run, line.follow(lines));
         return Ok(result?);
     }
-    let line = Line::start();
-    let controller = Controller::dial(&arguments.answerer.controller).await?;
+    let line = progress::Line::start();
+    let controller = Controller::dial(&arguments.answerer.line).await?;
     let mut events = controller.ask(async |mut client| client.check(message).await).await?;
     let mut begun = false;
     while let Some(event) = events.message().await.map_err(|status| controller.failure(status, begun))? {
@@ -61,7 +61,7 @@ pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, 
         return Ok(waymark_controller::predict(&agents, &inventory, &request, &progress).await?);
     }
     let message = arguments.question.message();
-    let controller = Controller::dial(&arguments.answerer.controller).await?;
+    let controller = Controller::dial(&arguments.answerer.line).await?;
     document(&controller.ask(async |mut client| client.predict(message).await).await?.json)
 }
 
@@ -78,13 +78,13 @@ pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> 
         return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?);
     }
     let request = rpc::FactsRequest { node: arguments.node.to_string() };
-    let controller = Controller::dial(&arguments.answerer.controller).await?;
+    let controller = Controller::dial(&arguments.answerer.line).await?;
     document(&controller.ask(async |mut client| client.collect_facts(request).await).await?.json)
 }
 
 /// Asks for the controller's status.
-pub(crate) async fn status(controller: &Endpoint) -> Result<Status, Failure> {
-    let controller = Controller::dial(controller).await?;
+pub(crate) async fn status(line: &Line) -> Result<Status, Failure> {
+    let controller = Controller::dial(line).await?;
     document(&controller.ask(async |mut client| client.status(rpc::StatusRequest {}).await).await?.json)
 }
 

@@ -5,31 +5,27 @@ use std::error::Error;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use waymark_controller::MAX_MESSAGE;
-use waymark_proto::Endpoint;
 use waymark_proto::rpc::waymark_client::WaymarkClient;
+use waymark_proto::{Credentials, CredentialsError, Dial, DialError, Endpoint, Plaintext, Trouble};
 
+use crate::args::Line;
 use crate::failure::{Exit, Failure};
 
 /// A controller that was dialled.
-pub(crate) struct Controller<'a> {
-    address: &'a Endpoint,
+pub(crate) struct Controller {
+    dial: Dial,
     client: WaymarkClient<Channel>,
 }
 
-impl<'a> Controller<'a> {
+impl Controller {
     /// Dials it.
-    pub(crate) async fn dial(address: &'a Endpoint) -> Result<Self, Failure> {
-        match address.connect().await {
-            Ok(channel) => {
-                let client = WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-                Ok(Self { address, client })
-            }
-            Err(error) if permission_denied(&error) => Err(Failure::new(
-                Exit::NoPermission,
-                format!("not permitted to connect to {address}: run as root or as its owner"),
-            )),
-            Err(_) => Err(absent(address)),
-        }
+    pub(crate) async fn dial(line: &Line) -> Result<Self, Failure> {
+        let plaintext = if line.insecure { Plaintext::Accepted } else { Plaintext::Refused };
+        let credentials = line.tls.clone().map(Credentials::Folder);
+        let dial = Dial::new(line.controller.clone(), credentials, plaintext).map_err(undialled)?;
+        let channel = dial.connect().await.map_err(undialled)?;
+        let client = WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Self { dial, client })
     }
 
     /// Calls it.
@@ -43,7 +39,10 @@ impl<'a> Controller<'a> {
 
     /// What to say when a call ends like this; `begun` if some of its answer was there already.
     pub(crate) fn failure(&self, status: Status, begun: bool) -> Failure {
-        let address = self.address;
+        if let Some(refusal) = self.dial.refusal(&status) {
+            return undialled(refusal);
+        }
+        let address = self.dial.endpoint();
         match (broken(&status), begun) {
             (false, _) => status.into(),
             (true, false) => absent(address),
@@ -53,6 +52,37 @@ impl<'a> Controller<'a> {
             ),
         }
     }
+}
+
+/// What to say of a controller that could not be dialled.
+fn undialled(error: DialError) -> Failure {
+    let exit = match &error {
+        DialError::Transport { endpoint, source } if permission_denied(source) => {
+            return Failure::new(
+                Exit::NoPermission,
+                format!("not permitted to connect to {endpoint}: run as root or as its owner"),
+            );
+        }
+        DialError::Transport { endpoint, .. } => return absent(endpoint),
+        DialError::NoCertificate { .. }
+        | DialError::UselessCertificate { .. }
+        | DialError::Plaintext { .. } => Exit::Usage,
+        DialError::Credentials(CredentialsError::Missing { .. }) => Exit::NoInput,
+        DialError::Credentials(CredentialsError::Read { source, .. })
+            if source.kind() != std::io::ErrorKind::PermissionDenied =>
+        {
+            Exit::NoInput
+        }
+        DialError::Credentials(CredentialsError::Read { .. } | CredentialsError::Exposed { .. }) => {
+            Exit::NoPermission
+        }
+        DialError::Credentials(CredentialsError::Malformed { .. } | CredentialsError::Mismatch { .. }) => {
+            Exit::Data
+        }
+        DialError::Security { trouble: Trouble::NotTls | Trouble::NeedsTls, .. } => Exit::Unavailable,
+        DialError::Security { .. } => Exit::NoPermission,
+    };
+    Failure::new(exit, error.to_string())
 }
 
 fn absent(address: &Endpoint) -> Failure {

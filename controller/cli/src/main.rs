@@ -81,7 +81,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Status(arguments) => {
-            let status = ask::status(&arguments.controller).await?;
+            let status = ask::status(&arguments.line).await?;
             print(arguments.output, &status, render::status)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -62,7 +62,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
         Endpoint::Unix(path) if path.as_os_str().len() > MAX_SOCKET => {
             Err(format!("the path of a unix socket has at most {MAX_SOCKET} bytes"))
         }
-        Endpoint::Tcp { host, .. } if host.len() > MAX_NAME => {
+        Endpoint::Tls { host, .. } | Endpoint::Tcp { host, .. } if host.len() > MAX_NAME => {
             Err(format!("the name of a host has at most {MAX_NAME} characters"))
         }
         endpoint => Ok(endpoint),

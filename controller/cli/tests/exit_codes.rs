@@ -157,6 +157,25 @@ fn no_controller_is_69_and_says_what_to_do() {
 }
 
 #[test]
+fn a_way_that_makes_no_sense_is_told_in_one_sentence() {
+    let stage = Stage::new();
+    let (nothing, empty) = (stage.path("nothing"), stage.path("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    let (nothing, empty) = (nothing.to_str().unwrap(), empty.to_str().unwrap());
+    for (arguments, exit, words) in [
+        (&["--controller", "h:1"][..], 64, "https://h:1 wants a certificate"),
+        (&["--controller", "http://h:1"], 64, "or say --insecure"),
+        (&["--tls", empty], 64, "--tls is of no use for unix:"),
+        (&["--controller", "h:1", "--tls", nothing], 66, "there is no "),
+        (&["--controller", "h:1", "--tls", empty], 66, "ca.crt: --tls wants a folder with"),
+    ] {
+        let (code, message) = outcome(&waymark(["status"].iter().chain(arguments)));
+        assert_eq!(code, exit, "{message}");
+        assert!(is_one_sentence(&message) && message.contains(words), "{message}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for arguments in [["--help"], ["--version"]] {
         let output = waymark(arguments);

@@ -3,7 +3,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::Streaming;
 use waymark_proto::rpc::agent_hub_client::AgentHubClient;
 use waymark_proto::rpc::{from_agent, to_agent};
-use waymark_proto::{Endpoint, FACTS_API_VERSION, Hook, Observability};
+use waymark_proto::{Dial, Endpoint, FACTS_API_VERSION, Hook, Observability, Plaintext};
 
 use super::*;
 use crate::listen::Listener;
@@ -31,6 +31,10 @@ async fn stage(patience: Patience) -> Stage {
     Stage { hub, endpoint, _folder: folder }
 }
 
+fn dial(endpoint: &Endpoint) -> Dial {
+    Dial::new(endpoint.clone(), None, Plaintext::Refused).unwrap()
+}
+
 /// An agent that does what a test tells it to.
 struct Puppet {
     says: mpsc::Sender<FromAgent>,
@@ -48,7 +52,7 @@ impl Puppet {
             wants_scope: false,
         };
         says.send(FromAgent { order: 0, body: Some(from_agent::Body::Hello(hello)) }).await.unwrap();
-        let channel = stage.endpoint.connect().await.unwrap();
+        let channel = dial(&stage.endpoint).connect().await.unwrap();
         let hears = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await.unwrap();
         Self { says, hears: hears.into_inner() }
     }
@@ -200,7 +204,7 @@ async fn the_first_message_must_be_a_hello() {
     let (says, stream) = mpsc::channel(4);
     let body = from_agent::Body::Injected(rpc::Injected::default());
     says.send(FromAgent { order: 1, body: Some(body) }).await.unwrap();
-    let channel = stage.endpoint.connect().await.unwrap();
+    let channel = dial(&stage.endpoint).connect().await.unwrap();
     let refusal = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await.unwrap_err();
     assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
 }

@@ -25,7 +25,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const BREATH: Duration = Duration::from_millis(100);
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE: u8 = 0x16;
-/// What who speaks plaintext HTTP/2 is told: empty SETTINGS, and GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.8 and 7).
+/// What who speaks plaintext HTTP/2 is told: empty SETTINGS, and GOAWAY with
+/// `INADEQUATE_SECURITY` (RFC 9113, 6.8 and 7).
 const GO_AWAY: &[u8] = &[
     0, 0, 0, 4, 0, 0, 0, 0, 0, // SETTINGS
     0, 0, 8, 7, 0, 0, 0, 0, 0, // GOAWAY
@@ -41,7 +42,8 @@ pub fn incoming(
     let places = Arc::new(Semaphore::new(UNDER_WAY));
     tokio::spawn(async move {
         loop {
-            let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+            // The error is that of a closed semaphore; nobody closes this one.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let connection = tokio::select! {
                 () = accepted.closed() => return,
                 connection = listener.accept() => connection,

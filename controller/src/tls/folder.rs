@@ -61,6 +61,7 @@ impl FolderStore {
         // The whole folder appears in one step, or another controller's is there.
         let made = tempfile::Builder::new()
             .prefix(".new-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir_in(&self.root)
             .map_err(|source| StoreError::Io { operation: "write in", path: self.root.clone(), source })?;
         write_files(made.path(), pem)?;

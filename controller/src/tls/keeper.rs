@@ -94,9 +94,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Makes what is missing; then everything is ready for the first handshake.
-    pub async fn start(store: Box<dyn Store>, names: Names) -> Result<Self, KeeperError> {
-        let now = OffsetDateTime::now_utc();
+    /// Makes what is missing at this time; then everything is ready for the first handshake.
+    pub async fn start(
+        store: Box<dyn Store>,
+        names: Names,
+        now: OffsetDateTime,
+    ) -> Result<Self, KeeperError> {
         let authority = ensure(store.as_ref(), now).await?;
         let own = authority.issue_server(&names.0, now).map_err(KeeperError::Issue)?;
         let (server, _) = watch::channel(configuration(&own)?);
@@ -234,11 +237,11 @@ mod tests {
             .unwrap()
         };
         let names = Names::new(&"localhost:1".parse().unwrap(), &[]);
-        let mut keeper = Keeper::start(Box::new(store.clone()), names).await.unwrap();
+        let now = OffsetDateTime::now_utc();
+        let mut keeper = Keeper::start(Box::new(store.clone()), names, now).await.unwrap();
         let mut server = keeper.server();
         server.mark_unchanged();
         let (agent, client) = (read(Role::Agent), read(Role::Client));
-        let now = OffsetDateTime::now_utc();
         keeper.round(now + LIFETIME / 2).await.unwrap();
         assert_eq!((read(Role::Agent), read(Role::Client)), (agent.clone(), client));
         assert!(!server.has_changed().unwrap());

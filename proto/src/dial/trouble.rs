@@ -93,7 +93,7 @@ impl Trouble {
     }
 }
 
-/// A controller that is spoken to without TLS ends the connection with HTTP/2's INADEQUATE_SECURITY.
+/// A controller that is spoken to without TLS ends the connection with HTTP/2's `INADEQUATE_SECURITY`.
 fn in_plaintext(error: &(dyn Error + 'static)) -> Option<Trouble> {
     error
         .downcast_ref::<h2::Error>()
@@ -102,14 +102,33 @@ fn in_plaintext(error: &(dyn Error + 'static)) -> Option<Trouble> {
 }
 
 fn in_tls(error: &(dyn Error + 'static), host: &str, credentials: &Credentials) -> Option<Trouble> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        // What an I/O error wraps is not among its sources.
-        return match error.get_ref() {
-            Some(inner) => inner.downcast_ref().and_then(|error| of_library(error, host, credentials)),
-            None => None,
-        };
+    let Some(error) = error.downcast_ref::<io::Error>() else {
+        return of_library(error.downcast_ref()?, host, credentials);
+    };
+    // What an I/O error wraps is not among its sources. HTTP/2 keeps no more of it than its words.
+    let inner = error.get_ref()?;
+    match inner.downcast_ref() {
+        Some(error) => of_library(error, host, credentials),
+        None => of_library(&alert_in(&inner.to_string())?, host, credentials),
     }
-    of_library(error.downcast_ref()?, host, credentials)
+}
+
+/// The alert that these words tell of, of those that a controller sends about certificates.
+fn alert_in(words: &str) -> Option<rustls::Error> {
+    [
+        AlertDescription::CertificateExpired,
+        AlertDescription::UnknownCA,
+        AlertDescription::DecryptError,
+        AlertDescription::BadCertificate,
+        AlertDescription::UnsupportedCertificate,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::CertificateRequired,
+        AlertDescription::AccessDenied,
+    ]
+    .map(rustls::Error::AlertReceived)
+    .into_iter()
+    .find(|alert| alert.to_string() == words)
 }
 
 fn of_library(error: &rustls::Error, host: &str, credentials: &Credentials) -> Option<Trouble> {
