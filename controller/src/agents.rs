@@ -39,6 +39,14 @@ pub enum AgentError {
         /// The node.
         node: NodeName,
     },
+    /// The agent of this node was not taken.
+    #[error("no agent is attached for node {node}, because the one that dialled in was refused: {why}")]
+    Refused {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        why: String,
+    },
     /// No answer came in time.
     #[error("the agent of {node} did not answer within {} s when asked to {operation}", after.as_secs())]
     Timeout {

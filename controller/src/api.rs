@@ -1,5 +1,6 @@
 //! The gRPC service for clients. Errors carry one sentence.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -147,7 +148,11 @@ async fn tell(mut lines: mpsc::Receiver<String>, events: &mpsc::Sender<Result<rp
 
 fn status(inventory: &Inventory, hub: &Hub) -> Status {
     let attached = hub.attached();
-    let stray = attached.iter().map(|agent| &agent.node).filter(|name| inventory.node(name).is_none());
+    let refused = hub.refused();
+    let stray: BTreeSet<&NodeName> = (attached.iter().map(|agent| &agent.node))
+        .chain(refused.iter().map(|agent| &agent.node))
+        .filter(|name| inventory.node(name).is_none())
+        .collect();
     let names = inventory.nodes.iter().map(|node| &node.name).chain(stray);
     let one = |name: &NodeName| {
         let agent = attached.iter().find(|agent| agent.node == *name);
@@ -157,6 +162,7 @@ fn status(inventory: &Inventory, hub: &Hub) -> Status {
             attached: agent.is_some(),
             version: agent.map(|agent| agent.version.clone()),
             seconds: agent.map(|agent| agent.seconds),
+            refused: refused.iter().find(|agent| agent.node == *name).map(|agent| agent.why.clone()),
         }
     };
     Status {
@@ -204,7 +210,9 @@ impl From<AgentError> for Refusal {
     fn from(error: AgentError) -> Self {
         let message = words(&error);
         match error {
-            AgentError::NoAgent { .. } | AgentError::Gone { .. } => Self::unavailable(message),
+            AgentError::NoAgent { .. } | AgentError::Refused { .. } | AgentError::Gone { .. } => {
+                Self::unavailable(message)
+            }
             AgentError::Timeout { .. } => Self::deadline_exceeded(message),
             AgentError::Failed { .. } => Self::failed_precondition(message),
         }
@@ -228,9 +236,10 @@ impl From<CheckError> for Refusal {
         match error {
             CheckError::Resolve(_) | CheckError::UdpNotAsked(_) => Self::invalid_argument(message),
             CheckError::Gather(error) => error.into(),
-            CheckError::Inject(AgentError::NoAgent { .. } | AgentError::Gone { .. }) | CheckError::Arm(_) => {
-                Self::unavailable(message)
-            }
+            CheckError::Inject(
+                AgentError::NoAgent { .. } | AgentError::Refused { .. } | AgentError::Gone { .. },
+            )
+            | CheckError::Arm(_) => Self::unavailable(message),
             CheckError::Inject(AgentError::Timeout { .. }) => Self::deadline_exceeded(message),
             CheckError::Inject(AgentError::Failed { .. }) => Self::failed_precondition(message),
             CheckError::Cancelled => Self::cancelled(message),

@@ -62,4 +62,7 @@ pub struct NodeStatus {
     /// Whole seconds since the agent attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
+    /// Why an agent of this node was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }

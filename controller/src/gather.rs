@@ -67,7 +67,9 @@ pub(crate) async fn gather(
                         notes.push(GatherError::Facts { node, source }.to_string());
                     }
                 }
-                Err(error @ AgentError::NoAgent { .. }) if node == ends.source.node => {
+                Err(error @ (AgentError::NoAgent { .. } | AgentError::Refused { .. }))
+                    if node == ends.source.node =>
+                {
                     return Err(GatherError::Source(error));
                 }
                 Err(error) => notes.push(format!("no facts of {node}: {error}")),

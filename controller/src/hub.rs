@@ -2,8 +2,12 @@
 //!
 //! An order has a number that the answer repeats. Whoever waits for an answer learns at once when the agent
 //! goes away or is replaced by another of the same node: the registry then drops the waiting ends.
+//!
+//! * `registry`: who is attached, and who waits for what
+//! * `scopes`: what agents without an inventory are told
 
 mod registry;
+mod scopes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +18,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use waymark_proto::rpc::{self, FromAgent, ToAgent, from_agent, to_agent};
-use waymark_proto::{CheckId, Facts, HookReport, Losses, NodeName, Sighting};
+use waymark_proto::{CheckId, Facts, HookReport, Losses, NodeName, Sighting, short};
 
 use crate::agents::{AgentError, Agents};
-pub use registry::AttachedAgent;
+pub use registry::{AttachedAgent, RefusedAgent};
 use registry::{Registry, Ticket};
+use scopes::Scopes;
+
+use crate::source::Source;
 
 /// Orders that may wait for a slow agent before ordering itself waits.
 const QUEUED_ORDERS: usize = 64;
@@ -34,6 +41,8 @@ pub struct Patience {
     pub inject: Duration,
     /// To disarm.
     pub disarm: Duration,
+    /// To learn what belongs to its node.
+    pub assign: Duration,
 }
 
 impl Default for Patience {
@@ -43,6 +52,7 @@ impl Default for Patience {
             arm: Duration::from_secs(15),
             inject: Duration::from_secs(10),
             disarm: Duration::from_secs(10),
+            assign: Duration::from_secs(10),
         }
     }
 }
@@ -53,17 +63,28 @@ pub struct Hub {
     registry: Arc<Registry>,
     orders: Arc<AtomicU64>,
     patience: Patience,
+    scopes: Option<Arc<Scopes>>,
 }
 
 impl Hub {
-    /// A hub without agents.
+    /// A hub without agents, for agents that have an inventory of their own.
     pub fn new(patience: Patience) -> Self {
         Self { patience, ..Self::default() }
+    }
+
+    /// A hub without agents. To those without an inventory it says what this source has about their nodes.
+    pub fn with_source(patience: Patience, source: Arc<dyn Source>) -> Self {
+        Self { scopes: Some(Arc::new(Scopes::new(source))), ..Self::new(patience) }
     }
 
     /// The agents that are attached now, by node.
     pub fn attached(&self) -> Vec<AttachedAgent> {
         self.registry.attached()
+    }
+
+    /// The agents that were refused and have not come back otherwise, by node.
+    pub fn refused(&self) -> Vec<RefusedAgent> {
+        self.registry.refused()
     }
 
     /// Ends all streams and refuses new agents. Orders under way fail at once.
@@ -77,7 +98,37 @@ impl Hub {
         rpc::agent_hub_server::AgentHubServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// Tells an agent without an inventory what it must know, if it does not know it yet.
+    async fn assign(&self, node: &NodeName) -> Result<(), AgentError> {
+        let (Some(scopes), Some(assigned)) = (&self.scopes, self.registry.assigned(node)) else {
+            return Ok(());
+        };
+        // Held until the agent has answered: an order that comes meanwhile waits for the news too.
+        let mut assigned = assigned.lock().await;
+        let Some(news) = scopes.news(node, &mut assigned).await else { return Ok(()) };
+        let operation = "learn what runs on its node";
+        let scope_json = serde_json::to_vec(&news.scope).expect("a scope is plain data with text keys");
+        let body = to_agent::Body::Assign(rpc::Assign { scope_json });
+        match self.send(node, operation, self.patience.assign, body).await? {
+            from_agent::Body::Assigned(rpc::Assigned {}) => assigned.told(news),
+            _ => return Err(unexpected(node, operation)),
+        }
+        Ok(())
+    }
+
+    /// Gives an order to an agent that knows what it is about, and waits for the answer.
     async fn order(
+        &self,
+        node: &NodeName,
+        operation: &'static str,
+        patience: Duration,
+        body: to_agent::Body,
+    ) -> Result<from_agent::Body, AgentError> {
+        self.assign(node).await?;
+        self.send(node, operation, patience, body).await
+    }
+
+    async fn send(
         &self,
         node: &NodeName,
         operation: &'static str,
@@ -192,13 +243,27 @@ impl rpc::agent_hub_server::AgentHub for Hub {
             }
         };
         let node = NodeName::from(hello.node);
+        if hello.protocol != rpc::PROTOCOL {
+            let why = other_protocol(&hello.version, hello.protocol);
+            tracing::warn!(%node, why, "agent refused");
+            let refusal = Status::failed_precondition(format!("the agent of {node} is not taken: {why}"));
+            self.registry.refuse(node, hello.version, why);
+            return Err(refusal);
+        }
         let (orders, stream) = mpsc::channel(QUEUED_ORDERS);
         let generation = self
             .registry
-            .attach(&node, hello.version, orders)
+            .attach(&node, hello.version, hello.wants_scope, orders)
             .map_err(|why| Status::unavailable(format!("no agents are taken: {why}")))?;
         tracing::info!(%node, "agent attached");
         let registry = Arc::clone(&self.registry);
+        let hub = self.clone();
+        let told = node.clone();
+        tokio::spawn(async move {
+            if let Err(error) = hub.assign(&told).await {
+                tracing::warn!(%error, "will be told before the next order");
+            }
+        });
         tokio::spawn(async move {
             let why = listen(&registry, &node, generation, messages).await;
             tracing::info!(%node, why, "agent detached");
@@ -206,6 +271,16 @@ impl rpc::agent_hub_server::AgentHub for Hub {
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// Why an agent that speaks another protocol cannot be ordered.
+fn other_protocol(version: &str, protocol: u32) -> String {
+    format!(
+        "its version {} speaks protocol {protocol}, this controller's version {} speaks protocol {}; run both in the same version",
+        short(version),
+        env!("CARGO_PKG_VERSION"),
+        rpc::PROTOCOL
+    )
 }
 
 /// Passes on what an agent says until its stream ends; returns why it ended.

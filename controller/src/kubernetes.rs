@@ -1,9 +1,23 @@
-//! What the controller has to do with the Kubernetes API.
+//! Kubernetes: the only folder that speaks with its API.
 //!
+//! * `client`: from kubeconfig, context or service account to a connection
+//! * `error`: what can go wrong with it, one sentence each
+//! * `tracked`: the kinds of objects that are watched, and what is kept of them
+//! * `source`: a [`Source`](crate::Source) that watches them
+//! * `convert`: API objects to an inventory, pure
 //! * [`crd`]: the custom resources
 //! * `checks`: Checks are run, and their status says what came out
 
 mod checks;
+mod client;
+mod convert;
 pub mod crd;
+mod error;
+mod source;
+mod tracked;
 
 pub use checks::{Checks, ChecksOptions, Limits, Tenancy};
+pub use client::{Access, Connection};
+pub use convert::{Objects, convert};
+pub use error::{KubernetesError, Verb};
+pub use source::KubernetesSource;

@@ -64,7 +64,7 @@ pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};
 pub use documents::{NodeStatus, Prediction, Status};
 pub use engine::{CheckError, check};
 pub use gather::{GatherError, predict, predict_offline};
-pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience};
+pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
 pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
 pub use notices::Notices;
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};

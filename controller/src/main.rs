@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use waymark_controller::kubernetes::{Access, KubernetesSource};
 use waymark_controller::tls::{FolderStore, Keeper, Names, Store};
 use waymark_controller::{
     Api, FileSource, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
@@ -37,9 +38,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Run {
-    /// The cluster: an inventory file, read anew for each check.
-    #[arg(long)]
-    inventory: PathBuf,
+    #[command(flatten)]
+    cluster: Cluster,
     /// Where to listen: `unix:/PATH`, `https://HOST:PORT`, `HOST:PORT` for the same, or `http://HOST:PORT`.
     #[arg(long, env = "WAYMARK_CONTROLLER", default_value = DEFAULT_ENDPOINT)]
     listen: Endpoint,
@@ -63,6 +63,38 @@ struct Protection {
     /// Listen at http://HOST:PORT without encryption: whoever can reach the port may inject packets everywhere.
     #[arg(long)]
     insecure: bool,
+}
+
+/// Where the cluster is known from.
+#[derive(clap::Args)]
+struct Cluster {
+    /// The cluster: an inventory file, read anew for each check.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["kubernetes", "kubeconfig", "context"])]
+    inventory: Option<PathBuf>,
+    /// The cluster: Kubernetes, by $KUBECONFIG, ~/.kube/config, or the service account of this pod.
+    #[arg(long, conflicts_with = "inventory")]
+    kubernetes: bool,
+    /// The cluster: Kubernetes, by this kubeconfig.
+    #[arg(long, value_name = "FILE", conflicts_with = "inventory")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig; default: its current one.
+    #[arg(long, conflicts_with = "inventory")]
+    context: Option<String>,
+}
+
+impl Cluster {
+    /// The source; a mistake in it is better told now than at the first check.
+    async fn source(self) -> Result<Arc<dyn Source>, Box<dyn std::error::Error>> {
+        if let Some(inventory) = self.inventory {
+            let source = FileSource::new(inventory);
+            source.inventory().await?;
+            return Ok(Arc::new(source));
+        }
+        let access = Access { kubeconfig: self.kubeconfig, context: self.context };
+        let connection = access.connect().await?;
+        tracing::info!(server = connection.address, "reading the cluster");
+        Ok(Arc::new(KubernetesSource::start(connection).await?))
+    }
 }
 
 fn main() -> ExitCode {
@@ -98,12 +130,13 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
-    let source = FileSource::new(run.inventory);
-    // A mistake in the inventory is better told now than at the first check.
-    source.inventory().await?;
     let mut stop = Stop::new()?;
-    let hub = Hub::new(Patience::default());
-    let api = Api::new(hub.clone(), Arc::new(source));
+    let source = tokio::select! {
+        source = run.cluster.source() => source?,
+        () = stop.asked() => return Ok(()),
+    };
+    let hub = Hub::with_source(Patience::default(), Arc::clone(&source));
+    let api = Api::new(hub.clone(), source);
     let security = run.protection.security(&run.listen).await?;
     let listener = Listener::bind(&run.listen).await?;
     let endpoint = listener.endpoint()?;

@@ -190,10 +190,11 @@ pub(crate) fn status(status: &Status, paint: Paint) -> String {
     line!(out, "Controller {}", status.version);
     let width = status.nodes.iter().map(|node| node.name.as_str().chars().count()).max().unwrap_or(0);
     for node in &status.nodes {
-        let agent = match (&node.version, node.seconds) {
-            (Some(version), Some(seconds)) => {
+        let agent = match (&node.version, node.seconds, &node.refused) {
+            (Some(version), Some(seconds), _) => {
                 paint.good(&format!("agent {version}, attached for {seconds} s"))
             }
+            (.., Some(why)) => paint.bad(&format!("agent refused: {why}")),
             _ => paint.bad("no agent"),
         };
         let stray = if node.known { "" } else { ", not in the inventory" };

@@ -9,6 +9,7 @@ use tonic::Status;
 use waymark_proto::rpc::{ToAgent, from_agent};
 use waymark_proto::{NodeName, Sighting};
 
+use super::scopes::Assigned;
 use crate::agents::AgentError;
 
 /// One attached agent, for a status.
@@ -22,6 +23,20 @@ pub struct AttachedAgent {
     pub seconds: u64,
 }
 
+/// An agent that was not taken, for a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedAgent {
+    /// Its node.
+    pub node: NodeName,
+    /// Its version.
+    pub version: String,
+    /// Why it was not taken.
+    pub why: String,
+}
+
+/// Refused agents that are remembered. Their names come from outside.
+const MAX_REFUSED: usize = 10_000;
+
 type Orders = mpsc::Sender<Result<ToAgent, Status>>;
 
 #[derive(Debug)]
@@ -32,12 +47,15 @@ struct Attached {
     orders: Orders,
     waiting: HashMap<u64, oneshot::Sender<from_agent::Body>>,
     sinks: HashMap<u32, mpsc::Sender<Sighting>>,
+    /// What it was told of the cluster; absent if it has an inventory of its own.
+    assigned: Option<Arc<tokio::sync::Mutex<Assigned>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     agents: BTreeMap<NodeName, Attached>,
     last_words: BTreeMap<NodeName, String>,
+    refused: BTreeMap<NodeName, RefusedAgent>,
     generations: u64,
     closed: Option<String>,
 }
@@ -56,7 +74,13 @@ impl Registry {
 
     /// Registers an agent and returns the generation of its stream. An agent that was attached for the node
     /// loses its place: what it was asked fails.
-    pub(super) fn attach(&self, node: &NodeName, version: String, orders: Orders) -> Result<u64, String> {
+    pub(super) fn attach(
+        &self,
+        node: &NodeName,
+        version: String,
+        wants_scope: bool,
+        orders: Orders,
+    ) -> Result<u64, String> {
         let mut state = self.state();
         if let Some(why) = &state.closed {
             return Err(why.clone());
@@ -70,8 +94,10 @@ impl Registry {
             orders,
             waiting: HashMap::new(),
             sinks: HashMap::new(),
+            assigned: wants_scope.then(Arc::default),
         };
         state.last_words.remove(node);
+        state.refused.remove(node);
         if let Some(old) = state.agents.insert(node.clone(), attached) {
             let why = format!("another agent of {node} attached in its place");
             state.last_words.insert(node.clone(), why.clone());
@@ -79,6 +105,23 @@ impl Registry {
             end(&old, &why);
         }
         Ok(generation)
+    }
+
+    /// Remembers an agent that was not taken.
+    pub(super) fn refuse(&self, node: NodeName, version: String, why: String) {
+        let mut state = self.state();
+        if state.refused.len() < MAX_REFUSED || state.refused.contains_key(&node) {
+            state.refused.insert(node.clone(), RefusedAgent { node, version, why });
+        }
+    }
+
+    pub(super) fn refused(&self) -> Vec<RefusedAgent> {
+        self.state().refused.values().cloned().collect()
+    }
+
+    /// What the agent of a node was told; `None` if it is not to be told anything.
+    pub(super) fn assigned(&self, node: &NodeName) -> Option<Arc<tokio::sync::Mutex<Assigned>>> {
+        self.state().agents.get(node)?.assigned.clone()
     }
 
     /// Forgets an agent, if it is still the one of that generation.
@@ -133,7 +176,8 @@ impl Registry {
         sink: mpsc::Sender<Sighting>,
     ) -> Result<(), AgentError> {
         let mut state = self.state();
-        let agent = state.agents.get_mut(node).ok_or_else(|| AgentError::NoAgent { node: node.clone() })?;
+        let State { agents, refused, .. } = &mut *state;
+        let agent = agents.get_mut(node).ok_or_else(|| absent(node, refused))?;
         agent.sinks.insert(check, sink);
         Ok(())
     }
@@ -146,6 +190,15 @@ impl Registry {
 
     pub(super) fn sink(&self, node: &NodeName, check: u32) -> Option<mpsc::Sender<Sighting>> {
         self.state().agents.get(node)?.sinks.get(&check).cloned()
+    }
+}
+
+/// Why there is no agent of a node.
+fn absent(node: &NodeName, refused: &BTreeMap<NodeName, RefusedAgent>) -> AgentError {
+    let node = node.clone();
+    match refused.get(&node) {
+        Some(agent) => AgentError::Refused { node, why: agent.why.clone() },
+        None => AgentError::NoAgent { node },
     }
 }
 
@@ -171,7 +224,8 @@ impl<'a> Ticket<'a> {
     ) -> Result<(Self, Orders), AgentError> {
         let (sender, answer) = oneshot::channel();
         let mut state = registry.state();
-        let agent = state.agents.get_mut(node).ok_or_else(|| AgentError::NoAgent { node: node.clone() })?;
+        let State { agents, refused, .. } = &mut *state;
+        let agent = agents.get_mut(node).ok_or_else(|| absent(node, refused))?;
         agent.waiting.insert(order, sender);
         let orders = agent.orders.clone();
         drop(state);

@@ -3,9 +3,10 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::Streaming;
 use waymark_proto::rpc::agent_hub_client::AgentHubClient;
 use waymark_proto::rpc::{from_agent, to_agent};
-use waymark_proto::{Dial, Endpoint, FACTS_API_VERSION, Hook, Observability, Plaintext};
+use waymark_proto::{Dial, Endpoint, FACTS_API_VERSION, Hook, Inventory, Observability, Plaintext, Scope};
 
 use super::*;
+use crate::fixture::inventory;
 use crate::listen::Listener;
 
 /// A hub that listens on a socket in a folder of its own.
@@ -16,9 +17,12 @@ struct Stage {
 }
 
 async fn stage(patience: Patience) -> Stage {
+    stage_of(Hub::new(patience)).await
+}
+
+async fn stage_of(hub: Hub) -> Stage {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::Unix(folder.path().join("socket"));
-    let hub = Hub::new(patience);
     let Listener::Unix(listener, file) = Listener::bind(&endpoint).await.unwrap() else {
         unreachable!("a unix socket was asked for")
     };
@@ -44,17 +48,22 @@ struct Puppet {
 impl Puppet {
     /// Attaches; returns when the hub has taken it in.
     async fn attach(stage: &Stage, node: &str) -> Self {
-        let (says, stream) = mpsc::channel(64);
         let hello = rpc::Hello {
             node: node.into(),
             version: "9".into(),
             protocol: rpc::PROTOCOL,
             wants_scope: false,
         };
+        Self::dial(stage, hello).await.unwrap()
+    }
+
+    /// Says this Hello.
+    async fn dial(stage: &Stage, hello: rpc::Hello) -> Result<Self, Status> {
+        let (says, stream) = mpsc::channel(64);
         says.send(FromAgent { order: 0, body: Some(from_agent::Body::Hello(hello)) }).await.unwrap();
-        let channel = dial(&stage.endpoint).connect().await.unwrap();
-        let hears = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await.unwrap();
-        Self { says, hears: hears.into_inner() }
+        let channel = self::dial(&stage.endpoint).connect().await.unwrap();
+        let hears = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await?;
+        Ok(Self { says, hears: hears.into_inner() })
     }
 
     async fn order(&mut self) -> ToAgent {
@@ -216,4 +225,126 @@ async fn a_closed_hub_ends_its_streams() {
     stage.hub.close();
     assert_eq!(puppet.hears.message().await.unwrap_err().message(), "the controller stops");
     assert!(stage.hub.attached().is_empty());
+}
+
+/// A source whose inventory a test exchanges.
+#[derive(Clone, Default)]
+struct Changing(Arc<std::sync::Mutex<Arc<Inventory>>>);
+
+impl Changing {
+    fn set(&self, inventory: Inventory) {
+        *self.0.lock().unwrap() = Arc::new(inventory);
+    }
+}
+
+#[async_trait]
+impl Source for Changing {
+    async fn inventory(&self) -> Result<Arc<Inventory>, crate::source::SourceError> {
+        Ok(Arc::clone(&self.0.lock().unwrap()))
+    }
+}
+
+/// Asks for facts and answers; returns what was ordered on the way.
+async fn orders_of_a_question(stage: &Stage, puppet: &mut Puppet) -> Vec<to_agent::Body> {
+    let answering = async {
+        let mut ordered = Vec::new();
+        loop {
+            let ToAgent { order, body } = puppet.order().await;
+            let body = body.unwrap();
+            let answer = match &body {
+                to_agent::Body::Assign(_) => from_agent::Body::Assigned(rpc::Assigned {}),
+                _ => from_agent::Body::Failure(rpc::Failure { message: "enough".into() }),
+            };
+            let last = matches!(body, to_agent::Body::CollectFacts(_));
+            puppet.answer(order, answer).await;
+            ordered.push(body);
+            if last {
+                return ordered;
+            }
+        }
+    };
+    let target = node();
+    let (facts, ordered) = tokio::join!(stage.hub.facts(&target), answering);
+    assert!(facts.unwrap_err().to_string().ends_with("enough"));
+    ordered
+}
+
+fn scope_of(order: &to_agent::Body) -> Scope {
+    let to_agent::Body::Assign(assign) = order else { panic!("{order:?} is no assignment") };
+    Scope::from_json(&assign.scope_json).unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_without_inventory_is_told_what_changed_before_the_next_order() {
+    let source = Changing::default();
+    let stage = stage_of(Hub::with_source(Patience::default(), Arc::new(source.clone()))).await;
+    let hello =
+        rpc::Hello { node: "node1".into(), protocol: rpc::PROTOCOL, wants_scope: true, ..Default::default() };
+    let mut puppet = Puppet::dial(&stage, hello).await.unwrap();
+    // Its node is not there yet: it is told nothing.
+    assert_eq!(orders_of_a_question(&stage, &mut puppet).await.len(), 1);
+
+    source.set(inventory());
+    let ordered = orders_of_a_question(&stage, &mut puppet).await;
+    assert_eq!(ordered.len(), 2);
+    let scope = scope_of(&ordered[0]);
+    assert_eq!((scope.node.name.as_str(), scope.pods[0].name.as_str()), ("node1", "cart"));
+    assert!(scope.knows("10.96.0.10".parse().unwrap()) && !scope.knows("192.0.2.1".parse().unwrap()));
+    // Nothing changed, and then nothing that it must know.
+    assert_eq!(orders_of_a_question(&stage, &mut puppet).await.len(), 1);
+    let mut changed = inventory();
+    changed.services[0].backends[0].ready = false;
+    source.set(changed.clone());
+    assert_eq!(orders_of_a_question(&stage, &mut puppet).await.len(), 1);
+    changed.pods.retain(|pod| pod.name != "cart");
+    source.set(changed);
+    let ordered = orders_of_a_question(&stage, &mut puppet).await;
+    assert!(scope_of(&ordered[0]).pods.is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_is_told_when_it_attaches() {
+    let source = Changing::default();
+    source.set(inventory());
+    let stage = stage_of(Hub::with_source(Patience::default(), Arc::new(source))).await;
+    let hello =
+        rpc::Hello { node: "node1".into(), protocol: rpc::PROTOCOL, wants_scope: true, ..Default::default() };
+    let mut puppet = Puppet::dial(&stage, hello).await.unwrap();
+    let order = puppet.order().await;
+    assert_eq!(scope_of(&order.body.unwrap()).node.name, node());
+    puppet.answer(order.order, from_agent::Body::Assigned(rpc::Assigned {})).await;
+    assert_eq!(orders_of_a_question(&stage, &mut puppet).await.len(), 1, "it is not told twice");
+}
+
+#[tokio::test]
+async fn an_agent_with_an_inventory_is_told_nothing() {
+    let source = Changing::default();
+    source.set(inventory());
+    let stage = stage_of(Hub::with_source(Patience::default(), Arc::new(source))).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    assert_eq!(orders_of_a_question(&stage, &mut puppet).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_of_another_protocol_is_refused_and_remembered() {
+    let stage = stage(Patience::default()).await;
+    let hello = rpc::Hello { node: "node1".into(), version: "0.0.9".into(), ..Default::default() };
+    let refusal = Puppet::dial(&stage, hello).await.map(drop).unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::FailedPrecondition);
+    let why = format!(
+        "its version 0.0.9 speaks protocol 0, this controller's version {} speaks protocol {}; run both in the same version",
+        env!("CARGO_PKG_VERSION"),
+        rpc::PROTOCOL
+    );
+    assert_eq!(refusal.message(), format!("the agent of node1 is not taken: {why}"));
+    let refused = stage.hub.refused();
+    assert_eq!((refused[0].version.as_str(), refused[0].why.as_str()), ("0.0.9", why.as_str()));
+    let error = stage.hub.facts(&node()).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("no agent is attached for node node1, because the one that dialled in was refused: {why}")
+    );
+    // Once a fitting one is there, all is forgotten.
+    let _puppet = Puppet::attach(&stage, "node1").await;
+    assert!(stage.hub.refused().is_empty());
 }

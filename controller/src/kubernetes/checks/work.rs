@@ -183,7 +183,9 @@ impl Trouble {
                     of_resolve(error, limits)
                 }
                 CheckError::Gather(GatherError::Source(error)) | CheckError::Inject(error) => match error {
-                    AgentError::NoAgent { .. } | AgentError::Gone { .. } => limits.patience,
+                    AgentError::NoAgent { .. } | AgentError::Refused { .. } | AgentError::Gone { .. } => {
+                        limits.patience
+                    }
                     AgentError::Timeout { .. } | AgentError::Failed { .. } => Duration::ZERO,
                 },
                 CheckError::Arm(_)
