@@ -5,9 +5,11 @@
 //! * `tracked`: the kinds of objects that are watched, and what is kept of them
 //! * `source`: a [`Source`](crate::Source) that watches them
 //! * `convert`: API objects to an inventory, pure
+//! * `changes`: a cluster that a change is validated against
 //! * [`crd`]: the custom resources
 //! * `checks`: Checks are run, and their status says what came out
 
+mod changes;
 mod checks;
 mod client;
 mod convert;
@@ -16,6 +18,7 @@ mod error;
 mod source;
 mod tracked;
 
+pub use changes::LiveCluster;
 pub use checks::{Checks, ChecksOptions, Limits, Tenancy};
 pub use client::{Access, Connection};
 pub use convert::{Objects, convert};

@@ -29,6 +29,7 @@
 //! * `api`: the gRPC service for clients
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `notices`: what whoever runs the controller should know
+//! * [`validate`]: changes of policies and Services, before they are made and while they are
 //! * `listen`: sockets and ready files
 //! * `serve`: agents and clients on one listener
 //! * [`tls`]: the controller's CA, certificates, who may call what
@@ -55,6 +56,7 @@ mod serve;
 mod source;
 mod target;
 pub mod tls;
+pub mod validate;
 mod watch;
 
 pub use advice::advice;

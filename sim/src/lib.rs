@@ -44,5 +44,5 @@ mod walk;
 
 pub use cluster::Cluster;
 pub use error::SimError;
-pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend};
+pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
 pub use predict::predict;

@@ -27,6 +27,7 @@ use std::net::IpAddr;
 use waymark_proto::{Admission, Expectation, Flow, Intent, Inventory, Node, ObjectRef, PolicyType, Receiver};
 
 use policies::{Answer, End, Policies};
+pub use selector::selects;
 use service::Destination as Leads;
 pub use survey::{Change, Destination, Pair, Reach, Reachability, Survey, Target};
 pub use traffic::Traffic;

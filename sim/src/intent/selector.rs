@@ -8,7 +8,7 @@ use waymark_proto::{LabelOperator, LabelRequirement, LabelSelector};
 pub(super) type Labels = BTreeMap<String, String>;
 
 /// Whether a selector selects what has these labels. An empty one selects everything.
-pub(super) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     selects_map(&selector.match_labels, labels)
         && selector.match_expressions.iter().all(|requirement| holds(requirement, labels))
 }

@@ -1,0 +1,148 @@
+//! Which connections to check for real: of thousands of pairs, a few that stand for them all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use waymark_proto::{Inventory, TransportProtocol};
+use waymark_sim::{Pair, Reach, Target, Traffic};
+
+use super::expect::{Expectations, is_itself};
+use super::foresee::Foresight;
+use super::groups::{Groups, Shift};
+
+/// A connection to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its ends.
+    pub pair: Pair,
+    /// What the objects ask for before the change.
+    pub before: Reach,
+    /// What they ask for after it.
+    pub predicted: Reach,
+}
+
+/// What was chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The connections.
+    pub samples: Vec<Sample>,
+    /// Changed connections that no sample stands for, because they cannot be checked, with the reason.
+    pub remarks: Vec<String>,
+}
+
+/// What may be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most connections.
+    pub most: usize,
+    /// Whether UDP ports may be sent to, though the application behind them gets the packets.
+    pub udp: bool,
+}
+
+/// Every this many of the samples is one that should not change, if there are enough of both kinds.
+const CONTROLS: usize = 3;
+
+/// Chooses: of each group of changed pairs one, losses first, then ones that should stay as they are, then
+/// further ones of the same groups.
+pub fn choose(
+    foresight: &Foresight,
+    inventories: &[&Inventory; 2],
+    touched: &BTreeSet<String>,
+    expectations: &Expectations,
+    bounds: Bounds,
+) -> Choice {
+    let groups = Groups::new(inventories);
+    let mut choice = Choice::default();
+    let mut skipped: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut changes = Vec::new();
+    for change in &foresight.changes {
+        let sample = Sample { pair: change.pair.clone(), before: change.before, predicted: change.after };
+        match obstacle(&sample, bounds.udp) {
+            None => changes.push(sample),
+            Some(why) => *skipped.entry(why).or_default() += 1,
+        }
+    }
+    changes.sort_by_key(|sample| Shift::of(sample.before, sample.predicted));
+    let changes = spread(changes, &groups);
+    let backends = backends(inventories[0]);
+    let stays = |(pair, before): (Pair, Reach)| {
+        let predicted = foresight.after.get(&pair);
+        Some(Sample { pair, before, predicted }).filter(|sample| {
+            sample.before == sample.predicted
+                && obstacle(sample, bounds.udp).is_none()
+                && is_control(sample, touched, &backends)
+        })
+    };
+    let mut controls: Vec<Sample> = foresight.before.pairs().filter_map(stays).collect();
+    // First what is expected explicitly, then what works: it is what a change can break.
+    controls.sort_by_key(|sample| (expectations.of(&sample.pair).is_none(), sample.before != Reach::Allowed));
+    let controls = spread(controls, &groups);
+    let wanted = (bounds.most / CONTROLS).max(bounds.most.saturating_sub(changes.len())).min(controls.len());
+    let of_changes = bounds.most.saturating_sub(wanted).min(changes.len());
+    choice.samples = changes.into_iter().take(of_changes).chain(controls.into_iter().take(wanted)).collect();
+    choice.remarks = skipped
+        .into_iter()
+        .map(|(why, count)| format!("{count} changed connections were not checked: {why}"))
+        .collect();
+    choice
+}
+
+/// Why a pair cannot be checked.
+fn obstacle(sample: &Sample, udp: bool) -> Option<&'static str> {
+    match (sample.pair.destination.traffic, sample.predicted) {
+        (_, Reach::Absent) => Some("one of their ends will not be there any more"),
+        (Traffic::Port(TransportProtocol::Sctp, _), _) => Some("SCTP cannot be sent"),
+        (Traffic::Port(TransportProtocol::Udp, _), _) if !udp => {
+            Some("the application behind a UDP port would get the packets; --udp allows that")
+        }
+        _ if is_itself(&sample.pair) => Some("a pod reaches itself without any network"),
+        _ => None,
+    }
+}
+
+/// Whether an unchanged pair tells something: it touches a changed namespace, its answer is known, and it is
+/// no Service of which the sender is a backend itself.
+fn is_control(sample: &Sample, touched: &BTreeSet<String>, backends: &Backends) -> bool {
+    let Pair { namespace, pod, destination } = &sample.pair;
+    let concerned = touched.contains(namespace) || touched.contains(&destination.namespace);
+    let to_itself = match &destination.target {
+        Target::Service(name) => backends
+            .get(&(destination.namespace.clone(), name.clone()))
+            .is_some_and(|pods| pods.contains(&format!("{namespace}/{pod}"))),
+        Target::Pod(_) => false,
+    };
+    concerned && !to_itself && matches!(sample.before, Reach::Allowed | Reach::Denied)
+}
+
+type Backends = BTreeMap<(String, String), BTreeSet<String>>;
+
+fn backends(inventory: &Inventory) -> Backends {
+    let mut backends = Backends::new();
+    for service in &inventory.services {
+        let key = (service.namespace.clone(), service.name.clone());
+        backends.entry(key).or_default().extend(service.backends.iter().filter_map(|b| b.pod.clone()));
+    }
+    backends
+}
+
+/// Reorders samples so that each group's first one comes before any group's second.
+fn spread(samples: Vec<Sample>, groups: &Groups) -> Vec<Sample> {
+    let mut seen: BTreeMap<_, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, Sample)> = samples
+        .into_iter()
+        .map(|sample| {
+            let Pair { namespace, pod, destination } = &sample.pair;
+            let key = (
+                groups.of(namespace, pod),
+                groups.target(&sample.pair),
+                destination.traffic,
+                sample.before,
+                sample.predicted,
+            );
+            let rank = seen.entry(key).or_default();
+            *rank += 1;
+            (*rank, sample)
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, sample)| sample).collect()
+}
