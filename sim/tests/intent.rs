@@ -467,3 +467,26 @@ fn an_address_that_no_pod_has_is_not_judged() {
     let Admission::Unknown { why } = &found.receivers[0].admission else { panic!("{found:?}") };
     assert!(why.contains("10.1.2.99") && why.contains("n2"), "{why}");
 }
+
+#[test]
+fn a_policy_that_is_not_understood_leaves_its_namespace_open() {
+    let mut inventory = cluster(&[("x", json!({}))]);
+    inventory.absent.push(waymark_proto::Absent {
+        object: waymark_proto::ObjectRef::namespaced("NetworkPolicy", "x", "new"),
+        why: "is not understood: unknown field".to_owned(),
+    });
+    let found = |src: &str, dst| intend(&inventory, &tcp(src, dst, 80));
+    let into_x = found("10.1.0.11", address("x", "a"));
+    assert_eq!(into_x.expectation, Expectation::Unknown);
+    let Admission::Unknown { why } = &into_x.receivers[0].admission else { panic!("{into_x:?}") };
+    assert_eq!(why, "NetworkPolicy x/new is not understood: unknown field");
+    assert_eq!(found("10.1.0.10", address("y", "a")).expectation, Expectation::Unknown, "egress from x");
+    assert_eq!(found("10.1.0.11", address("y", "b")).expectation, Expectation::Allowed);
+    assert_eq!(found("192.168.0.1", address("x", "a")).expectation, Expectation::Allowed, "its own node");
+    let survey = Survey::new(&[&inventory], &BTreeSet::from(["x".to_owned()]));
+    let unlike = |(pair, reach): &(Pair, Reach)| {
+        let own = pair.destination.target == Target::Pod(pair.pod.clone());
+        *reach != if own { Reach::Allowed } else { Reach::Unknown }
+    };
+    assert_eq!(survey.reachability(&inventory).pairs().find(unlike), None);
+}

@@ -1,7 +1,7 @@
 //! A Service, its endpoints and its pods, held against one another.
 
 use waymark_proto::{
-    Backend, Deviation, DeviationKind, Inventory, ObjectRef, Pod, PortRef, Protocol, Service,
+    Absent, Backend, Deviation, DeviationKind, Inventory, ObjectRef, Pod, PortRef, Protocol, Service,
     TransportProtocol,
 };
 
@@ -77,7 +77,11 @@ fn without_endpoints(inventory: &Inventory, service: &Service) -> Deviation {
         return deviation(
             DeviationKind::NoMatchingPod,
             name.clone(),
-            format!("{name} selects {selector}, and no running pod of {} has that{near}", service.namespace),
+            format!(
+                "{name} selects {selector}, and no running pod of {} has that{near}{}",
+                service.namespace,
+                without_place(inventory, service)
+            ),
             format!("correct the selector of {name} or the labels of its pods: {look}"),
         );
     };
@@ -106,6 +110,16 @@ fn without_endpoints(inventory: &Inventory, service: &Service) -> Deviation {
             first.name
         ),
     )
+}
+
+/// The pods of the Service's namespace that do not run, whose labels are not known.
+fn without_place(inventory: &Inventory, service: &Service) -> String {
+    let of_namespace = |absent: &&Absent| {
+        absent.object.kind == "Pod" && absent.object.namespace.as_ref() == Some(&service.namespace)
+    };
+    let absent = inventory.absent.iter().filter(of_namespace);
+    let words: Vec<String> = absent.map(|absent| format!("{} {}", absent.object, absent.why)).collect();
+    if words.is_empty() { String::new() } else { format!("; {}", list(&words)) }
 }
 
 /// The pod of the Service's namespace that comes closest to its selector, if it has a label of it or nearly so.

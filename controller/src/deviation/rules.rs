@@ -24,7 +24,7 @@ pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Devi
         branches.iter().filter_map(|branch| translation(question, &branch.path)).collect();
     let mut deviations: Vec<Deviation> = led
         .iter()
-        .filter(|(_, to)| !ready.contains(to))
+        .filter(|(_, to)| !ready.contains(to) && !falls_back(service, &ready, *to))
         .map(|(step, to)| stale(question, service, &ready, step, *to))
         .collect();
     deviations.extend(branches.iter().filter_map(|branch| refused(question, service, &ready, branch)));
@@ -43,6 +43,13 @@ pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Devi
         deviations.push(absent(question, service, step));
     }
     deviations
+}
+
+/// Whether an endpoint that is not ready serves for want of better: kube-proxy takes those that terminate and
+/// still serve.
+fn falls_back(service: &Service, ready: &BTreeSet<SocketAddr>, to: SocketAddr) -> bool {
+    ready.is_empty()
+        && service.backends.iter().any(|backend| (backend.ip, backend.port) == (to.ip(), to.port()))
 }
 
 /// The step that gives the packet another destination, and that destination.

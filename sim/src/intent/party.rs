@@ -77,9 +77,9 @@ impl<'a> Directory<'a> {
     }
 }
 
-impl Party<'_> {
+impl<'a> Party<'a> {
     /// The pod, if it is one with a network of its own.
-    pub(super) fn pod(&self) -> Option<(usize, &Pod)> {
+    pub(super) fn pod(&self) -> Option<(usize, &'a Pod)> {
         match self {
             Self::Pod(index, pod) => Some((*index, pod)),
             Self::Node(_) | Self::Vacant(_) | Self::Outside => None,

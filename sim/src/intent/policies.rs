@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use waymark_proto::{
-    Admission, Denial, Exemption, Inventory, IpBlock, NetworkPolicy, ObjectRef, Pod, PolicyPeer, PolicyPort,
-    PolicyType,
+    Absent, Admission, Denial, Exemption, Inventory, IpBlock, NetworkPolicy, Node, ObjectRef, Pod,
+    PolicyPeer, PolicyPort, PolicyType,
 };
 
 use super::party::{Directory, Party};
@@ -26,6 +26,8 @@ pub(super) struct Policies<'a> {
     pub(super) directory: Directory<'a>,
     compiled: Vec<Compiled<'a>>,
     by_namespace: BTreeMap<&'a str, Vec<usize>>,
+    /// Policies that are not understood, by their namespaces: what they select and admit is not known.
+    riddles: BTreeMap<&'a str, &'a Absent>,
     /// For each pod the policies that isolate its ingress and its egress.
     isolating: Vec<[OnceLock<Vec<usize>>; 2]>,
 }
@@ -76,13 +78,19 @@ impl<'a> Policies<'a> {
         for (index, one) in compiled.iter().enumerate() {
             by_namespace.entry(&one.policy.namespace).or_default().push(index);
         }
+        let riddles = inventory.absent.iter().filter(|absent| absent.object.kind == "NetworkPolicy");
+        let riddles = riddles.filter_map(|absent| Some((absent.object.namespace.as_deref()?, absent)));
+        let riddles = riddles.collect();
         let isolating = inventory.pods.iter().map(|_| [OnceLock::new(), OnceLock::new()]).collect();
-        Self { directory: Directory::new(inventory), compiled, by_namespace, isolating }
+        Self { directory: Directory::new(inventory), compiled, by_namespace, riddles, isolating }
     }
 
     /// Whether a source may send to a receiver, without the reasons.
     pub(super) fn answer(&self, source: End<'_>, receiver: End<'_>, traffic: Traffic) -> Answer {
-        if vacant(source).or_else(|| vacant(receiver)).is_some() {
+        if exempt(source.party, receiver.party).is_some() {
+            return Answer::Allowed;
+        }
+        if [source, receiver].iter().any(|end| vacant(*end).is_some() || self.riddle(*end).is_some()) {
             return Answer::Unknown;
         }
         let allowed = [PolicyType::Egress, PolicyType::Ingress]
@@ -96,8 +104,15 @@ impl<'a> Policies<'a> {
         if let Some(why) = exempt(source.party, receiver.party) {
             return Admission::NotSubject { why };
         }
-        if let Some(why) = vacant(source).or_else(|| vacant(receiver)) {
-            return Admission::Unknown { why };
+        for end in [source, receiver] {
+            if let Some(node) = vacant(end) {
+                let why =
+                    format!("{} is of the pod network of node {}, and no pod has it", end.ip, node.name);
+                return Admission::Unknown { why };
+            }
+            if let Some(riddle) = self.riddle(end) {
+                return Admission::Unknown { why: format!("{} {}", riddle.object, riddle.why) };
+            }
         }
         let mut by = Vec::new();
         let mut denials = Vec::new();
@@ -144,6 +159,12 @@ impl<'a> Policies<'a> {
         }
     }
 
+    /// A policy that may concern an end and is not understood.
+    fn riddle(&self, end: End<'_>) -> Option<&'a Absent> {
+        let (_, pod) = end.party.pod()?;
+        self.riddles.get(pod.namespace.as_str()).copied()
+    }
+
     /// The policies that isolate a pod in a direction.
     fn isolating(&self, index: usize, pod: &Pod, direction: PolicyType) -> &[usize] {
         let slot = match direction {
@@ -181,12 +202,10 @@ fn exempt(source: Party<'_>, receiver: Party<'_>) -> Option<Exemption> {
     }
 }
 
-/// Why nothing can be said about an end.
-fn vacant(end: End<'_>) -> Option<String> {
+/// The node whose pod network an end's address is of, if no pod has it.
+fn vacant(end: End<'_>) -> Option<&Node> {
     match end.party {
-        Party::Vacant(node) => {
-            Some(format!("{} is of the pod network of node {}, and no pod has it", end.ip, node.name))
-        }
+        Party::Vacant(node) => Some(node),
         Party::Pod(..) | Party::Node(_) | Party::Outside => None,
     }
 }

@@ -299,10 +299,8 @@ impl Reachability {
 
     /// The answer for a pair; [`Reach::Absent`] if it was not asked for.
     pub fn get(&self, pair: &Pair) -> Reach {
-        let source = self
-            .sources
-            .iter()
-            .position(|(namespace, name)| (namespace, name) == (&pair.namespace, &pair.pod));
+        let wanted = (&pair.namespace, &pair.pod);
+        let source = self.sources.binary_search_by(|(namespace, pod)| (namespace, pod).cmp(&wanted)).ok();
         let destination = self.destinations.binary_search(&pair.destination).ok();
         match source.zip(destination) {
             Some((row, column)) => self.cells[row * self.destinations.len() + column],
