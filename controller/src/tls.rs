@@ -28,4 +28,4 @@ pub use authority::{AUTHORITY_LIFETIME, Authority, AuthorityError, LIFETIME, REN
 pub use folder::FolderStore;
 pub use gate::{Admission, Gate};
 pub use keeper::{Keeper, KeeperError, Names};
-pub use store::{Document, Held, Saved, Store, StoreError};
+pub use store::{Document, Found, Saved, Store, StoreError};

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use waymark_controller::tls::{
-    Authority, Document, FolderStore, Keeper, LIFETIME, Names, Role, Saved, Store,
+    Authority, Document, FolderStore, Found, Keeper, LIFETIME, Names, Role, Saved, Store,
 };
 use waymark_controller::{Api, FileSource, Hub, Listener, Patience, Security, serve};
 use waymark_proto::rpc::agent_hub_client::AgentHubClient;
@@ -131,7 +131,7 @@ async fn issued(authority: &Authority, folder: &Path, made: OffsetDateTime) -> C
     let document = Document::Role(Role::Client);
     let store = FolderStore::new(folder);
     let pem = authority.issue(Role::Client, made).unwrap();
-    assert_eq!(store.save(document, &pem, None).await.unwrap(), Saved::Done);
+    assert_eq!(store.save(document, &pem, &Found::default()).await.unwrap(), Saved::Done);
     Credentials::Folder(store.folder(document))
 }
 
@@ -154,8 +154,8 @@ async fn each_certificate_does_what_it_is_for_and_nothing_else() {
 async fn an_expired_certificate_is_named_by_whose_it_is() {
     let now = OffsetDateTime::now_utc();
     let stage = Stage::new().await;
-    let held = stage.store.load(Document::Authority).await.unwrap().unwrap();
-    let authority = Authority::from_pem(held.pem).unwrap();
+    let found = stage.store.load(Document::Authority).await.unwrap();
+    let authority = Authority::from_pem(found.pem.unwrap()).unwrap();
     let old = issued(&authority, &stage.folder.path().join("old"), now - LIFETIME * 2).await;
     let folder = old.to_string();
     let dial = Dial::new(stage.endpoint.clone(), Some(old), Plaintext::Refused).unwrap();

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use waymark_proto::{CA_FILE, CERTIFICATE_FILE, Credentials, CredentialsError, KEY_FILE, Pem};
 
 use super::Role;
-use super::store::{Document, Held, Saved, Store, StoreError};
+use super::store::{Document, Found, Saved, Store, StoreError};
 
 /// A folder of certificates.
 #[derive(Clone, Debug)]
@@ -32,29 +32,27 @@ impl FolderStore {
         })
     }
 
-    fn read(&self, document: Document) -> Result<Option<Held>, StoreError> {
+    fn read(&self, document: Document) -> Result<Found, StoreError> {
         let folder = self.folder(document);
         match folder.try_exists() {
-            Ok(false) => return Ok(None),
+            Ok(false) => return Ok(Found::default()),
             Ok(true) => {}
             Err(source) => return Err(StoreError::Io { operation: "look at", path: folder, source }),
         }
-        match Credentials::Folder(folder).read() {
-            Ok(pem) => Ok(Some(Held { pem, version: String::new() })),
-            // Whose CA is damaged must decide; a certificate is simply made anew.
-            Err(error @ CredentialsError::Read { .. }) => Err(error.into()),
-            Err(error) if document == Document::Authority => Err(error.into()),
-            Err(_) => Ok(Some(Held {
-                pem: Pem { ca: String::new(), certificate: String::new(), key: String::new() },
-                version: String::new(),
-            })),
-        }
+        let pem = match Credentials::Folder(folder).read() {
+            Ok(pem) => Some(pem),
+            Err(error @ CredentialsError::Read { .. }) => return Err(error.into()),
+            Err(error) if document == Document::Authority => return Err(error.into()),
+            Err(_) => None,
+        };
+        // Files have no versions; the last writer wins.
+        Ok(Found { pem, version: Some(String::new()) })
     }
 
-    fn write(&self, document: Document, pem: &Pem, replaces: Option<&Held>) -> Result<Saved, StoreError> {
+    fn write(&self, document: Document, pem: &Pem, found: &Found) -> Result<Saved, StoreError> {
         let folder = self.folder(document);
         make_folder(&self.root)?;
-        if replaces.is_some() {
+        if found.version.is_some() {
             write_files(&folder, pem)?;
             return Ok(Saved::Done);
         }
@@ -105,17 +103,12 @@ fn write_files(folder: &Path, pem: &Pem) -> Result<(), StoreError> {
 
 #[async_trait]
 impl Store for FolderStore {
-    async fn load(&self, document: Document) -> Result<Option<Held>, StoreError> {
+    async fn load(&self, document: Document) -> Result<Found, StoreError> {
         self.read(document)
     }
 
-    async fn save(
-        &self,
-        document: Document,
-        pem: &Pem,
-        replaces: Option<&Held>,
-    ) -> Result<Saved, StoreError> {
-        self.write(document, pem, replaces)
+    async fn save(&self, document: Document, pem: &Pem, found: &Found) -> Result<Saved, StoreError> {
+        self.write(document, pem, found)
     }
 
     fn name(&self, document: Document) -> String {
@@ -134,15 +127,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = FolderStore::new(root.path().join("tls"));
         let document = Document::Authority;
-        assert!(store.load(document).await.unwrap().is_none());
+        let nothing = store.load(document).await.unwrap();
+        assert!(nothing.pem.is_none());
         let now = OffsetDateTime::now_utc();
         let (first, second) = (Authority::new(None, now).unwrap(), Authority::new(None, now).unwrap());
-        assert_eq!(store.save(document, first.pem(), None).await.unwrap(), Saved::Done);
-        assert_eq!(store.save(document, second.pem(), None).await.unwrap(), Saved::Overtaken);
-        let held = store.load(document).await.unwrap().unwrap();
-        assert_eq!(&held.pem, first.pem());
-        assert_eq!(store.save(document, second.pem(), Some(&held)).await.unwrap(), Saved::Done);
-        assert_eq!(&store.load(document).await.unwrap().unwrap().pem, second.pem());
+        assert_eq!(store.save(document, first.pem(), &nothing).await.unwrap(), Saved::Done);
+        assert_eq!(store.save(document, second.pem(), &nothing).await.unwrap(), Saved::Overtaken);
+        let found = store.load(document).await.unwrap();
+        assert_eq!(found.pem.as_ref(), Some(first.pem()));
+        assert_eq!(store.save(document, second.pem(), &found).await.unwrap(), Saved::Done);
+        assert_eq!(store.load(document).await.unwrap().pem.as_ref(), Some(second.pem()));
         let mode = |name: &str| {
             std::fs::metadata(store.folder(document).join(name)).unwrap().permissions().mode() & 0o777
         };

@@ -147,14 +147,14 @@ async fn ensure(store: &dyn Store, now: OffsetDateTime) -> Result<Authority, Kee
 async fn authority(store: &dyn Store, now: OffsetDateTime) -> Result<Authority, KeeperError> {
     let document = Document::Authority;
     for _ in 0..ATTEMPTS {
-        let held = store.load(document).await?;
-        let old = held.as_ref().map(|held| Authority::from_pem(held.pem.clone())).transpose();
+        let found = store.load(document).await?;
+        let old = found.pem.clone().map(Authority::from_pem).transpose();
         let old = old.map_err(|source| KeeperError::Authority { name: store.name(document), source })?;
         let new = match old {
             Some(old) if old.lasts(now) => return Ok(old),
             old => Authority::new(old.as_ref(), now).map_err(KeeperError::Issue)?,
         };
-        if store.save(document, new.pem(), held.as_ref()).await? == Saved::Done {
+        if store.save(document, new.pem(), &found).await? == Saved::Done {
             tracing::info!(name = store.name(document), "a CA was made");
             return Ok(new);
         }
@@ -170,12 +170,12 @@ async fn certificate(
 ) -> Result<(), KeeperError> {
     let document = Document::Role(role);
     for _ in 0..ATTEMPTS {
-        let held = store.load(document).await?;
-        if held.as_ref().is_some_and(|held| authority.vouches(&held.pem, role, now)) {
+        let found = store.load(document).await?;
+        if found.pem.as_ref().is_some_and(|pem| authority.vouches(pem, role, now)) {
             return Ok(());
         }
         let pem = authority.issue(role, now).map_err(KeeperError::Issue)?;
-        if store.save(document, &pem, held.as_ref()).await? == Saved::Done {
+        if store.save(document, &pem, &found).await? == Saved::Done {
             tracing::info!(name = store.name(document), "a certificate was made");
             return Ok(());
         }

@@ -18,12 +18,12 @@ pub enum Document {
 }
 
 /// What was found.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// The certificate, its key, the CAs.
-    pub pem: Pem,
-    /// The version that was read, in the store's own terms; empty if it has none.
-    pub version: String,
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The certificate, its key, the CAs; nothing if there is none, or none that can be used.
+    pub pem: Option<Pem>,
+    /// What was read, in the store's own terms; nothing if there is not even a place for it.
+    pub version: Option<String>,
 }
 
 /// What became of saving.
@@ -66,13 +66,13 @@ pub enum StoreError {
 /// Keeps certificates.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// What is kept, if anything.
-    async fn load(&self, document: Document) -> Result<Option<Held>, StoreError>;
+    /// What is kept. A certificate that is damaged counts as none, since it can be made anew. A CA that is damaged
+    /// is an error: all that it issued would be lost with it.
+    async fn load(&self, document: Document) -> Result<Found, StoreError>;
 
-    /// Keeps something instead of `replaces`; of two controllers that do so at once, one is told that it was
+    /// Keeps something instead of what was `found`; of two controllers that do so at once, one is told that it was
     /// overtaken.
-    async fn save(&self, document: Document, pem: &Pem, replaces: Option<&Held>)
-    -> Result<Saved, StoreError>;
+    async fn save(&self, document: Document, pem: &Pem, found: &Found) -> Result<Saved, StoreError>;
 
     /// The words that errors call a document by.
     fn name(&self, document: Document) -> String;
