@@ -6,6 +6,7 @@
 //! * `source`: a [`Source`](crate::Source) that watches them
 //! * `convert`: API objects to an inventory, pure
 //! * `changes`: a cluster that a change is validated against
+//! * `secrets`: certificates as Secrets
 //! * [`crd`]: the custom resources
 //! * `checks`: Checks are run, and their status says what came out
 
@@ -15,6 +16,7 @@ mod client;
 mod convert;
 pub mod crd;
 mod error;
+mod secrets;
 mod source;
 mod tracked;
 
@@ -23,4 +25,5 @@ pub use checks::{Checks, ChecksOptions, Limits, Tenancy};
 pub use client::{Access, Connection};
 pub use convert::{Objects, convert};
 pub use error::{KubernetesError, Verb};
+pub use secrets::SecretStore;
 pub use source::KubernetesSource;

@@ -30,6 +30,7 @@
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `notices`: what whoever runs the controller should know
 //! * [`validate`]: changes of policies and Services, before they are made and while they are
+//! * `health`: whether the controller lives and is ready
 //! * `listen`: sockets and ready files
 //! * `serve`: agents and clients on one listener
 //! * [`tls`]: the controller's CA, certificates, who may call what
@@ -44,6 +45,7 @@ mod engine;
 #[cfg(test)]
 mod fixture;
 mod gather;
+mod health;
 mod hub;
 pub mod kubernetes;
 mod listen;
@@ -66,6 +68,7 @@ pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};
 pub use documents::{NodeStatus, Prediction, Status};
 pub use engine::{CheckError, check};
 pub use gather::{GatherError, predict, predict_offline};
+pub use health::Health;
 pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
 pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
 pub use notices::Notices;

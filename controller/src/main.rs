@@ -1,5 +1,6 @@
 //! `waymark-controller`: takes agents and clients in.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use waymark_controller::kubernetes::{Access, KubernetesSource};
+use waymark_controller::kubernetes::{Access, Connection, KubernetesSource, SecretStore};
 use waymark_controller::tls::{FolderStore, Keeper, Names, Store};
 use waymark_controller::{
-    Api, FileSource, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
+    Api, FileSource, Health, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint};
 
@@ -48,6 +49,9 @@ struct Run {
     /// A file to write the address to once it is listened on.
     #[arg(long)]
     ready_file: Option<PathBuf>,
+    /// Answer HTTP here: /livez, and /readyz once agents and clients can dial in.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    health: Option<SocketAddr>,
 }
 
 /// Who may dial in over TCP.
@@ -56,6 +60,10 @@ struct Protection {
     /// The folder of the CA and the certificates, made if absent: DIR/agent is for agents, DIR/client for clients.
     #[arg(long, value_name = "DIR")]
     tls_dir: Option<PathBuf>,
+    /// The Kubernetes namespace of the Secrets with the CA and the certificates, made if absent: `waymark-ca`,
+    /// `waymark-agent-tls`, `waymark-client-tls`.
+    #[arg(long, value_name = "NAMESPACE", conflicts_with_all = ["tls_dir", "inventory"])]
+    tls_secrets: Option<String>,
     /// A further host name or address that agents and clients dial; may be repeated. NAME.NAMESPACE.svc
     /// stands for all names of that Service.
     #[arg(long, value_name = "NAME")]
@@ -83,17 +91,28 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// The source; a mistake in it is better told now than at the first check.
-    async fn source(self) -> Result<Arc<dyn Source>, Box<dyn std::error::Error>> {
-        if let Some(inventory) = self.inventory {
-            let source = FileSource::new(inventory);
-            source.inventory().await?;
-            return Ok(Arc::new(source));
+    /// The way to the API server, if the cluster is known from there.
+    async fn connect(&self) -> Result<Option<Connection>, Box<dyn std::error::Error>> {
+        if self.inventory.is_some() {
+            return Ok(None);
         }
-        let access = Access { kubeconfig: self.kubeconfig, context: self.context };
-        let connection = access.connect().await?;
-        tracing::info!(server = connection.address, "reading the cluster");
-        Ok(Arc::new(KubernetesSource::start(connection).await?))
+        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        Ok(Some(access.connect().await?))
+    }
+
+    /// The source; a mistake in it is better told now than at the first check.
+    async fn source(
+        self,
+        connection: Option<&Connection>,
+    ) -> Result<Arc<dyn Source>, Box<dyn std::error::Error>> {
+        if let Some(connection) = connection {
+            tracing::info!(server = connection.address, "reading the cluster");
+            return Ok(Arc::new(KubernetesSource::start(connection.clone()).await?));
+        }
+        let source =
+            FileSource::new(self.inventory.ok_or("name the cluster with --inventory or --kubernetes")?);
+        source.inventory().await?;
+        Ok(Arc::new(source))
     }
 }
 
@@ -131,18 +150,26 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     let mut stop = Stop::new()?;
+    let health = match run.health {
+        Some(address) => Some(Health::listen(address).await?),
+        None => None,
+    };
+    let connection = run.cluster.connect().await?;
     let source = tokio::select! {
-        source = run.cluster.source() => source?,
+        source = run.cluster.source(connection.as_ref()) => source?,
         () = stop.asked() => return Ok(()),
     };
     let hub = Hub::with_source(Patience::default(), Arc::clone(&source));
     let api = Api::new(hub.clone(), source);
-    let security = run.protection.security(&run.listen).await?;
+    let security = run.protection.security(&run.listen, connection).await?;
     let listener = Listener::bind(&run.listen).await?;
     let endpoint = listener.endpoint()?;
     println!("listening on {endpoint}");
     if let Some(path) = &run.ready_file {
         write_ready_file(path, &endpoint)?;
+    }
+    if let Some(health) = &health {
+        health.ready();
     }
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = {
@@ -171,20 +198,30 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
 
 impl Protection {
     /// Makes the certificates if they are needed.
-    async fn security(&self, listen: &Endpoint) -> Result<Security, Box<dyn std::error::Error>> {
-        let store: Box<dyn Store> = match (listen, &self.tls_dir) {
-            (Endpoint::Tls { .. }, Some(folder)) => Box::new(FolderStore::new(folder)),
+    async fn security(
+        &self,
+        listen: &Endpoint,
+        connection: Option<Connection>,
+    ) -> Result<Security, Box<dyn std::error::Error>> {
+        let store: Option<Box<dyn Store>> = match (&self.tls_dir, &self.tls_secrets, connection) {
+            (Some(folder), _, _) => Some(Box::new(FolderStore::new(folder))),
+            (None, Some(namespace), Some(connection)) => {
+                Some(Box::new(SecretStore::new(connection, namespace)))
+            }
+            (None, _, _) => None,
+        };
+        let store = match (listen, store) {
+            (Endpoint::Tls { .. }, Some(store)) => store,
             (Endpoint::Tls { .. }, None) => {
-                return Err(format!(
-                    "{listen} needs certificates: say with --tls-dir DIR where to keep them"
-                )
-                .into());
+                let message = format!(
+                    "{listen} needs certificates: say where to keep them, with --tls-dir DIR, or with --tls-secrets NAMESPACE on Kubernetes"
+                );
+                return Err(message.into());
             }
             (Endpoint::Unix(_) | Endpoint::Tcp { .. }, Some(_)) => {
-                return Err(format!(
-                    "--tls-dir is of no use for {listen}: TLS is spoken at https://HOST:PORT"
-                )
-                .into());
+                let message =
+                    format!("certificates are of no use for {listen}: TLS is spoken at https://HOST:PORT");
+                return Err(message.into());
             }
             (Endpoint::Tcp { .. }, None) if !self.insecure => {
                 let message = format!(
