@@ -77,8 +77,8 @@ pub use policy::{
     NetworkPolicySpec, PolicyPeer, PolicyPort, PolicyType, PortRef, TransportProtocol,
 };
 pub use probe::{
-    Clock, OUTAGE_FAILURES, Probe, ProbeCounts, ProbeId, ProbePlan, ProbeReport, RTT_DIGITS, RTT_HIGHEST_NS,
-    RTT_LOWEST_NS, Refusal, Responder, Streak,
+    Clock, OUTAGE_FAILURES, Probe, ProbeCounts, ProbeId, ProbePlan, ProbeReport, RTT_BUCKET_BOUNDS_NS,
+    RTT_DIGITS, RTT_HIGHEST_NS, RTT_LOWEST_NS, Refusal, Responder, Streak,
 };
 pub use result::{
     API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, ObjectRef,

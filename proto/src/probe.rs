@@ -20,6 +20,17 @@ pub const RTT_DIGITS: u8 = 3;
 /// Failures in a row that make an outage.
 pub const OUTAGE_FAILURES: u32 = 3;
 
+/// Upper bounds of the buckets that metrics count round-trip times in, in nanoseconds: 50 µs × 2^k, up to 3.3 s.
+pub const RTT_BUCKET_BOUNDS_NS: [u64; 17] = {
+    let mut bounds = [50_000; 17];
+    let mut k = 1;
+    while k < bounds.len() {
+        bounds[k] = bounds[k - 1] * 2;
+        k += 1;
+    }
+    bounds
+};
+
 /// What an agent is to do until it is told otherwise, or until its lease ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
