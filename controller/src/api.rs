@@ -21,6 +21,7 @@ use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
 use crate::target::MAX_NAME;
 use crate::watch::Progress;
+use crate::watching::{WatchError, WatchSpec, Watches};
 
 /// Events of a check that may wait for a slow client.
 const QUEUED_EVENTS: usize = 16;
@@ -35,13 +36,14 @@ pub struct Api {
     agents: Arc<dyn Agents>,
     source: Arc<dyn Source>,
     notices: Notices,
+    watches: Watches,
 }
 
 impl Api {
-    /// A service that asks this hub's agents about this source's cluster.
-    pub fn new(hub: Hub, source: Arc<dyn Source>) -> Self {
+    /// A service that asks this hub's agents about this source's cluster, and keeps these watches.
+    pub fn new(hub: Hub, source: Arc<dyn Source>, watches: Watches) -> Self {
         let agents = Arc::new(hub.clone());
-        Self { hub, agents, source, notices: Notices::default() }
+        Self { hub, agents, source, notices: Notices::default(), watches }
     }
 
     /// The same service, which tells these notices in its status.
@@ -128,6 +130,34 @@ impl waymark_server::Waymark for Api {
         status.notices.extend(self.notices.all());
         Ok(Response::new(rpc::Document { json: json(&status) }))
     }
+
+    async fn start_watch(
+        &self,
+        call: Call<rpc::StartWatchRequest>,
+    ) -> Result<Response<rpc::Document>, Refusal> {
+        let spec: WatchSpec = serde_json::from_slice(&call.into_inner().spec_json)
+            .map_err(|error| Refusal::invalid_argument(words(&format!("not a watch: {error}"))))?;
+        let name = spec.name.clone();
+        self.watches.start(spec).await?;
+        Ok(Response::new(rpc::Document { json: json(&self.watches.list(Some(&name))?) }))
+    }
+
+    async fn stop_watch(
+        &self,
+        call: Call<rpc::StopWatchRequest>,
+    ) -> Result<Response<rpc::Document>, Refusal> {
+        let name = call.into_inner().name;
+        let stopped = self.watches.stop(named(&name))?;
+        Ok(Response::new(rpc::Document { json: json(&stopped) }))
+    }
+
+    async fn list_watches(
+        &self,
+        call: Call<rpc::ListWatchesRequest>,
+    ) -> Result<Response<rpc::Document>, Refusal> {
+        let name = call.into_inner().name;
+        Ok(Response::new(rpc::Document { json: json(&self.watches.list(named(&name))?) }))
+    }
 }
 
 /// Passes lines on until there are no more or the client is gone; the latter drops the lines' end, which
@@ -174,6 +204,11 @@ fn status(inventory: &Inventory, hub: &Hub) -> Status {
     }
 }
 
+/// An empty name stands for all.
+fn named(name: &str) -> Option<&str> {
+    (!name.is_empty()).then_some(name)
+}
+
 fn json(document: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("documents are plain data with text keys")
 }
@@ -197,6 +232,21 @@ impl From<RequestError> for Refusal {
 impl From<ResolveError> for Refusal {
     fn from(error: ResolveError) -> Self {
         Self::invalid_argument(words(&error))
+    }
+}
+
+impl From<WatchError> for Refusal {
+    fn from(error: WatchError) -> Self {
+        let message = words(&error);
+        match error {
+            WatchError::Twice(_) => Self::already_exists(message),
+            WatchError::Unknown { .. } => Self::not_found(message),
+            WatchError::Store(_) => Self::internal(message),
+            WatchError::Name(_)
+            | WatchError::Range { .. }
+            | WatchError::End(_)
+            | WatchError::TooMany { .. } => Self::invalid_argument(message),
+        }
     }
 }
 

@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use waymark_proto::rpc::{self, FromAgent, ToAgent, from_agent, to_agent};
-use waymark_proto::{CheckId, Facts, HookReport, Losses, NodeName, Sighting, short};
+use waymark_proto::{
+    CheckId, Facts, HookReport, Losses, NodeName, ProbePlan, ProbeReport, Refusal, Sighting, short,
+};
 
 use crate::agents::{AgentError, Agents};
 pub use registry::{AttachedAgent, RefusedAgent};
@@ -43,6 +45,8 @@ pub struct Patience {
     pub disarm: Duration,
     /// To learn what belongs to its node.
     pub assign: Duration,
+    /// To take on a plan of probes.
+    pub probe: Duration,
 }
 
 impl Default for Patience {
@@ -53,6 +57,7 @@ impl Default for Patience {
             inject: Duration::from_secs(10),
             disarm: Duration::from_secs(10),
             assign: Duration::from_secs(10),
+            probe: Duration::from_secs(10),
         }
     }
 }
@@ -90,6 +95,38 @@ impl Hub {
     /// Ends all streams and refuses new agents. Orders under way fail at once.
     pub fn close(&self) {
         self.registry.close("the controller stops");
+    }
+
+    /// Changes whenever an agent attaches.
+    pub(crate) fn arrivals(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.registry.arrivals()
+    }
+
+    /// Sends the reports of probes to this one; whoever came first keeps them.
+    pub(crate) fn report_to(&self, reports: mpsc::Sender<(NodeName, Vec<ProbeReport>)>) {
+        self.registry.report_to(reports);
+    }
+
+    /// Gives an agent its plan, in place of the one before; returns what it does not take on.
+    pub(crate) async fn probe(
+        &self,
+        node: &NodeName,
+        plan: &ProbePlan,
+        lease: Duration,
+    ) -> Result<Vec<Refusal>, AgentError> {
+        let operation = "probe";
+        let plan_json = serde_json::to_vec(plan).expect("a plan is plain data with text keys");
+        let work = rpc::ProbeWork { plan_json, lease_ms: lease.as_millis() as u32 };
+        match self.order(node, operation, self.patience.probe, to_agent::Body::Probe(work)).await? {
+            from_agent::Body::Probing(probing) => {
+                serde_json::from_slice(&probing.refusals_json).map_err(|error| AgentError::Failed {
+                    node: node.clone(),
+                    operation,
+                    message: format!("its answer is malformed: {error}"),
+                })
+            }
+            _ => Err(unexpected(node, operation)),
+        }
     }
 
     /// The gRPC service for a server.
@@ -294,6 +331,13 @@ async fn listen(
         match messages.message().await {
             Ok(Some(FromAgent { body: Some(from_agent::Body::Sightings(batch)), .. })) => {
                 deliver(registry, node, batch).await;
+            }
+            Ok(Some(FromAgent { body: Some(from_agent::Body::ProbeReports(batch)), .. })) => {
+                if let Some(wanted) = registry.reports() {
+                    let reports = batch.reports.into_iter().map(ProbeReport::from).collect();
+                    // Who wanted them may be stopping.
+                    drop(wanted.send((node.clone(), reports)).await);
+                }
             }
             Ok(Some(FromAgent { order, body: Some(body) })) => registry.answer(node, generation, order, body),
             Ok(Some(FromAgent { body: None, .. })) => tracing::warn!(%node, "an empty message from an agent"),

@@ -20,6 +20,7 @@
 //! * `hub`: agents over gRPC
 //! * `gather`: facts and prediction, node by node
 //! * `watch`: the tracers of a check, from arming to disarming
+//! * [`watching`]: continuous probing
 //! * `engine`: a check from question to result
 //! * `observe`: sightings to walks
 //! * `diagnose`: walks to verdict and fault point
@@ -60,6 +61,7 @@ mod target;
 pub mod tls;
 pub mod validate;
 mod watch;
+pub mod watching;
 
 pub use advice::advice;
 pub use agents::{AgentError, Agents};

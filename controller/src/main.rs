@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use waymark_controller::kubernetes::{Access, Connection, KubernetesSource, SecretStore};
 use waymark_controller::tls::{FolderStore, Keeper, Names, Store};
+use waymark_controller::watching::Watches;
 use waymark_controller::{
     Api, FileSource, Health, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
 };
@@ -46,6 +47,9 @@ struct Run {
     listen: Endpoint,
     #[command(flatten)]
     protection: Protection,
+    /// A folder in which watches are kept, so that they go on when the controller is started again.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// A file to write the address to once it is listened on.
     #[arg(long)]
     ready_file: Option<PathBuf>,
@@ -160,7 +164,8 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
         () = stop.asked() => return Ok(()),
     };
     let hub = Hub::with_source(Patience::default(), Arc::clone(&source));
-    let api = Api::new(hub.clone(), source);
+    let (watches, incoming) = Watches::new(hub.clone(), Arc::clone(&source), run.state.as_deref())?;
+    let api = Api::new(hub.clone(), source, watches.clone());
     let security = run.protection.security(&run.listen, connection).await?;
     let listener = Listener::bind(&run.listen).await?;
     let endpoint = listener.endpoint()?;
@@ -188,6 +193,7 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     };
     tokio::select! {
         outcome = serve(listener, security, &hub, &api, shutdown) => outcome?,
+        () = watches.run(incoming) => {}
         () = patience => tracing::warn!("clients were still waiting; agents' leases end their checks"),
     }
     if let Some(path) = &run.ready_file {

@@ -1,13 +1,13 @@
 //! Who is attached, which orders wait for an answer, and who wants the sightings of which check.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use waymark_proto::rpc::{ToAgent, from_agent};
-use waymark_proto::{NodeName, Sighting};
+use waymark_proto::{NodeName, ProbeReport, Sighting};
 
 use super::scopes::Assigned;
 use crate::agents::AgentError;
@@ -21,6 +21,8 @@ pub struct AttachedAgent {
     pub version: String,
     /// Whole seconds since it attached.
     pub seconds: u64,
+    /// Which of all the streams of agents this is.
+    pub generation: u64,
 }
 
 /// An agent that was not taken, for a status.
@@ -36,6 +38,9 @@ pub struct RefusedAgent {
 
 /// Refused agents that are remembered. Their names come from outside.
 const MAX_REFUSED: usize = 10_000;
+
+/// Reports of probes, with the node that they come from.
+pub(super) type Reports = mpsc::Sender<(NodeName, Vec<ProbeReport>)>;
 
 type Orders = mpsc::Sender<Result<ToAgent, Status>>;
 
@@ -64,6 +69,10 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
+    /// Grows with each agent that attaches.
+    arrivals: watch::Sender<u64>,
+    /// Who wants the reports of probes.
+    reports: OnceLock<Reports>,
 }
 
 impl Registry {
@@ -104,6 +113,7 @@ impl Registry {
             drop(state);
             end(&old, &why);
         }
+        self.arrivals.send_replace(generation);
         Ok(generation)
     }
 
@@ -153,8 +163,23 @@ impl Registry {
             node: node.clone(),
             version: agent.version.clone(),
             seconds: agent.since.elapsed().as_secs(),
+            generation: agent.generation,
         };
         self.state().agents.iter().map(one).collect()
+    }
+
+    /// Changes whenever an agent attaches.
+    pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
+    }
+
+    /// Sends the reports of probes to this one from now on; whoever came first keeps them.
+    pub(super) fn report_to(&self, reports: Reports) {
+        drop(self.reports.set(reports));
+    }
+
+    pub(super) fn reports(&self) -> Option<&Reports> {
+        self.reports.get()
     }
 
     /// Gives an answer to who waits for it.
