@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use waymark_controller::tls::{
     Authority, Document, FolderStore, Found, Keeper, LIFETIME, Names, Role, Saved, Store,
 };
+use waymark_controller::watching::Watches;
 use waymark_controller::{Api, FileSource, Hub, Listener, Patience, Security, serve};
 use waymark_proto::rpc::agent_hub_client::AgentHubClient;
 use waymark_proto::rpc::waymark_client::WaymarkClient;
@@ -54,7 +55,9 @@ impl Stage {
         let inventory = folder.path().join("inventory.json");
         std::fs::write(&inventory, r#"{"nodes":[{"name":"node1","ip":"10.0.0.1"}]}"#).unwrap();
         let hub = Hub::new(Patience::default());
-        let api = Api::new(hub.clone(), Arc::new(FileSource::new(inventory)));
+        let source = Arc::new(FileSource::new(inventory));
+        let (watches, _) = Watches::new(hub.clone(), source.clone(), None).unwrap();
+        let api = Api::new(hub.clone(), source, watches);
         let server = tokio::spawn(async move {
             serve(listener, security, &hub, &api, std::future::pending()).await.unwrap();
         });
