@@ -9,7 +9,7 @@ use waymark_proto::{CheckResult, Verdict};
 use crate::check::Probe;
 use crate::fault::{self, Expected, Fault};
 use crate::instance::{Instance, UpOptions};
-use crate::plan::{Cluster, Dataplane, Proxy};
+use crate::plan::{Cluster, Control, Dataplane, Proxy};
 use crate::programs::Programs;
 use crate::state::State;
 use crate::topology::Topology;
@@ -135,7 +135,7 @@ fn on_dataplane(
     tell(&format!("{dataplane}: up"));
     let (topology, proxy) = (Topology::default(), options.proxy);
     let started = std::time::Instant::now();
-    instance.up(&UpOptions { topology, dataplane, proxy, agents: true })?;
+    instance.up(&UpOptions { topology, dataplane, proxy, control: Control::Inventory, agents: true })?;
     let up_seconds = started.elapsed().as_secs_f64();
     let measured = measure(options, &instance, tell).map_err(interrupt::rather);
     let down = instance.down();

@@ -1,5 +1,6 @@
 //! What the command line looks like.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -45,6 +46,9 @@ pub(crate) enum Command {
         /// Whose rules implement Services
         #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
         proxy: Proxy,
+        /// With a real Kubernetes control plane: it says what pods and Services there are
+        #[arg(long, conflicts_with = "proxy")]
+        kubernetes: bool,
         /// Network and pods only: no controller, no agents
         #[arg(long)]
         no_agents: bool,
@@ -62,11 +66,11 @@ pub(crate) enum Command {
         #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Run a command inside a node, a pod (as NAMESPACE/NAME) or `fabric`
+    /// Run a command inside a node, a pod (as NAMESPACE/NAME), `control` or `fabric`
     Exec {
         #[command(flatten)]
         name: Name,
-        /// Node, NAMESPACE/NAME of a pod, or `fabric`
+        /// Node, NAMESPACE/NAME of a pod, `control` (the Kubernetes control plane) or `fabric`
         target: String,
         /// The command
         #[arg(last = true, required = true)]
@@ -114,6 +118,24 @@ pub(crate) enum Command {
         tcp: Vec<u16>,
         #[arg(long)]
         udp: Vec<u16>,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
+    /// Runs the pods that Kubernetes wants on the nodes
+    #[command(hide = true)]
+    Kubelet {
+        #[command(flatten)]
+        name: Name,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
+    /// The way from the machine into a namespace
+    #[command(hide = true)]
+    Relay {
+        #[arg(long)]
+        netns: String,
+        #[arg(long)]
+        to: SocketAddr,
         #[arg(long)]
         ready_file: PathBuf,
     },

@@ -4,8 +4,8 @@
 //! of a testbed is ever seen in the machine's own namespace.
 
 use crate::plan::{
-    BRIDGE, CLUSTER_CIDR, CLUSTER_CIDR6, Cluster, Dataplane, ETH0, FABRIC_BRIDGE, FABRIC_IP, FABRIC_IP6,
-    NodePlan, PodPlan, VXLAN, mac_of,
+    BRIDGE, CLUSTER_CIDR, CLUSTER_CIDR6, CONTROL_IP, Cluster, Dataplane, ETH0, FABRIC_BRIDGE, FABRIC_IP,
+    FABRIC_IP6, NodePlan, PodPlan, VXLAN, mac_of,
 };
 use crate::script::{Script, Tool};
 
@@ -27,7 +27,7 @@ pub const VXLAN_PORT: u16 = 8472;
 ///
 /// No duplicate address detection and no router solicitation: addresses are unique by plan, and nothing
 /// should wait for them.
-const EVERYWHERE: [&str; 8] = [
+pub(crate) const EVERYWHERE: [&str; 8] = [
     "ipv4/conf/all/rp_filter=0",
     "ipv4/conf/default/rp_filter=0",
     "ipv6/conf/all/disable_ipv6=0",
@@ -43,6 +43,7 @@ pub fn scripts(cluster: &Cluster) -> Vec<Script> {
     let mut scripts: Vec<_> =
         (cluster.namespaces().iter()).map(|netns| Script::new(Tool::Sysctl, netns, EVERYWHERE)).collect();
     scripts.extend(fabric(cluster));
+    scripts.extend(cluster.control.as_ref().map(|netns| control(cluster, netns)));
     for node in &cluster.nodes {
         scripts.extend(machine(cluster, node));
         scripts.extend(cluster.pods_on(node).flat_map(|pod| self::pod(cluster, pod)));
@@ -71,7 +72,25 @@ fn fabric(cluster: &Cluster) -> [Script; 2] {
         lines.push(format!("link add {port} type veth peer name {ETH0} address {mac} netns {}", node.netns));
         lines.push(format!("link set {port} master {FABRIC_BRIDGE} up"));
     }
+    if let Some(control) = &cluster.control {
+        let mac = mac_of([0x02, 0x42], CONTROL_IP);
+        lines.push(format!("link add control type veth peer name {ETH0} address {mac} netns {control}"));
+        lines.push(format!("link set control master {FABRIC_BRIDGE} up"));
+    }
     [Script::new(Tool::Sysctl, netns, sysctls), Script::new(Tool::Ip, netns, lines)]
+}
+
+/// A machine for the Kubernetes control plane, which pods reach by the Service `kubernetes`.
+fn control(cluster: &Cluster, netns: &str) -> Script {
+    let mut lines = vec![
+        "link set lo up".to_owned(),
+        format!("link set {ETH0} up"),
+        format!("addr add {CONTROL_IP}/24 dev {ETH0}"),
+        format!("route add default via {FABRIC_IP} dev {ETH0}"),
+    ];
+    let route = |node: &NodePlan| format!("route add {} via {} dev {ETH0}", node.pod_net(), node.ip());
+    lines.extend(cluster.nodes.iter().map(route));
+    Script::new(Tool::Ip, netns, lines)
 }
 
 /// A node's own namespace, with the host ends of its pods.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::fault::{self, Fault};
 use crate::instance::{Instance, UpOptions};
-use crate::plan::{Cluster, Dataplane, Proxy};
+use crate::plan::{Cluster, Control, Dataplane, Proxy};
 use crate::tell::say;
 use crate::topology::Topology;
 use crate::{Error, Result, interrupt};
@@ -22,6 +22,7 @@ pub fn demo(instance: &Instance, dataplane: Dataplane) -> Result<()> {
         topology: Topology::default(),
         dataplane,
         proxy: Proxy::Iptables,
+        control: Control::Inventory,
         agents: true,
     })?;
     step(format_args!("Up after {:.1} s.", started.elapsed().as_secs_f64()));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use waymark_prober::netns::NetnsError;
 use waymark_proto::short;
 
+use crate::kubernetes::{CniError, KubernetesError};
 use crate::topology::TopologyError;
 
 /// What can go wrong with a testbed.
@@ -91,6 +92,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A Kubernetes control plane.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
+    /// A CNI plug-in.
+    #[error("{0}")]
+    Cni(String),
+    /// A CNI plug-in that gave no address.
+    #[error("the CNI plug-in gave pod {pod} no IPv4 address")]
+    NoAddress {
+        /// The pod.
+        pod: String,
     },
     /// A namespace.
     #[error(transparent)]
@@ -198,7 +211,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Demo(_) | Self::Inaccurate(_) => 1,
-            Self::Interrupted => 130,
+            Self::Interrupted | Self::Kubernetes(KubernetesError::Interrupted) => 130,
             _ => 3,
         }
     }
@@ -207,5 +220,11 @@ impl Error {
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { what, path, source }
+    }
+}
+
+impl From<CniError> for Error {
+    fn from(error: CniError) -> Self {
+        Self::Cni(error.to_string())
     }
 }

@@ -1,13 +1,15 @@
 //! An instance of a testbed: brought up, taken down, found again by its name.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use waymark_proto::Inventory;
 
 use crate::fault::Act;
-use crate::plan::{Cluster, Dataplane, PodPlan, Proxy};
+use crate::kubernetes::{self, Record};
+use crate::plan::{Cluster, Control, Dataplane, PodPlan, Proxy};
 use crate::preflight::{self, need_root};
-use crate::process::{self, Daemon, Starting};
+use crate::process::{self, Daemon, Readiness, Starting};
 use crate::programs::Programs;
 use crate::state::{Lock, State, StateDir};
 use crate::topology::Topology;
@@ -30,6 +32,8 @@ pub struct UpOptions {
     pub dataplane: Dataplane,
     /// Whose rules implement Services.
     pub proxy: Proxy,
+    /// Who knows what is in it.
+    pub control: Control,
     /// Whether to run controller and agents.
     pub agents: bool,
 }
@@ -70,9 +74,18 @@ impl Instance {
         self.dir.load()?.ok_or_else(|| Error::NotUp { name: self.name().to_owned() })
     }
 
-    /// Its inventory.
+    /// Its inventory. With a Kubernetes control plane: its nodes, and the pods that run with their network
+    /// namespaces; Services and policies are for the control plane to tell.
     pub fn inventory(&self) -> Result<Inventory> {
-        Ok(self.state()?.cluster(self.name()).inventory())
+        let cluster = self.state()?.cluster(self.name());
+        let mut inventory = cluster.inventory();
+        inventory.pods.extend(self.records().iter().filter_map(Record::pod));
+        Ok(inventory)
+    }
+
+    /// The pods that a kubelet of the testbed runs.
+    pub fn records(&self) -> Vec<Record> {
+        Record::all(&self.dir.kubernetes().records())
     }
 
     /// Its processes by role, with the pid of those that live.
@@ -89,7 +102,20 @@ impl Instance {
         if options.agents {
             self.programs.all_there()?;
         }
-        let cluster = Cluster::plan(self.name(), &options.topology, options.dataplane, options.proxy);
+        let needs = match options.control {
+            Control::Inventory => None,
+            Control::Kubernetes => Some(kubernetes::Needs::find(&options.topology)?),
+        };
+        let mut state = State {
+            dataplane: options.dataplane,
+            proxy: options.proxy,
+            control: options.control,
+            agents: options.agents,
+            complete: false,
+            topology: options.topology.clone(),
+            faults: Vec::new(),
+        };
+        let cluster = state.cluster(self.name());
         let lock = self.dir.lock()?;
         if let Some(state) = self.dir.load()? {
             let name = self.name().to_owned();
@@ -101,17 +127,11 @@ impl Instance {
             self.dir.remove(lock)?;
             return Err(Error::Leftover { name: self.name().to_owned(), netns });
         }
-        let mut state = State {
-            dataplane: options.dataplane,
-            proxy: options.proxy,
-            agents: options.agents,
-            complete: false,
-            topology: options.topology.clone(),
-            faults: Vec::new(),
-        };
         self.dir.save(&lock, &state)?;
         state.complete = true;
-        let made = self.make(&lock, &cluster, options.agents).and_then(|()| self.dir.save(&lock, &state));
+        let made = self
+            .make(&lock, &cluster, needs.as_ref(), options.agents)
+            .and_then(|()| self.dir.save(&lock, &state));
         made.map_err(interrupt::rather).inspect_err(|_| {
             // The first error is the one to tell; what cannot be cleaned now, `down` can be asked for.
             if let Err(second) = self.tear_down(lock) {
@@ -120,9 +140,17 @@ impl Instance {
         })
     }
 
-    fn make(&self, lock: &Lock, cluster: &Cluster, agents: bool) -> Result<()> {
+    fn make(
+        &self,
+        lock: &Lock,
+        cluster: &Cluster,
+        needs: Option<&kubernetes::Needs>,
+        agents: bool,
+    ) -> Result<()> {
         preflight::kernel(cluster)?;
-        self.dir.save_inventory(lock, &cluster.inventory())?;
+        if needs.is_none() {
+            self.dir.save_inventory(lock, &cluster.inventory())?;
+        }
         namespace::create(&cluster.namespaces())?;
         let rules = cluster.nodes.iter().flat_map(|node| proxy::scripts(cluster, node));
         for script in dataplane::scripts(cluster).into_iter().chain(rules) {
@@ -131,6 +159,9 @@ impl Instance {
         }
         let servers = cluster.pods.iter().map(|pod| self.start_server(pod)).collect::<Result<Vec<_>>>()?;
         all_ready(servers)?;
+        if let Some(needs) = needs {
+            kubernetes::start(&self.dir, &self.programs, cluster, needs)?;
+        }
         if agents { self.start_waymark(cluster) } else { Ok(()) }
     }
 
@@ -139,24 +170,33 @@ impl Instance {
         args.extend(pod.tcp.iter().flat_map(|port| ["--tcp".to_owned(), port.to_string()]));
         args.extend(pod.udp.iter().flat_map(|port| ["--udp".to_owned(), port.to_string()]));
         let program = self.programs.this().to_owned();
-        let daemon = Daemon { role: server_role(pod), netns: Some(pod.netns.clone()), program, args };
+        let (role, netns) = (server_role(pod), Some(pod.netns.clone()));
+        let daemon = Daemon { role, netns, program, args, readiness: Readiness::File };
         daemon.start(&self.dir, self.programs.this())
     }
 
     /// The controller first: agents dial it.
     fn start_waymark(&self, cluster: &Cluster) -> Result<()> {
-        let (inventory, address) = (self.dir.inventory().display().to_string(), self.dir.controller());
+        let files = self.dir.kubernetes();
+        let address = self.dir.controller();
+        // What the controller is told of the cluster, and what the agents are.
+        let flag = |name: &str, path: PathBuf| [name.to_owned(), path.display().to_string()];
+        let [known, found] = match cluster.control {
+            None => [(); 2].map(|()| flag("--inventory", self.dir.inventory())),
+            Some(_) => [flag("--kubeconfig", files.kubeconfig()), flag("--pod-netns", files.pods())],
+        };
         let daemon = |role: String, netns, program, args: &[&str]| Daemon {
             role,
             netns,
             program,
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            readiness: Readiness::File,
         };
-        let args = ["run", "--inventory", &inventory, "--listen", &address];
+        let args = ["run", &known[0], &known[1], "--listen", &address];
         let controller = daemon("controller".into(), None, self.programs.controller()?, &args);
         controller.start(&self.dir, self.programs.this())?.wait(READY)?;
         let agents = cluster.nodes.iter().map(|node| {
-            let args = ["run", "--inventory", &inventory, "--node", &node.name, "--controller", &address];
+            let args = ["run", &found[0], &found[1], "--node", &node.name, "--controller", &address];
             let role = format!("agent-{}", node.name);
             daemon(role, Some(node.netns.clone()), self.programs.agent()?, &args)
                 .start(&self.dir, self.programs.this())
@@ -177,10 +217,10 @@ impl Instance {
     /// Processes first, so that the kernel can let the namespaces go; the state last, so that a `down`
     /// that was itself killed can be repeated.
     fn tear_down(&self, lock: Lock) -> Result<()> {
-        let namespaces = self.namespaces();
-        let inodes: Vec<_> = namespaces.iter().filter_map(|name| namespace::inode(name)).collect();
-        let roles = self.dir.roles();
         for _ in 0..ROUNDS {
+            // Anew each time: a kubelet makes more of both until it has ended itself.
+            let inodes: Vec<_> = self.namespaces().iter().filter_map(|name| namespace::inode(name)).collect();
+            let roles = self.dir.roles();
             let mut processes: Vec<_> =
                 roles.iter().filter_map(|role| process::recorded(&self.dir.pid(role))).collect();
             processes.extend(process::inside(&inodes));
@@ -193,7 +233,7 @@ impl Instance {
             };
             process::end(&processes, PATIENCE).map_err(undead)?;
         }
-        namespaces.iter().try_for_each(|name| namespace::remove(name))?;
+        self.namespaces().iter().try_for_each(|name| namespace::remove(name))?;
         if self.dir.load().ok().flatten().is_some_and(|state| state.agents) {
             self.dir.remove_socket()?;
         }
@@ -205,8 +245,9 @@ impl Instance {
     fn namespaces(&self) -> Vec<String> {
         let there = namespace::all();
         if let Ok(Some(state)) = self.dir.load() {
-            let names = state.cluster(self.name()).namespaces();
-            return names.into_iter().filter(|name| there.contains(name)).collect();
+            let pods = self.records().into_iter().filter(|pod| !pod.host_network).map(|pod| pod.netns);
+            let names = state.cluster(self.name()).namespaces().into_iter().chain(pods);
+            return names.filter(|name| there.contains(name)).collect();
         }
         let own = plan::prefix(self.name());
         let others = StateDir::all().into_iter().map(|name| plan::prefix(&name));

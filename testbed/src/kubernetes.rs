@@ -23,21 +23,42 @@
 //! * `ready`: waits for a server
 //! * `plane`: all that together, for tests
 //! * `crd_server`: a server of a current version beside it, for custom resources
+//!
+//! For a cluster of namespaces (`up --kubernetes`), as root:
+//! * `cluster`: brings it up
+//! * `files`: what it has in its folder
+//! * `relay`: the way from the machine to the API server
+//! * `objects`: a topology as Kubernetes objects
+//! * `apply`: gives them to the server
+//! * `kubelet`: runs pods
+//!
 //! * `error`: what can go wrong
 
+mod apply;
 mod assets;
 mod authority;
+mod cluster;
 mod crd_server;
 mod error;
+mod files;
 mod flags;
 mod kubeconfig;
+mod kubelet;
+mod objects;
 mod plane;
 mod port;
 mod ready;
+mod relay;
 mod scratch;
 
 pub use assets::{Assets, Program};
 pub use crd_server::CrdServer;
 pub use error::KubernetesError;
+pub use files::Files;
 pub use kubeconfig::{Credential, User};
+pub use kubelet::{Record, kubelet};
 pub use plane::{ControlPlane, Options};
+pub use relay::relay;
+
+pub(crate) use cluster::{Needs, start};
+pub(crate) use kubelet::CniError;

@@ -3,16 +3,18 @@
 //!
 //! A testbed looks like a Kubernetes cluster to everything that looks at it: nodes with bridges, VXLAN
 //! devices or per-pod routes as the common CNIs make them, pods that really listen, Services as
-//! kube-proxy writes them, and an underlay that nobody may look into. It needs no Kubernetes, only root.
+//! kube-proxy writes them, and an underlay that nobody may look into. It needs no Kubernetes, only root;
+//! but it can have a real control plane, which then says what is in it.
 //!
 //! ```no_run
-//! use waymark_testbed::{Dataplane, Instance, Programs, Proxy, Topology, UpOptions};
+//! use waymark_testbed::{Control, Dataplane, Instance, Programs, Proxy, Topology, UpOptions};
 //!
 //! let instance = Instance::new("mine", Programs::find(None)?)?;
 //! let options = UpOptions {
 //!     topology: Topology::default(),
 //!     dataplane: Dataplane::BridgeVxlan,
 //!     proxy: Proxy::Iptables,
+//!     control: Control::Inventory,
 //!     agents: true,
 //! };
 //! instance.up(&options)?;
@@ -81,7 +83,7 @@ pub use error::{Error, Result};
 pub use exec::exec;
 pub use fault::{Act, CATALOGUE, Expected, Fault, Injected, fault, table as fault_table};
 pub use instance::{Instance, UpOptions};
-pub use plan::{Cluster, Dataplane, NodePlan, PodPlan, Proxy};
+pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
 pub use programs::Programs;
 pub use script::{Script, Tool};

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::{ContextValue, ErrorKind};
 use waymark_proto::short;
+use waymark_testbed::kubernetes::{kubelet, relay};
 use waymark_testbed::{
-    AccuracyOptions, Cluster, Dataplane, Error, Instance, Programs, Proxy, Result, Topology, UpOptions,
-    accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
+    AccuracyOptions, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
+    UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
 };
 
 use cli::{Cli, Command, FaultCommand, Output};
@@ -58,16 +59,21 @@ fn run(cli: Cli) -> Result<()> {
     let catch = || interrupt::catch().map_err(Error::Signals);
     let folder = cli.bin_dir;
     match cli.command {
-        Command::Up { name, file, dataplane, proxy, no_agents } => {
+        Command::Up { name, file, dataplane, proxy, kubernetes, no_agents } => {
             catch()?;
             let topology = read_topology(file)?;
             let instance = instance(&name.name, folder)?;
-            instance.up(&UpOptions { topology, dataplane, proxy, agents: !no_agents })?;
+            let control = if kubernetes { Control::Kubernetes } else { Control::Inventory };
+            instance.up(&UpOptions { topology, dataplane, proxy, control, agents: !no_agents })?;
             say(format_args!(
                 "testbed {} is up: {dataplane}, {} namespaces",
                 name.name,
-                instance.state()?.cluster(&name.name).namespaces().len()
+                instance.state()?.cluster(&name.name).namespaces().len() + instance.records().len()
             ));
+            if kubernetes {
+                let kubeconfig = instance.dir().kubernetes().kubeconfig();
+                say(format_args!("kubectl finds it by: export KUBECONFIG={}", kubeconfig.display()));
+            }
         }
         Command::Down { name } => {
             let there = instance(&name.name, folder)?.down()?;
@@ -102,6 +108,8 @@ fn run(cli: Cli) -> Result<()> {
             report.verdict()?;
         }
         Command::Serve { tcp, udp, ready_file } => serve(&tcp, &udp, &ready_file)?,
+        Command::Kubelet { name, ready_file } => kubelet(&name.name, &ready_file)?,
+        Command::Relay { netns, to, ready_file } => relay(&netns, to, &ready_file)?,
         Command::Detach { pid_file, command } => {
             let (program, args) = command.split_first().expect("clap asks for at least one word");
             return Err(detach(&pid_file, program.as_ref(), args));

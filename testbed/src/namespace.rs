@@ -47,6 +47,7 @@ pub(crate) fn remove(name: &str) -> Result<()> {
     }
 }
 
-fn path(name: &str) -> PathBuf {
+/// Where a name leads to its namespace.
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(NAMED).join(name)
 }

@@ -3,6 +3,7 @@
 //! | what | IPv4 | IPv6 |
 //! |---|---|---|
 //! | fabric's gateway | 172.18.0.1/24 | `fd00:18::1/64` |
+//! | control plane | 172.18.0.2 | |
 //! | node *n* | 172.18.0.(10+n) | `fd00:18::(10+n)` |
 //! | pods of node *n* | 10.244.n.0/24, gateway .1, pods from .10 | `fd00:10:244:n::/64` |
 //! | VTEP of node *n* | 10.244.n.0/32 (as flannel) | `fd00:10:244:n::ffff/128` |
@@ -67,6 +68,17 @@ pub enum Proxy {
     Nftables,
 }
 
+/// Who knows what is in the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// An inventory file: the pods and Services of the topology, and no others.
+    #[default]
+    Inventory,
+    /// A real Kubernetes control plane.
+    Kubernetes,
+}
+
 /// A node's device towards the fabric, and a pod's device.
 pub const ETH0: &str = "eth0";
 /// The bridge of the bridged dataplanes.
@@ -79,6 +91,8 @@ pub const FABRIC_BRIDGE: &str = "br0";
 pub const FABRIC_IP: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 /// The same for IPv6.
 pub const FABRIC_IP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1);
+/// The API server's address.
+pub const CONTROL_IP: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 /// All pods.
 pub const CLUSTER_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 /// All pods, IPv6.
@@ -111,6 +125,8 @@ pub struct Cluster {
     pub services: Vec<Service>,
     /// The underlay's namespace.
     pub fabric: String,
+    /// The namespace of the Kubernetes control plane, if there is one.
+    pub control: Option<String>,
 }
 
 /// A node, planned.
@@ -302,7 +318,14 @@ impl Cluster {
             node_port: None,
         });
         let services = services.collect();
-        Self { dataplane, proxy, nodes, pods, services, fabric: format!("{prefix}fabric") }
+        Self { dataplane, proxy, nodes, pods, services, fabric: format!("{prefix}fabric"), control: None }
+    }
+
+    /// The same network with a namespace for a Kubernetes control plane, which knows pods and Services: the
+    /// plan has none.
+    pub fn of_kubernetes(instance: &str, topology: &Topology, dataplane: Dataplane) -> Self {
+        let cluster = Self::plan(instance, &topology.nodes_only(), dataplane, Proxy::Iptables);
+        Self { control: Some(format!("{}control", prefix(instance))), ..cluster }
     }
 
     /// The node of a pod.
@@ -324,7 +347,7 @@ impl Cluster {
     pub fn namespaces(&self) -> Vec<String> {
         let nodes = self.nodes.iter().map(|node| node.netns.clone());
         let pods = self.pods.iter().map(|pod| pod.netns.clone());
-        std::iter::once(self.fabric.clone()).chain(nodes).chain(pods).collect()
+        std::iter::once(self.fabric.clone()).chain(self.control.clone()).chain(nodes).chain(pods).collect()
     }
 
     /// MTU of the pods' devices in bytes: what a VXLAN header of 50 bytes leaves.

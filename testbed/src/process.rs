@@ -37,8 +37,19 @@ pub(crate) struct Daemon {
     pub(crate) netns: Option<String>,
     /// The program.
     pub(crate) program: PathBuf,
-    /// Its arguments, without `--ready-file PATH`, which is added.
+    /// Its arguments.
     pub(crate) args: Vec<String>,
+    /// How it says that it is ready.
+    pub(crate) readiness: Readiness,
+}
+
+/// How a process says that it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It takes `--ready-file PATH`, which is added to its arguments, and makes that file.
+    File,
+    /// It doesn't: it must be asked, each in its way.
+    Asked,
 }
 
 /// A process that was started and may not be ready yet.
@@ -68,7 +79,10 @@ impl Daemon {
         let errors = output.try_clone().map_err(Error::file("open", &log))?;
         let mut command = Command::new(this);
         command.arg("detach").arg("--pid-file").arg(dir.pid(&self.role)).arg("--").arg(&self.program);
-        command.args(&self.args).arg("--ready-file").arg(&ready);
+        command.args(&self.args);
+        if self.readiness == Readiness::File {
+            command.arg("--ready-file").arg(&ready);
+        }
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let spawned = match &self.netns {
             // A child is born into the namespace of the thread that forks it.
@@ -88,6 +102,13 @@ impl Daemon {
 }
 
 impl Starting {
+    /// Fails if it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        let Ok(Some(status)) = self.child.try_wait() else { return Ok(()) };
+        let (role, log, tail) = (self.role.clone(), self.log.clone(), tail(&self.log));
+        Err(Error::Died { role, status: status.to_string(), log, tail })
+    }
+
     /// Waits until it is ready, it ended, or `limit` has passed.
     pub(crate) fn wait(mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
@@ -96,10 +117,7 @@ impl Starting {
             if self.ready.exists() {
                 return Ok(());
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                let tail = tail(&self.log);
-                return Err(Error::Died { role: self.role, status: status.to_string(), log: self.log, tail });
-            }
+            self.check()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::NotReady { role: self.role, seconds: limit.as_secs(), log: self.log });

@@ -9,6 +9,8 @@
 //! | `pids/ROLE` | pid and start time of each process |
 //! | `logs/ROLE.log` | what it printed |
 //! | `ready/ROLE` | made by the process when it is ready |
+//!
+//! With a Kubernetes control plane there are also those of [`crate::kubernetes::Files`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,7 +21,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Act;
-use crate::plan::{Cluster, Dataplane, Proxy};
+use crate::kubernetes::Files;
+use crate::plan::{Cluster, Control, Dataplane, Proxy};
 use crate::topology::{Topology, is_label};
 use crate::{Error, Result};
 
@@ -38,6 +41,9 @@ pub struct State {
     pub dataplane: Dataplane,
     /// Whose rules implement Services.
     pub proxy: Proxy,
+    /// Who knows what is in it.
+    #[serde(default)]
+    pub control: Control,
     /// Whether controller and agents belong to it.
     pub agents: bool,
     /// Whether `up` came to its end.
@@ -61,7 +67,10 @@ pub struct ActiveFault {
 impl State {
     /// The cluster, planned again.
     pub fn cluster(&self, instance: &str) -> Cluster {
-        Cluster::plan(instance, &self.topology, self.dataplane, self.proxy)
+        match self.control {
+            Control::Inventory => Cluster::plan(instance, &self.topology, self.dataplane, self.proxy),
+            Control::Kubernetes => Cluster::of_kubernetes(instance, &self.topology, self.dataplane),
+        }
     }
 }
 
@@ -108,6 +117,11 @@ impl StateDir {
         self.path.join("inventory.json")
     }
 
+    /// What a Kubernetes control plane has here.
+    pub fn kubernetes(&self) -> Files {
+        Files::new(&self.path)
+    }
+
     /// The controller's socket.
     pub fn socket(&self) -> PathBuf {
         if self.name == DEFAULT_NAME { DEFAULT_SOCKET.into() } else { self.path.join("controller.sock") }
@@ -128,6 +142,19 @@ impl StateDir {
 
     pub(crate) fn ready(&self, role: &str) -> PathBuf {
         self.path.join("ready").join(role)
+    }
+
+    /// Forgets a process that has ended for good.
+    pub(crate) fn forget(&self, role: &str) -> Result<()> {
+        for path in [self.pid(role), self.ready(role), self.log(role)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::file("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The roles of all processes that were started, by name.

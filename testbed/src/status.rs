@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::Result;
 use crate::instance::Instance;
+use crate::plan::Control;
 
 /// An empty table in this program's style.
 pub(crate) fn table(header: &[&str]) -> Table {
@@ -41,6 +42,10 @@ pub fn render(instance: &Instance) -> Result<String> {
             &pod.host_device,
         ]);
     }
+    for pod in instance.records() {
+        let ip = pod.ip.map_or_else(|| "none yet".to_owned(), |ip| ip.to_string());
+        pods.add_row([&pod.full_name(), &pod.node, &pod.netns, &ip, "", ""]);
+    }
     let mut services = table(&["SERVICE", "ADDRESS", "PORT", "BACKENDS"]);
     for service in &cluster.services {
         let backends: Vec<_> = service.backends.iter().filter_map(|backend| backend.pod.clone()).collect();
@@ -55,12 +60,20 @@ pub fn render(instance: &Instance) -> Result<String> {
     for (role, pid) in instance.processes() {
         processes.add_row([role, pid.map_or("dead".into(), |pid| format!("running, pid {pid}"))]);
     }
+    let api = match state.control {
+        Control::Inventory => "none".into(),
+        Control::Kubernetes => instance.dir().kubernetes().kubeconfig().display().to_string(),
+    };
+    let services = match state.control {
+        Control::Inventory => services.to_string(),
+        Control::Kubernetes => "SERVICES  `kubectl get services -A` shows them".into(),
+    };
     let whole = if state.complete { "" } else { ", not complete: `up` is still running or was killed" };
     let agents = if state.agents { instance.dir().controller() } else { "none".into() };
     let faults: Vec<_> = state.faults.iter().map(|fault| fault.name.as_str()).collect();
     let faults = if faults.is_empty() { "none".into() } else { faults.join(", ") };
     Ok(format!(
-        "testbed {}: {}{whole}\nfabric: {}\ncontroller: {agents}\nfaults: {faults}\n\n{nodes}\n\n{pods}\n\n{services}\n\n{processes}",
+        "testbed {}: {}{whole}\nfabric: {}\nkubeconfig: {api}\ncontroller: {agents}\nfaults: {faults}\n\n{nodes}\n\n{pods}\n\n{services}\n\n{processes}",
         instance.name(),
         state.dataplane,
         cluster.fabric,

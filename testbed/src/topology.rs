@@ -16,7 +16,7 @@ const MAX_PODS_PER_NODE: usize = 200;
 /// A node's name is also its port's on the fabric: `IFNAMSIZ` less the final zero.
 const MAX_NODE_NAME: usize = 15;
 /// Names that a node may not have: they mean something else.
-const RESERVED: [&str; 3] = ["fabric", "br0", "lo"];
+const RESERVED: [&str; 4] = ["fabric", "control", "br0", "lo"];
 
 /// Nodes, pods and Services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +178,12 @@ impl Topology {
             .map_err(|error| TopologyError::Syntax(error.to_string().trim().to_owned()))?;
         topology.check()?;
         Ok(topology)
+    }
+
+    /// The nodes alone.
+    #[must_use]
+    pub fn nodes_only(&self) -> Self {
+        Self { nodes: self.nodes.clone(), pods: Vec::new(), services: Vec::new() }
     }
 
     fn check(&self) -> Result<(), TopologyError> {

@@ -92,6 +92,28 @@ pub enum KubernetesError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A topology that Kubernetes cannot have.
+    #[error("the topology cannot be given to Kubernetes: {0}")]
+    Topology(String),
+    /// A request that the server refused, or that did not get there.
+    #[error("cannot {what}: {source}")]
+    Api {
+        /// What was tried, as a verb.
+        what: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A process of a testbed that ended.
+    #[error(transparent)]
+    Process(Box<crate::Error>),
+    /// Something that did not come about in time.
+    #[error("{what} did not come about within {seconds} s; the logs below /run/waymark/testbed may say why")]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        seconds: u64,
+    },
     /// Ctrl-C while waiting.
     #[error("interrupted")]
     Interrupted,

@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::plan::CLUSTER_CIDR;
+
 /// The Services' network: large enough for the addresses that the topologies name.
 pub(crate) const SERVICE_NET: &str = "10.96.0.0/16";
 /// So that `EndpointSlices` say which node an endpoint is on, as every current version does.
@@ -64,11 +66,12 @@ pub(crate) fn api_server(folder: &Path, etcd: u16, listen: Listen) -> Vec<String
         format!("--proxy-client-cert-file={}", file(file::FRONT)),
         format!("--proxy-client-key-file={}", file(file::FRONT_KEY)),
         "--authorization-mode=Node,RBAC".into(),
-        // Pods would wait for their namespace's account and get a volume that nobody mounts.
-        "--disable-admission-plugins=ServiceAccount".into(),
+        // Pods would wait for their namespace's account and get a volume that nobody mounts; nodes would wait
+        // for a controller that takes their taint away.
+        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".into(),
         format!("--service-cluster-ip-range={SERVICE_NET}"),
-        // Endpoints of 127.0.0.1 are refused, and nobody reaches this server through its own Service.
-        "--endpoint-reconciler-type=none".into(),
+        // Endpoints of 127.0.0.1 are refused, and nobody there reaches this server through its own Service.
+        format!("--endpoint-reconciler-type={}", if ip.is_loopback() { "none" } else { "lease" }),
         "--allow-privileged=true".into(),
         format!("--feature-gates={FEATURES}"),
     ]
@@ -100,6 +103,23 @@ pub(crate) fn controller_manager(folder: &Path, kubeconfig: &Path) -> Vec<String
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
         format!("--feature-gates={FEATURES}"),
+    ]
+}
+
+/// What writes the Services' rules in a node's namespace. Its limits for conntrack are the machine's, which
+/// no testbed changes.
+pub(crate) fn proxy(kubeconfig: &Path, node: &str) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--hostname-override={node}"),
+        "--proxy-mode=iptables".into(),
+        format!("--cluster-cidr={CLUSTER_CIDR}"),
+        "--conntrack-max-per-core=0".into(),
+        "--conntrack-min=0".into(),
+        "--conntrack-tcp-timeout-established=0s".into(),
+        "--conntrack-tcp-timeout-close-wait=0s".into(),
+        "--iptables-min-sync-period=100ms".into(),
+        "--oom-score-adj=0".into(),
     ]
 }
 

@@ -23,6 +23,30 @@ pub(crate) async fn client(kubeconfig: &Path) -> Result<Client> {
     Client::try_from(config).map_err(|error| failed(error.into()))
 }
 
+/// Runs something that may take long, on a thread and a runtime of its own: the caller may be inside another.
+/// Ends early with Ctrl-C.
+pub(crate) fn patiently<T: Send>(what: &str, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let late = || KubernetesError::Late { what: what.to_owned(), seconds: PATIENCE.as_secs() };
+    let limited = async {
+        let interrupted = async {
+            while crate::interrupt::check().is_ok() {
+                tokio::time::sleep(PERIOD).await;
+            }
+        };
+        tokio::select! {
+            done = tokio::time::timeout(PATIENCE, work) => done.unwrap_or_else(|_| Err(late())),
+            () = interrupted => Err(KubernetesError::Interrupted),
+        }
+    };
+    std::thread::scope(|scope| {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(KubernetesError::file("start", "an asynchronous runtime"))?.block_on(limited)
+        };
+        scope.spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Waits until the server of a kubeconfig is ready. `alive` fails when its process has ended.
 pub(crate) fn wait(kubeconfig: &Path, log: &Path, alive: impl Fn() -> Result<()> + Send) -> Result<()> {
     // On a thread of its own: the caller may be inside another runtime.
