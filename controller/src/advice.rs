@@ -4,7 +4,11 @@ use waymark_proto::{Cause, FaultPoint, Flow, NetnsName, RuleRef};
 
 /// The next step for a fault of this cause at this place, about this flow.
 pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
-    let node = &fault.node;
+    let node = match fault.netns.pod() {
+        // Which path that namespace has, if any, is the container runtime's affair.
+        Some(pod) => &format!("{}, in the network namespace of pod {pod}", fault.node),
+        None => fault.node.as_str(),
+    };
     let device = fault.device.as_deref().unwrap_or("DEVICE");
     let (dst, src) = (flow.dst, flow.src);
     let family = if flow.is_ipv6() { "-6 " } else { "" };
@@ -178,6 +182,7 @@ fn listing(rule: &RuleRef) -> String {
 fn entering(netns: &NetnsName) -> String {
     match netns.as_str() {
         NetnsName::HOST => String::new(),
+        _ if netns.pod().is_some() => String::new(),
         path if path.starts_with('/') => format!("nsenter --net={path} "),
         name => format!("ip netns exec {name} "),
     }
@@ -195,5 +200,16 @@ mod tests {
             let text = advice(&fault, &fixture::tcp());
             assert!(text.contains('`'), "{cause}: {text}");
         }
+    }
+
+    #[test]
+    fn a_namespace_that_is_known_by_its_pod_is_told_in_words() {
+        let netns = NetnsName::of_pod("shop", "pay-1");
+        let fault = FaultPoint { cause: Cause::NoListener, netns, ..fixture::fault() };
+        let text = advice(&fault, &fixture::tcp());
+        assert!(text.starts_with("on node2, in the network namespace of pod shop/pay-1: "), "{text}");
+        assert!(text.contains("`ss -lntu`"), "{text}");
+        let fault = FaultPoint { cause: Cause::NoListener, netns: "a".into(), ..fixture::fault() };
+        assert!(advice(&fault, &fixture::tcp()).contains("`ip netns exec a ss -lntu`"));
     }
 }

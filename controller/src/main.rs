@@ -15,10 +15,8 @@ use waymark_controller::watching::Watches;
 use waymark_controller::{
     Api, FileSource, Health, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
 };
-use waymark_proto::{DEFAULT_ENDPOINT, Endpoint};
+use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, command_line};
 
-/// Exit code for wrong usage, as sysexits.h has it.
-const USAGE: u8 = 64;
 /// Exit code for anything that failed.
 const FAILED: u8 = 70;
 /// How long checks under way have to end when the controller stops.
@@ -121,14 +119,9 @@ impl Cluster {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match command_line::parse("waymark-controller") {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors; they go to standard output.
-            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-            drop(error.print());
-            return code;
-        }
+        Err(code) => return code.into(),
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

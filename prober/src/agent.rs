@@ -82,7 +82,9 @@ pub enum AgentError {
         limit: u32,
     },
     /// The destination is not to be disturbed.
-    #[error("{0} is neither in the inventory nor allowed: start the agent with --allow to send there")]
+    #[error(
+        "{0} is neither an address of the cluster nor allowed: start the agent with --allow to send there"
+    )]
     Destination(IpAddr),
     /// The check is not armed.
     #[error("check {0} is not armed on this node: arm it before injecting")]

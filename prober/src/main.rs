@@ -10,10 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::pods::Pods;
 use waymark_prober::{doctor, facts, link};
-use waymark_proto::{Credentials, DEFAULT_ENDPOINT, Dial, Endpoint, Inventory, NodeName, Plaintext};
+use waymark_proto::{
+    Credentials, DEFAULT_ENDPOINT, Dial, Endpoint, Inventory, NodeName, Plaintext, command_line,
+};
 
-/// Exit code for wrong usage, as sysexits.h has it.
-const USAGE: u8 = 64;
 /// Exit code for anything that failed.
 const FAILED: u8 = 70;
 /// Exit code of `doctor` when something needed is missing.
@@ -100,14 +100,9 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match command_line::parse("waymark-agent") {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors; they go to standard output.
-            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-            let _ = error.print();
-            return code;
-        }
+        Err(code) => return code.into(),
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

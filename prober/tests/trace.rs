@@ -119,7 +119,7 @@ async fn orders_beyond_the_limits_are_refused() {
     let refused = world.try_check(Protocol::Udp, 100_000, "10.9.1.2", "10.9.2.2").await.unwrap_err();
     assert!(refused.contains("exceeds this agent's limit of 1000"), "{refused}");
     let refused = world.try_check(Protocol::Udp, 1, "10.9.1.2", "10.9.3.3").await.unwrap_err();
-    assert!(refused.contains("10.9.3.3 is neither in the inventory nor allowed"), "{refused}");
+    assert!(refused.contains("10.9.3.3 is neither an address of the cluster nor allowed"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@
 //! * `endpoint`: where the controller listens
 //! * `dial`: dialling it: TLS, and what went wrong
 //! * `facts`: what is known about a node
+//! * [`command_line`]: command lines that make no sense
 //! * `inventory`: the cluster as a file
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
 //! * `probe`: continuous probing
@@ -34,6 +35,7 @@
 //! * [`rpc`]: the gRPC messages and their conversions
 
 mod cause;
+pub mod command_line;
 mod dial;
 mod endpoint;
 mod facts;

@@ -5,9 +5,7 @@ mod cli;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::{ContextValue, ErrorKind};
-use waymark_proto::short;
+use waymark_proto::command_line;
 use waymark_testbed::kubernetes::{kubelet, relay};
 use waymark_testbed::{
     AccuracyOptions, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
@@ -16,13 +14,10 @@ use waymark_testbed::{
 
 use cli::{Cli, Command, FaultCommand, Output};
 
-/// The exit code for a command line that makes no sense (`EX_USAGE`).
-const USAGE: u8 = 64;
-
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match command_line::parse("waymark-testbed") {
         Ok(cli) => cli,
-        Err(error) => return not_understood(&error).into(),
+        Err(code) => return code.into(),
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,27 +26,6 @@ fn main() -> ExitCode {
             error.exit_code().into()
         }
     }
-}
-
-/// Prints help or version, which are no errors, or the first of clap's paragraphs in one line; the others
-/// repeat the help. Gives back the exit code.
-fn not_understood(error: &clap::Error) -> u8 {
-    let code = if error.use_stderr() { USAGE } else { 0 };
-    if code == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // A closed pipe is the reader's choice.
-        let _ = error.print();
-        return code;
-    }
-    let mut text = error.to_string();
-    for (_, value) in error.context() {
-        if let ContextValue::String(value) = value {
-            text = text.replace(value.as_str(), &short(value));
-        }
-    }
-    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    let words = lines.collect::<Vec<_>>().join(" ");
-    note(format_args!("waymark-testbed: {words}; try --help"));
-    code
 }
 
 fn run(cli: Cli) -> Result<()> {

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::error::ContextValue;
 use tonic::{Code, Status};
 use waymark_controller::{AgentError, CheckError, GatherError, RequestError, ResolveError};
-use waymark_proto::short;
 
 /// Exit codes of errors. 0, 1 and 2 are answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,22 +52,6 @@ impl From<RequestError> for Failure {
 impl From<ResolveError> for Failure {
     fn from(error: ResolveError) -> Self {
         Status::from(error).into()
-    }
-}
-
-/// The first of clap's paragraphs in one line; the others repeat the help.
-impl From<&clap::Error> for Failure {
-    fn from(error: &clap::Error) -> Self {
-        let mut text = error.to_string();
-        for (_, value) in error.context() {
-            if let ContextValue::String(value) = value {
-                text = text.replace(value.as_str(), &short(value));
-            }
-        }
-        let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-        let words = lines.collect::<Vec<_>>().join(" ");
-        let words = words.strip_prefix("error: ").unwrap_or(&words);
-        Self::new(Exit::Usage, format!("{words}; try --help"))
     }
 }
 

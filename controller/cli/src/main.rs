@@ -20,8 +20,7 @@ mod values;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-use waymark_proto::{Disposition, Facts, Verdict};
+use waymark_proto::{Disposition, Facts, Verdict, command_line};
 
 use args::{Arguments, Command, Expect, FactsArguments, Format};
 use failure::{Exit, Failure};
@@ -29,9 +28,9 @@ use render::Paint;
 use waymark_controller::Prediction;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match command_line::parse("waymark") {
         Ok(arguments) => arguments,
-        Err(error) => return not_understood(&error),
+        Err(code) => return code.into(),
     };
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -47,20 +46,6 @@ fn main() -> ExitCode {
 fn tell(failure: &Failure) -> ExitCode {
     eprintln!("waymark: error: {}", failure.message);
     failure.exit.into()
-}
-
-/// Help and version, which are no errors, or what is wrong with the command line.
-fn not_understood(error: &clap::Error) -> ExitCode {
-    match (error.use_stderr(), error.kind()) {
-        (false, _) => drop(error.print()),
-        // Nothing was asked, so the help is the answer.
-        (_, clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) => {
-            drop(error.print());
-            return Exit::Usage.into();
-        }
-        _ => return tell(&Failure::from(error)),
-    }
-    ExitCode::SUCCESS
 }
 
 async fn run(command: Command) -> Result<ExitCode, Failure> {

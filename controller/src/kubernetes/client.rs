@@ -84,7 +84,7 @@ impl Access {
                 return Err(KubernetesError::UnknownContext { origin, context, known });
             }
             Some(context) => {
-                if let Some(why) = unreadable_file(&kubeconfig, &context) {
+                if let Some(why) = useless_user(&kubeconfig, &context) {
                     return Err(KubernetesError::Kubeconfig { origin, why });
                 }
             }
@@ -102,16 +102,19 @@ fn read(path: &Path) -> Result<(Kubeconfig, String), KubernetesError> {
     Ok((kubeconfig, origin))
 }
 
-/// What is wrong with the files that the user of a context names. The client would go on without them, as
-/// nobody, and be refused for that.
-fn unreadable_file(kubeconfig: &Kubeconfig, context: &str) -> Option<String> {
-    let context = kubeconfig.contexts.iter().find(|named| named.name == context)?.context.as_ref()?;
-    let user = kubeconfig.auth_infos.iter().find(|named| Some(&named.name) == context.user.as_ref())?;
+/// What is wrong with the user of a context, or with the files that it names. The client would go on without
+/// them, as nobody, and be refused for that.
+fn useless_user(kubeconfig: &Kubeconfig, context: &str) -> Option<String> {
+    let named = kubeconfig.contexts.iter().find(|named| named.name == context)?;
+    let name = named.context.as_ref()?.user.as_ref()?;
+    let Some(user) = kubeconfig.auth_infos.iter().find(|user| user.name == *name) else {
+        return Some(format!("its context {context} is for user {name}, whom it does not have"));
+    };
     let user = user.auth_info.as_ref()?;
     let files = [&user.client_certificate, &user.client_key, &user.token_file];
     files.into_iter().flatten().find_map(|path| {
         let error = std::fs::File::open(path).err()?;
-        Some(format!("{path}, which its user {} names: {error}", context.user.as_deref().unwrap_or_default()))
+        Some(format!("its user {name} names {path}: {error}"))
     })
 }
 
@@ -168,10 +171,10 @@ mod tests {
             none,
             "the kubeconfig DIR/kubeconfig has no current context: name one of dev, prod, nowhere by --context"
         );
-        for context in ["prod", "nowhere"] {
-            let half = says(Some(GOOD), Some(context)).await;
-            assert!(half.contains("gone") || half.contains("cluster"), "{half}");
-        }
+        let no_user = says(Some(GOOD), Some("prod")).await;
+        assert!(no_user.ends_with("its context prod is for user gone, whom it does not have"), "{no_user}");
+        let no_cluster = says(Some(GOOD), Some("nowhere")).await;
+        assert!(no_cluster.contains("cluster"), "{no_cluster}");
         let bad_certificate = GOOD
             .replace("\"token\":\"t\"", "\"client-certificate\":\"/no/such\",\"client-key\":\"/no/such\"");
         let bad_certificate = says(Some(&bad_certificate), None).await;

@@ -3,9 +3,11 @@
 //!
 //! * `plane`: the control plane itself
 //! * `credentials`: who is let in
+//! * `source`: the controller's view of the cluster
 
 mod credentials;
 mod plane;
+mod source;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
