@@ -14,6 +14,7 @@ use waymark_proto::{Inventory, NodeName};
 
 use crate::facts::{command, kernel_release, nfnetlink};
 use crate::netns::Netns;
+use crate::pods::{Pods, Searched};
 use crate::tracer::try_load;
 
 /// How one thing stands.
@@ -90,6 +91,7 @@ pub fn examine(node: Option<(&Inventory, &NodeName)>) -> Vec<Finding> {
     findings.push(kernel::lockdown(fs::read_to_string("/sys/kernel/security/lockdown")));
     findings.push(tracer());
     findings.push(nf_tables());
+    findings.push(pods(&Pods::default().survey(), sees_the_nodes_processes()));
     findings.extend(TOOLS.iter().map(Tool::examine));
     if let Some((inventory, name)) = node {
         findings.extend(namespaces(inventory, name));
@@ -201,6 +203,28 @@ fn nf_tables() -> Finding {
     }
 }
 
+/// Whether the namespaces of pods can be found where nobody says by which path they can be opened.
+fn pods(searched: &Searched, sees_processes: bool) -> Finding {
+    let what = "pods";
+    let detail = format!("network namespaces beside the own: {searched}");
+    if searched.refused.is_some() || searched.hidden > 0 {
+        let remedy =
+            "run as root (sudo), or add SYS_ADMIN and SYS_PTRACE to securityContext.capabilities.add";
+        return Finding::bad(what, State::Warn, detail, remedy);
+    }
+    if sees_processes {
+        return Finding::ok(what, detail);
+    }
+    let detail =
+        format!("{detail}; the node's processes are not visible, so pods without a file there are not found");
+    Finding::bad(what, State::Warn, detail, "set hostPID: true in the pod template of the agent")
+}
+
+/// Process 2 is the kernel's thread of threads, in the first PID namespace only (`rest_init`).
+fn sees_the_nodes_processes() -> bool {
+    fs::read_to_string("/proc/2/comm").is_ok_and(|name| name.trim_end() == "kthreadd")
+}
+
 /// A program that facts are read with.
 struct Tool {
     /// Any of these does.
@@ -260,4 +284,22 @@ fn namespaces(inventory: &Inventory, name: &NodeName) -> Vec<Finding> {
         findings.insert(0, Finding::ok(&what, format!("{open} of its network namespaces can be opened")));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_found_by_files_or_by_processes() {
+        let searched = Searched { entered: 3, places: vec!["/run/netns".into()], ..Searched::default() };
+        let good = pods(&searched, true);
+        assert_eq!(good.state, State::Ok);
+        assert!(good.detail.ends_with("3 were looked into, found by /run/netns"), "{good:?}");
+        let blind = pods(&searched, false);
+        assert_eq!(blind.state, State::Warn);
+        assert!(blind.remedy.unwrap().contains("hostPID"));
+        let hidden = pods(&Searched { hidden: 9, ..searched }, true);
+        assert!(hidden.detail.contains("9 processes") && hidden.remedy.unwrap().contains("SYS_PTRACE"));
+    }
 }

@@ -60,13 +60,13 @@ pub enum LocateError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Searched {
     /// Namespaces that were entered.
-    entered: usize,
+    pub entered: usize,
     /// The places.
-    places: Vec<String>,
+    pub places: Vec<String>,
     /// Processes whose namespace could not be told.
-    hidden: usize,
+    pub hidden: usize,
     /// Namespaces that could not be entered: how many, and why the first.
-    refused: Option<(usize, String)>,
+    pub refused: Option<(usize, String)>,
 }
 
 impl std::fmt::Display for Searched {
@@ -136,6 +136,11 @@ impl Pods {
             return Self::default();
         }
         Self { folders, processes: false, found: Mutex::default() }
+    }
+
+    /// Searches without looking for a certain pod.
+    pub fn survey(&self) -> Searched {
+        self.search(None).1
     }
 
     /// Opens the namespaces of a node: its own first, then those of its pods, in the order of the scope. A

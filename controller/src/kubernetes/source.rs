@@ -104,10 +104,14 @@ impl KubernetesSource {
             Ok(kinds) => kinds.expect("the sender is held by this function").clone(),
             Err(_) => return Err(too_slow(&shared)),
         };
-        if let Some(error) = first_error(&kinds) {
+        let error = first_error(&kinds);
+        if error.as_ref().is_none_or(KubernetesError::is_watch_forbidden) {
+            // Some watches may not have been refused yet.
+            may_watch(&client, &shared.address).await?;
+        }
+        if let Some(error) = error {
             return Err(error);
         }
-        may_watch(&client, &shared.address).await?;
         Ok(Self { shared, stores, built: Mutex::default(), _watches: watches })
     }
 }
@@ -255,7 +259,8 @@ async fn may_watch(client: &Client, address: &str) -> Result<(), KubernetesError
             denied.then_some(resource)
         }
     };
-    let denied: Vec<String> = join_all(kinds.map(ask)).await.into_iter().flatten().collect();
+    let mut denied: Vec<String> = join_all(kinds.map(ask)).await.into_iter().flatten().collect();
+    denied.sort();
     if denied.is_empty() {
         return Ok(());
     }

@@ -176,8 +176,8 @@ async fn missing_rights_name_the_verb_and_what_it_is_for() {
         until("the role", async || Some(refusal(&only_list).await).filter(|says| says.contains("watch")))
             .await;
     assert!(
-        says.starts_with("not permitted to watch nodes, pods, services, endpointslices, namespaces (")
-            && says.contains("grant it the verb watch on nodes, pods"),
+        says.starts_with("not permitted to watch endpointslices, namespaces, nodes, pods, services (")
+            && says.contains("grant it the verb watch on endpointslices, namespaces"),
         "{says}"
     );
     let enough = user_with(plane, "source-watcher", &["list", "watch"]).await;
