@@ -22,7 +22,7 @@ impl Ns {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let ns = Self(format!("wmp-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
         run(&format!("ip netns add {}", ns.0));
-        run(&format!("ip -n {} link add eth0 type dummy", ns.0));
+        run(&format!("ip -n {} link add eth0 type bridge", ns.0));
         run(&format!("ip -n {} addr add {address}/24 dev eth0", ns.0));
         ns
     }
@@ -178,7 +178,7 @@ fn a_namespace_without_a_name_is_found_by_its_process() {
     }
     let ip = address(1);
     let script = format!(
-        "ip link add eth0 type dummy && ip addr add {ip}/24 dev eth0 && echo ready && exec sleep 600"
+        "ip link add eth0 type bridge && ip addr add {ip}/24 dev eth0 && echo ready && exec sleep 600"
     );
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", &script]).stdout(Stdio::piped());
