@@ -9,6 +9,7 @@ use waymark_controller::{
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 
+use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path};
 
 /// Where exactly does this packet die, and why?
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Facts(FactsArguments),
     /// Show the nodes and their agents.
     Status(StatusArguments),
+    /// Try a change of NetworkPolicies and Services, and take it back if it fails.
+    Validate(Box<ValidateArguments>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -37,6 +37,16 @@ impl Controller {
         answer.map(Response::into_inner).map_err(|status| self.failure(status, false))
     }
 
+    /// A client of it, for calls whose failures are told apart by their caller.
+    pub(crate) fn client(&self) -> WaymarkClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Whether a call ended because the controller is away, and not by its answer.
+    pub(crate) fn is_broken(status: &Status) -> bool {
+        broken(status)
+    }
+
     /// What to say when a call ends like this; `begun` if some of its answer was there already.
     pub(crate) fn failure(&self, status: Status, begun: bool) -> Failure {
         if let Some(refusal) = self.dial.refusal(&status) {

@@ -2,6 +2,8 @@
 //!
 //! * `args`, `values`: the command line
 //! * `ask`: who answers: a controller, this process (`--local`), or facts files
+//! * `cluster`: which Kubernetes cluster is meant
+//! * `validate`: a change, before it is made and while it is
 //! * `dial`: a controller on the other side of a connection
 //! * `local`: agents within this process
 //! * `failure`: errors and exit codes
@@ -10,11 +12,13 @@
 
 mod args;
 mod ask;
+mod cluster;
 mod dial;
 mod failure;
 mod local;
 mod progress;
 mod render;
+mod validate;
 mod values;
 
 use std::io::{IsTerminal, Write};
@@ -70,6 +74,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             print(arguments.output, &status, render::status)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Validate(arguments) => Ok(ExitCode::from(validate::run(&arguments).await?)),
     }
 }
 
@@ -109,12 +114,16 @@ fn print<T: serde::Serialize>(
     document: &T,
     render: impl Fn(&T, Paint) -> String,
 ) -> Result<(), Failure> {
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = match format {
-        Format::Text => render(document, Paint::new(colour)),
+        Format::Text => render(document, Paint::new(wants_colour())),
         Format::Json => pretty(document),
     };
     write_out(text.as_bytes())
+}
+
+/// Whether standard output takes colours.
+fn wants_colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 fn pretty(document: &impl serde::Serialize) -> String {

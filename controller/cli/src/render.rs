@@ -60,7 +60,7 @@ macro_rules! line {
         let _infallible = writeln!($out, $($arg)*);
     }};
 }
-use line;
+pub(crate) use line;
 
 /// The result of a check.
 pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {

@@ -64,6 +64,7 @@ pub use report::{
     RolledBack, State, ValidationReport,
 };
 pub use undo::{Done, Undone, undo};
+pub use waymark_sim::Pair;
 pub use world::{Cluster, ClusterError, Mode, Observation, Probe, ProbeError, question};
 
 use crate::kubernetes::{Objects, convert};
@@ -419,13 +420,12 @@ async fn conclude(
     }
     say("checking whether all is as it was".to_owned());
     let mut again = looks.to_vec();
-    match settle(probe, &mut again, plan.settle, &Looks::is_as_before).await {
-        Err(error) => rollback.unverified = Some(error.to_string()),
-        Ok(_) => {
-            let not_back = again.iter().filter(|look| !look.is_as_before());
-            rollback.not_back = not_back.map(Looks::not_back).collect();
-            rollback.back = Some(again.len() - rollback.not_back.len());
-        }
+    if let Err(error) = settle(probe, &mut again, plan.settle, &Looks::is_as_before).await {
+        rollback.unverified = Some(error.to_string());
+    } else {
+        let not_back = again.iter().filter(|look| !look.is_as_before());
+        rollback.not_back = not_back.map(Looks::not_back).collect();
+        rollback.back = Some(again.len() - rollback.not_back.len());
     }
     report.rollback = Some(rollback);
 }

@@ -59,9 +59,9 @@ impl World {
         (world, stop)
     }
 
-    fn with(self, name: &str, spec: Value) -> Self {
+    fn with(self, name: &str, spec: &Value) -> Self {
         let key = key(name);
-        let mut object = manifest(name, &spec);
+        let mut object = manifest(name, spec);
         object["metadata"]["uid"] = format!("uid-{name}").into();
         object["metadata"]["resourceVersion"] = "1".into();
         object["metadata"]["managedFields"] = json!([{"manager": "kubectl", "operation": "Update"}]);
@@ -287,7 +287,7 @@ async fn a_cautious_validation_does_not_even_try() {
 #[tokio::test]
 async fn a_changed_policy_comes_back_with_its_managers() {
     let (world, stop) = World::new(Trouble::None);
-    let world = world.with("p", only("web"));
+    let world = world.with("p", &only("web"));
     let before = world.state();
     let report = run(&world, &stop, &plan(Intention::Apply, &[("p", only("cart"))])).await;
     assert_eq!(report.state, State::RolledBack);
@@ -299,7 +299,7 @@ async fn a_changed_policy_comes_back_with_its_managers() {
 #[tokio::test]
 async fn a_deletion_is_taken_back_by_creating_anew() {
     let (world, stop) = World::new(Trouble::None);
-    let world = world.with("p", only("cart"));
+    let world = world.with("p", &only("cart"));
     let plan = Plan { rollback: Rollback::Always, ..plan(Intention::Delete, &[("p", only("cart"))]) };
     let report = run(&world, &stop, &plan).await;
     assert_eq!((report.outcome, report.state), (Outcome::AsPredicted, State::RolledBack));
@@ -370,7 +370,7 @@ async fn a_rollback_that_fails_says_what_is_left_and_what_was_there() {
 #[tokio::test]
 async fn what_somebody_else_changed_meanwhile_is_left_alone() {
     let (world, stop) = World::new(Trouble::Meddler);
-    let world = world.with("p", only("web"));
+    let world = world.with("p", &only("web"));
     let report = run(&world, &stop, &plan(Intention::Apply, &[("p", only("cart"))])).await;
     assert_eq!((report.state, report.exit_code()), (State::PartlyRolledBack, 3));
     let left = &report.rollback.unwrap().objects[0];
@@ -382,7 +382,7 @@ async fn what_somebody_else_changed_meanwhile_is_left_alone() {
 #[tokio::test]
 async fn nothing_is_applied_that_changes_nothing_or_is_not_there() {
     let (world, stop) = World::new(Trouble::None);
-    let world = world.with("p", only("cart"));
+    let world = world.with("p", &only("cart"));
     let report = run(&world, &stop, &plan(Intention::Apply, &[("p", only("cart"))])).await;
     assert_eq!(
         (report.outcome, report.state, report.exit_code()),
