@@ -11,6 +11,7 @@ use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path};
+use crate::watch::WatchCommand;
 
 /// Where exactly does this packet die, and why?
 ///
@@ -31,6 +32,11 @@ pub(crate) enum Command {
     Predict(PredictArguments),
     /// Collect the facts of a node.
     Facts(FactsArguments),
+    /// Probe targets continuously: loss, round-trip times, outages with their fault points.
+    Watch {
+        #[command(subcommand)]
+        command: WatchCommand,
+    },
     /// Show the nodes and their agents.
     Status(StatusArguments),
     /// Try a change of NetworkPolicies and Services, and take it back if it fails.

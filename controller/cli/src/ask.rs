@@ -88,7 +88,8 @@ pub(crate) async fn status(line: &Line) -> Result<Status, Failure> {
     document(&controller.ask(async |mut client| client.status(rpc::StatusRequest {}).await).await?.json)
 }
 
-fn document<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
+/// An answer of the controller, from its JSON.
+pub(crate) fn document<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(json).map_err(|error| {
         let message =
             format!("the controller's answer was not understood (is it of another version?): {error}");

@@ -9,6 +9,7 @@
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
 //! * `render`: results as text
+//! * `watch`: continuous probing
 
 mod args;
 mod ask;
@@ -20,6 +21,7 @@ mod progress;
 mod render;
 mod validate;
 mod values;
+mod watch;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -69,6 +71,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             keep(&arguments, &facts)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Watch { command } => watch::run(command).await,
         Command::Status(arguments) => {
             let status = ask::status(&arguments.line).await?;
             print(arguments.output, &status, render::status)?;

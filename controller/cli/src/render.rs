@@ -62,6 +62,8 @@ macro_rules! line {
 }
 pub(crate) use line;
 
+pub(crate) use fault::sentence as fault_in_words;
+
 /// The result of a check.
 pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     let mut out = String::new();

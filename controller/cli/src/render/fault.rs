@@ -28,7 +28,7 @@ pub(super) fn point(out: &mut String, fault: &FaultPoint, paint: Paint) {
 }
 
 /// `dropped on node2 in netfilter-forward by rule ip filter FORWARD handle 7 (filter-drop)`
-fn sentence(fault: &FaultPoint) -> String {
+pub(crate) fn sentence(fault: &FaultPoint) -> String {
     let whose = match fault.direction {
         Direction::Forward => "",
         Direction::Return => "the answer is ",
