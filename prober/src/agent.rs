@@ -1,5 +1,7 @@
 //! The agent of one node: what the controller's orders come to.
 
+mod probing;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,6 +20,8 @@ use crate::inject::{InjectError, InjectSpec, Ports, Reservations, inject};
 use crate::netns::Netns;
 use crate::pods::{LocateError, Opened, Pods};
 use crate::tracer::{self, ArmSpec, Tracer, TracerError, prepare_names};
+use crate::watch::{Budget, ProbeMetrics, WatchError};
+use probing::Probing;
 
 /// What an agent refuses to exceed, whoever asks.
 #[derive(Clone, Debug)]
@@ -30,11 +34,19 @@ pub struct Limits {
     pub lease: Duration,
     /// Destinations beyond those of the inventory.
     pub allow: Vec<IpNet>,
+    /// Continuous probing.
+    pub probing: Budget,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { count: 1000, packets_per_second: 1000, lease: Duration::from_secs(300), allow: Vec::new() }
+        Self {
+            count: 1000,
+            packets_per_second: 1000,
+            lease: Duration::from_secs(300),
+            allow: Vec::new(),
+            probing: Budget::default(),
+        }
     }
 }
 
@@ -116,6 +128,9 @@ pub enum AgentError {
     /// Injecting.
     #[error(transparent)]
     Inject(#[from] InjectError),
+    /// Probing.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// A worker ended without a result: the agent was stopped, or the worker panicked.
     #[error("the agent's worker ended without a result: {0}")]
     Worker(#[from] JoinError),
@@ -155,6 +170,8 @@ struct Inner {
     leases: Mutex<HashMap<CheckId, Lease>>,
     /// Checks whose lease ended, until they are asked about; the oldest are forgotten.
     expired: Mutex<VecDeque<CheckId>>,
+    probing: tokio::sync::Mutex<Probing>,
+    metrics: ProbeMetrics,
 }
 
 /// Expired checks that are remembered.
@@ -196,6 +213,8 @@ impl Agent {
             ports: Mutex::default(),
             leases: Mutex::default(),
             expired: Mutex::default(),
+            probing: tokio::sync::Mutex::default(),
+            metrics: ProbeMetrics::default(),
         }));
         // Nobody waits for it: who needs the names first reads them.
         tokio::task::spawn_blocking(prepare_names);
@@ -445,7 +464,11 @@ impl Inner {
     }
 
     fn may_send_to(&self, ip: IpAddr) -> Result<bool, AgentError> {
-        Ok(self.scope()?.knows(ip) || self.limits.allow.iter().any(|allowed| allowed.contains(&ip)))
+        Ok(self.allows(&*self.scope()?, ip))
+    }
+
+    fn allows(&self, scope: &Scope, ip: IpAddr) -> bool {
+        scope.knows(ip) || self.limits.allow.iter().any(|allowed| allowed.contains(&ip))
     }
 }
 

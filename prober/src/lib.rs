@@ -9,6 +9,7 @@
 //! * [`inject`]: marked packets by raw socket
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
+//! * [`watch`]: continuous probing
 //! * [`facts`]: what the kernel holds that decides a packet's way
 //! * [`doctor`]: what this machine lacks
 //! * [`pods`]: the namespaces of a node and of its pods, found by what is known of them
@@ -23,3 +24,4 @@ pub mod netns;
 pub mod nftrace;
 pub mod pods;
 pub mod tracer;
+pub mod watch;

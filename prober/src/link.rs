@@ -1,7 +1,9 @@
 //! The agent's line to its controller: it dials in, keeps one stream, carries out orders and answers.
 //!
 //! Orders run side by side; each answer carries the number of its order. When the line breaks, what is being
-//! done is finished and everything that is armed ends; then the agent dials again with growing pauses.
+//! done is finished and everything that is armed ends, while probing goes on until its lease ends; then the agent dials again with growing pauses.
+
+mod probes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +23,8 @@ const OUTBOX: usize = 256;
 const SIGHTINGS: usize = 65536;
 /// Sightings per message at most: some 100 kB.
 const BATCH: usize = 1024;
+/// Plans that may wait for the ones before them.
+const PLANS: usize = 16;
 /// Pause before dialling again: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -58,6 +62,7 @@ pub async fn run(agent: &Agent, dial: &Dial, mut attached: impl FnMut()) -> std:
         if let Err(error) = agent.disarm_all().await {
             tracing::warn!(%error, "cannot disarm");
         }
+        agent.begin_probe_lease().await;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
     }
@@ -87,6 +92,8 @@ async fn attach(agent: &Agent, dial: &Dial, attached: impl FnOnce()) -> Result<(
 
     let forwarders = Forwarders::default();
     let mut working = JoinSet::new();
+    let (probe_orders, plans) = mpsc::channel(PLANS);
+    working.spawn(probes::serve(agent.clone(), plans, outbox.clone()));
     let outcome = loop {
         let order = match orders.message().await {
             Ok(Some(order)) => order,
@@ -102,6 +109,12 @@ async fn attach(agent: &Agent, dial: &Dial, attached: impl FnOnce()) -> Result<(
             };
             // Without a line nobody waits for the answer.
             let _ = outbox.send(rpc::FromAgent { order: order.order, body: Some(body) }).await;
+            let _ = probe_orders.send(probes::Order::ScopeChanged).await;
+            continue;
+        }
+        if let Some(to_agent::Body::Probe(work)) = order.body {
+            // One after the other: the last one counts.
+            let _ = probe_orders.send(probes::Order::Work(order.order, work)).await;
             continue;
         }
         let (agent, outbox, forwarders) = (agent.clone(), outbox.clone(), forwarders.clone());
@@ -118,6 +131,7 @@ async fn attach(agent: &Agent, dial: &Dial, attached: impl FnOnce()) -> Result<(
     // An order that is cut short here could leave something armed behind it. Injections end at once.
     agent.stop_injecting();
     drop(orders);
+    drop(probe_orders);
     working.join_all().await;
     outcome
 }
@@ -152,7 +166,7 @@ async fn carry_out(
             }
             Ok(from_agent::Body::Disarmed(losses.into()))
         }
-        // Assignments are carried out where they are read.
+        // Assignments and plans are carried out where they are read.
         Some(to_agent::Body::Assign(_) | to_agent::Body::Probe(_)) | None => {
             Err(malformed("an order of a kind that this version does not know".to_owned()))
         }
