@@ -129,6 +129,14 @@ pub(crate) enum Command {
         #[arg(long)]
         ready_file: PathBuf,
     },
+    /// Keeps NetworkPolicies on the nodes
+    #[command(hide = true)]
+    Enforcer {
+        #[command(flatten)]
+        name: Name,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
     /// The way from the machine into a namespace
     #[command(hide = true)]
     Relay {

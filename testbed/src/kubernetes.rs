@@ -31,6 +31,8 @@
 //! * `objects`: a topology as Kubernetes objects
 //! * `apply`: gives them to the server
 //! * `kubelet`: runs pods
+//! * `policies`: NetworkPolicies as rules
+//! * `enforcer`: keeps them on the nodes
 //!
 //! * `error`: what can go wrong
 
@@ -39,6 +41,7 @@ mod assets;
 mod authority;
 mod cluster;
 mod crd_server;
+mod enforcer;
 mod error;
 mod files;
 mod flags;
@@ -46,6 +49,7 @@ mod kubeconfig;
 mod kubelet;
 mod objects;
 mod plane;
+mod policies;
 mod port;
 mod ready;
 mod relay;
@@ -53,6 +57,7 @@ mod scratch;
 
 pub use assets::{Assets, Program};
 pub use crd_server::CrdServer;
+pub use enforcer::enforce;
 pub use error::KubernetesError;
 pub use files::Files;
 pub use kubeconfig::{Credential, User};

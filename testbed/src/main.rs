@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 
 use waymark_proto::command_line;
-use waymark_testbed::kubernetes::{kubelet, relay};
+use waymark_testbed::kubernetes::{enforce, kubelet, relay};
 use waymark_testbed::{
     AccuracyOptions, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
     UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
@@ -83,6 +83,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Serve { tcp, udp, ready_file } => serve(&tcp, &udp, &ready_file)?,
         Command::Kubelet { name, ready_file } => kubelet(&name.name, &ready_file)?,
+        Command::Enforcer { name, ready_file } => enforce(&name.name, &ready_file)?,
         Command::Relay { netns, to, ready_file } => relay(&netns, to, &ready_file)?,
         Command::Detach { pid_file, command } => {
             let (program, args) = command.split_first().expect("clap asks for at least one word");

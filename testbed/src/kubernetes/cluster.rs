@@ -76,8 +76,8 @@ pub(crate) fn start(
     let secret = fs::set_permissions(files.control(), fs::Permissions::from_mode(0o700));
     secret.map_err(KubernetesError::file("protect", files.control()))?;
     let start = Start { dir, this: programs.this(), cluster, files, assets: &needs.assets };
-    let address = start.control_plane()?;
-    start.kubelet(&address)?;
+    start.control_plane()?;
+    start.own()?;
     start.proxies()?;
     let kubeconfig = start.files.kubeconfig();
     let endpoints = ready::patiently("the topology's pods and EndpointSlices", async {
@@ -112,8 +112,8 @@ impl Start<'_> {
             .start(self.dir, self.this)
     }
 
-    /// etcd, the API server, the way to it and the controllers. Gives back the server's address there.
-    fn control_plane(&self) -> crate::Result<String> {
+    /// etcd, the API server, the way to it and the controllers.
+    fn control_plane(&self) -> crate::Result<()> {
         let (control, netns) = (self.files.control(), self.control_netns());
         let authority = Authority::new(&format!("waymark-testbed-{}", self.dir.name()))?;
         let hosts =
@@ -154,13 +154,15 @@ impl Start<'_> {
         let args = flags::controller_manager(&control, &manager);
         // Whether it works shows in what it makes.
         drop(spawn("kube-controller-manager", Program::ControllerManager, args)?);
-        Ok(address)
+        Ok(())
     }
 
-    fn kubelet(&self, address: &str) -> crate::Result<()> {
-        let args = ["kubelet".to_owned(), "--name".to_owned(), self.dir.name().to_owned()].into();
-        let kubelet = self.daemon("kubelet", None, self.this, args, Readiness::File)?;
-        kubelet.wait(PATIENCE).inspect_err(|_| crate::note(format_args!("the API server is at {address}")))
+    /// What runs pods and enforces policies.
+    fn own(&self) -> crate::Result<()> {
+        ["kubelet", "enforcer"].iter().try_for_each(|role| {
+            let args = [role, "--name", self.dir.name()].map(str::to_owned).into();
+            self.daemon(role, None, self.this, args, Readiness::File)?.wait(PATIENCE)
+        })
     }
 
     fn proxies(&self) -> crate::Result<()> {

@@ -2,11 +2,13 @@
 //!
 //! * `services`: what kube-proxy writes carries real traffic, on every dataplane
 //! * `workloads`: pods come and go as the API says
+//! * `policies`: NetworkPolicies are enforced
 //! * `lifecycle`: up and down, whatever happens between
 
 #[path = "../common/mod.rs"]
 mod common;
 mod lifecycle;
+mod policies;
 mod services;
 mod workloads;
 

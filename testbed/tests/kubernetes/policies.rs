@@ -1,0 +1,93 @@
+//! NetworkPolicies are enforced: between pods of one node, which share a bridge, and of two.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use waymark_proto::Protocol;
+
+use crate::common::traffic::{PATIENT, SHORT, talk};
+use crate::{Kubernetes, able};
+
+/// How long rules may take to come or go.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn apply(cluster: &Kubernetes, objects: &[Value]) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+    std::fs::write(file.path(), list.to_string()).unwrap();
+    cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
+}
+
+fn pod(name: &str, node: &str, team: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "walled", "labels": { "app": name, "team": team } },
+        "spec": { "nodeName": node, "containers": [{
+            "name": "app", "image": "none",
+            "ports": [{ "name": "web", "containerPort": 8080 }, { "containerPort": 9090 }],
+        }]},
+    })
+}
+
+/// Waits until a node's rules are so.
+fn rules(cluster: &Kubernetes, node: &str, so: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let rules = cluster.testbed.succeed(&["exec", node, "--", "nft", "list", "ruleset"]);
+        if so(&rules) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{rules}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_policy_closes_all_but_what_it_names() {
+    if !able("NetworkPolicies") {
+        return;
+    }
+    let cluster = Kubernetes::shared();
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "walled" } });
+    let pods = [
+        pod("server", "node1", "a"),
+        pod("friend", "node1", "b"),
+        pod("stranger", "node1", "c"),
+        pod("far-friend", "node2", "b"),
+        pod("far-stranger", "node2", "c"),
+    ];
+    apply(&cluster, &[[namespace].as_slice(), &pods].concat());
+    cluster.kubectl(&["-n", "walled", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"]);
+    let records = cluster.testbed.instance().records();
+    let server = records.iter().find(|record| record.full_name() == "walled/server").unwrap();
+    let ask = |who: &str, port: u16, limit| {
+        let to = SocketAddr::new(IpAddr::V4(server.ip.unwrap()), port);
+        talk(&cluster.netns(who), Protocol::Tcp, to, limit)
+    };
+    ask("walled/stranger", 8080, PATIENT).unwrap();
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "name": "friends", "namespace": "walled" },
+        "spec": {
+            "podSelector": { "matchLabels": { "app": "server" } },
+            "ingress": [{
+                "from": [{ "podSelector": { "matchLabels": { "team": "b" } } }],
+                "ports": [{ "protocol": "TCP", "port": "web" }],
+            }],
+        },
+    });
+    apply(&cluster, &[policy]);
+    rules(&cluster, "node1", |rules| rules.contains("drop comment \"walled/friends\""));
+    for friend in ["walled/friend", "walled/far-friend"] {
+        ask(friend, 8080, PATIENT).unwrap();
+        assert!(ask(friend, 9090, SHORT).is_err(), "{friend}: another port");
+    }
+    for stranger in ["walled/stranger", "walled/far-stranger"] {
+        assert!(ask(stranger, 8080, SHORT).is_err(), "{stranger}");
+    }
+    cluster.kubectl(&["-n", "walled", "delete", "networkpolicy", "friends"]);
+    rules(&cluster, "node1", |rules| !rules.contains("walled/friends"));
+    ask("walled/far-stranger", 9090, PATIENT).unwrap();
+    cluster.kubectl(&["delete", "namespace", "walled", "--timeout=120s"]);
+}
