@@ -82,7 +82,7 @@ pub struct ChecksOptions {
     pub limits: Limits,
 }
 
-/// Runs the Checks of a cluster. Dropping it leaves them running; see [`Checks::stop`].
+/// Runs the Checks of a cluster, until it is dropped; [`Checks::stop`] waits for the end as well.
 #[derive(Debug)]
 pub struct Checks {
     stop: oneshot::Sender<()>,

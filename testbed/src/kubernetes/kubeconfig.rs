@@ -66,6 +66,11 @@ impl User {
         self
     }
 
+    /// The name, as RBAC's bindings have it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What a kubeconfig says of it.
     fn entry(&self, authority: &Authority) -> Result<Value> {
         let subject = Subject { name: &self.name, group: self.group.as_deref(), hosts: &[] };

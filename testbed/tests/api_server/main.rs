@@ -4,7 +4,9 @@
 //! * `plane`: the control plane itself
 //! * `credentials`: who is let in
 //! * `source`: the controller's view of the cluster
+//! * `checks`: the Check resource and those who run it
 
+mod checks;
 mod credentials;
 mod plane;
 mod source;

@@ -34,19 +34,22 @@ pub(super) fn any_address() -> Value {
 }
 
 /// The definition as API servers like it: with Kubernetes' own formats of numbers (servers warn of others,
-/// and derived schemas have `uint16` and the like; bounds say what the format no longer does), without
-/// `nullable` (what is not there is left out; a null would count as there in `required`), and with
+/// and derived schemas have `uint16` and the like; bounds say what the format no longer does), and with
 /// descriptions that are not broken into lines.
+///
+/// Nothing in a spec is nullable: what is not there is left out, and a null would count as there in
+/// `required`. In a status what is optional has to be: of an object that an apply no longer has, API servers
+/// 1.20 make a null, and refuse it where there may be none.
 pub(super) fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is plain data");
-    tidy_value(&mut value);
+    tidy_value(&mut value, false);
     serde_json::from_value(value).expect("only optional fields were changed")
 }
 
-fn tidy_value(value: &mut Value) {
+fn tidy_value(value: &mut Value, in_spec: bool) {
     match value {
         Value::Object(fields) => {
-            if fields.get("nullable").is_some_and(Value::is_boolean) {
+            if in_spec && fields.get("nullable").is_some_and(Value::is_boolean) {
                 fields.remove("nullable");
             }
             for (name, value) in fields {
@@ -54,11 +57,11 @@ fn tidy_value(value: &mut Value) {
                     ("format", Some("uint8" | "uint16" | "uint32")) => *value = "int32".into(),
                     ("format", Some("uint64")) => *value = "int64".into(),
                     ("description", Some(text)) => *value = text.replace('\n', " ").into(),
-                    _ => tidy_value(value),
+                    _ => tidy_value(value, in_spec || name == "spec" && value.get("description").is_some()),
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(tidy_value),
+        Value::Array(values) => values.iter_mut().for_each(|value| tidy_value(value, in_spec)),
         _ => {}
     }
 }
