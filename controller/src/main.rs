@@ -9,11 +9,13 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use waymark_controller::kubernetes::{Access, Connection, KubernetesSource, SecretStore};
+use waymark_controller::kubernetes::{
+    Access, Checks, ChecksOptions, Connection, KubernetesSource, SecretStore, Tenancy,
+};
 use waymark_controller::tls::{FolderStore, Keeper, Names, Store};
 use waymark_controller::watching::Watches;
 use waymark_controller::{
-    Api, FileSource, Health, Hub, Listener, Patience, Security, Source, serve, write_ready_file,
+    Api, FileSource, Health, Hub, Listener, Notices, Patience, Security, Source, serve, write_ready_file,
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, command_line};
 
@@ -45,6 +47,10 @@ struct Run {
     listen: Endpoint,
     #[command(flatten)]
     protection: Protection,
+    /// Checks of this Kubernetes namespace may send from every pod and node, those of others from pods of
+    /// their own only; may be repeated.
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "inventory")]
+    cluster_checks_in: Vec<String>,
     /// A folder in which watches are kept, so that they go on when the controller is started again.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -158,8 +164,9 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     };
     let hub = Hub::with_source(Patience::default(), Arc::clone(&source));
     let (watches, incoming) = Watches::new(hub.clone(), Arc::clone(&source), run.state.as_deref())?;
-    let api = Api::new(hub.clone(), source, watches.clone());
-    let security = run.protection.security(&run.listen, connection).await?;
+    let notices = Notices::default();
+    let api = Api::new(hub.clone(), Arc::clone(&source), watches.clone()).with_notices(notices.clone());
+    let security = run.protection.security(&run.listen, connection.clone()).await?;
     let listener = Listener::bind(&run.listen).await?;
     let endpoint = listener.endpoint()?;
     println!("listening on {endpoint}");
@@ -169,14 +176,23 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(health) = &health {
         health.ready();
     }
+    let checks = connection.map(|connection| {
+        let tenancy = Tenancy::cluster_wide(run.cluster_checks_in);
+        let options = ChecksOptions { tenancy, ..ChecksOptions::default() };
+        Checks::start(&connection, Arc::new(hub.clone()), source, options, &notices)
+    });
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = {
         let hub = hub.clone();
         async move {
             stop.asked().await;
             tracing::info!("stopping");
-            hub.close();
             drop(stopping);
+            // Before the agents are let go: tracers are disarmed by them.
+            if let Some(checks) = checks {
+                checks.stop().await;
+            }
+            hub.close();
         }
     };
     let patience = async {

@@ -45,6 +45,7 @@ use self::step::Heard;
 use self::store::Store;
 use self::work::Bench;
 use crate::agents::Agents;
+use crate::kubernetes::client::Connection;
 use crate::kubernetes::crd::Check;
 use crate::notices::Notices;
 use crate::source::Source;
@@ -93,7 +94,7 @@ impl Checks {
     /// Begins to run Checks, now and when their definition is installed. What is in the way is told by
     /// `notices`.
     pub fn start(
-        client: &Client,
+        connection: &Connection,
         agents: Arc<dyn Agents>,
         source: Arc<dyn Source>,
         options: ChecksOptions,
@@ -103,14 +104,15 @@ impl Checks {
         let bench = Bench {
             agents,
             source,
-            store: Store::new(client.clone(), notices.clone()),
+            store: Store::new(connection.clone(), notices.clone()),
             slots: Semaphore::new(limits.at_once.max(1)),
             limits,
         };
         let ledger = Ledger::new(Arc::new(bench), tenancy);
         let (stop, stopped) = oneshot::channel();
-        let task =
-            tokio::spawn(serve(events(client, namespace.as_deref()), ledger, notices.clone(), stopped));
+        let events = events(&connection.client, namespace.as_deref());
+        let board = Board { notices: notices.clone(), address: connection.address.clone() };
+        let task = tokio::spawn(serve(events, ledger, board, stopped));
         Self { stop, task }
     }
 
@@ -139,20 +141,33 @@ fn events(
     watcher(api, watcher::Config::default()).backoff(Pace(WAITS.0))
 }
 
+/// Where the watch tells what is in its way.
+struct Board {
+    notices: Notices,
+    /// The API server, for messages.
+    address: String,
+}
+
+impl Board {
+    fn say(&self, error: &watcher::Error) {
+        self.notices.say(SUBJECT, words::of_watch(&self.address, error));
+    }
+}
+
 /// The loop: hears, decides, orders.
 async fn serve(
     events: impl Stream<Item = watcher::Result<Event<Object>>> + Send,
     mut ledger: Ledger,
-    notices: Notices,
+    board: Board,
     mut stopped: oneshot::Receiver<()>,
 ) {
     tokio::pin!(events);
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Ok(event)) => hear(&mut ledger, event, &notices),
+                Some(Ok(event)) => hear(&mut ledger, event, &board),
                 Some(Err(error)) if words::is_passing(&error) => tracing::debug!("watching Checks: {error}"),
-                Some(Err(error)) => notices.say(SUBJECT, words::of_watch(&error)),
+                Some(Err(error)) => board.say(&error),
                 None => unreachable!("a watcher never ends"),
             },
             () = ledger.turn() => {}
@@ -162,14 +177,14 @@ async fn serve(
     ledger.close().await;
 }
 
-fn hear(ledger: &mut Ledger, event: Event<Object>, notices: &Notices) {
+fn hear(ledger: &mut Ledger, event: Event<Object>, board: &Board) {
     match event {
         Event::Init => ledger.relist(),
         Event::InitApply(object) | Event::Apply(object) => ledger.learn(heard(object)),
         Event::Delete(object) => ledger.forget(object.meta().uid.as_deref().unwrap_or_default()),
         Event::InitDone => {
             ledger.relisted();
-            notices.withdraw(SUBJECT);
+            board.notices.withdraw(SUBJECT);
         }
     }
 }

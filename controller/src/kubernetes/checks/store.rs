@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::DeserializeGuard;
-use kube::{Client, Error, Resource};
+use kube::{Error, Resource};
 use serde_json::json;
 
 use super::cancel::Cancel;
-use super::words::{Doing, sentence};
+use super::words::{Doing, of_change};
+use crate::kubernetes::client::Connection;
 use crate::kubernetes::crd::{Check, CheckStatus};
 use crate::notices::Notices;
 
@@ -51,13 +52,13 @@ impl Change {
 /// The Checks of the API server.
 #[derive(Clone)]
 pub(super) struct Store {
-    client: Client,
+    connection: Connection,
     notices: Notices,
 }
 
 impl Store {
-    pub(super) fn new(client: Client, notices: Notices) -> Self {
-        Self { client, notices }
+    pub(super) fn new(connection: Connection, notices: Notices) -> Self {
+        Self { connection, notices }
     }
 
     /// Writes a status; tries until it is written or cannot be any more.
@@ -86,7 +87,7 @@ impl Store {
     async fn attempt(&self, meta: &ObjectMeta, change: &Change) -> Result<(), Error> {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let name = meta.name.as_deref().unwrap_or_default();
-        let api: Api<DeserializeGuard<Check>> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<DeserializeGuard<Check>> = Api::namespaced(self.connection.client.clone(), namespace);
         match change {
             Change::Status(body) => {
                 let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -114,7 +115,9 @@ impl Store {
                 Refusal::Gone => return Written::Gone,
                 Refusal::Changed => return Written::Changed,
                 Refusal::Again => {}
-                Refusal::Trouble => self.notices.say(SUBJECT, sentence(change.doing(), &error)),
+                Refusal::Trouble => {
+                    self.notices.say(SUBJECT, of_change(change.doing(), &self.connection.address, &error))
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

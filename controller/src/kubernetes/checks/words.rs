@@ -1,58 +1,40 @@
 //! Errors of the API server about Checks, in one sentence: pure.
 
-use kube::Error;
 use kube::runtime::watcher;
+
+use crate::kubernetes::error::{KubernetesError, Verb};
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doing {
-    /// Listing and watching.
-    Watching,
     /// Writing a status.
     Writing,
     /// Deleting after the time to live.
     Deleting,
 }
 
-impl Doing {
-    /// What does not happen.
-    fn consequence(self) -> &'static str {
-        match self {
-            Self::Watching => "Checks are not run",
-            Self::Writing => "the results of Checks are not written",
-            Self::Deleting => "Checks are not deleted after their time",
-        }
-    }
+/// The kind, as roles name it.
+const KIND: &str = "checks.waymark.io";
+/// Its status, as roles name it.
+const STATUS: &str = "checks.waymark.io/status";
 
-    /// What a role has to grant.
-    fn grant(self) -> &'static str {
-        match self {
-            Self::Watching => "list and watch on checks.waymark.io",
-            Self::Writing => "patch on checks.waymark.io/status",
-            Self::Deleting => "delete on checks.waymark.io",
-        }
-    }
-}
-
-/// What is wrong, and what to do.
-pub(super) fn sentence(doing: Doing, error: &Error) -> String {
-    let consequence = doing.consequence();
-    match error {
-        Error::Api(status) => by_code(doing, status.code, &status.message),
-        other => format!("{consequence}: the API server could not be asked: {}", chain(other)),
-    }
+/// What does not happen, what is in the way, and what to do.
+pub(super) fn of_change(doing: Doing, address: &str, error: &kube::Error) -> String {
+    let (consequence, verb, resource) = match doing {
+        Doing::Writing => ("the results of Checks are not written", Verb::Patch, STATUS),
+        Doing::Deleting => ("Checks are not deleted after their time", Verb::Delete, KIND),
+    };
+    format!("{consequence}: {}", KubernetesError::new(verb, resource, address, error))
 }
 
 /// The same of a watch.
-pub(super) fn of_watch(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => sentence(Doing::Watching, error),
-        watcher::Error::WatchError(status) => by_code(Doing::Watching, status.code, &status.message),
-        watcher::Error::NoResourceVersion => {
-            format!("{}: {error}", Doing::Watching.consequence())
-        }
+pub(super) fn of_watch(address: &str, error: &watcher::Error) -> String {
+    let consequence = "Checks are not run";
+    match KubernetesError::of_watcher(KIND, address, error) {
+        KubernetesError::NotServed { address, .. } => format!(
+            "{consequence}: the Kubernetes API server at {address} does not know {KIND}: install its definition, which the Helm chart has in crds/ and `crdgen` prints"
+        ),
+        other => format!("{consequence}: {other}"),
     }
 }
 
@@ -68,39 +50,9 @@ pub(super) fn is_passing(error: &watcher::Error) -> bool {
     }
 }
 
-fn by_code(doing: Doing, code: u16, message: &str) -> String {
-    let consequence = doing.consequence();
-    match code {
-        404 => format!(
-            "{consequence}: the API server does not know checks.waymark.io; install its definition, which the chart has in crds/ and `crdgen` prints"
-        ),
-        401 => {
-            format!("{consequence}: the API server does not accept the controller's credentials: {message}")
-        }
-        403 => format!(
-            "{consequence}: the controller lacks a permission ({message}); grant it {}",
-            doing.grant()
-        ),
-        _ => format!("{consequence}: the API server refused: {message}"),
-    }
-}
-
-/// An error with its causes, without those that say the same again.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use kube::Error;
     use kube::core::Status;
 
     use super::*;
@@ -108,16 +60,17 @@ mod tests {
     #[test]
     fn what_lacks_is_named() {
         let api = |message: &str, code| Box::new(Status::failure(message, "").with_code(code));
-        let missing =
-            of_watch(&watcher::Error::InitialListFailed(Error::Api(api("404 page not found", 404))));
-        assert!(missing.contains("does not know checks.waymark.io; install"), "{missing}");
-        let forbidden = sentence(Doing::Writing, &Error::Api(api("checks.waymark.io is forbidden", 403)));
+        let missing = watcher::Error::InitialListFailed(Error::Api(api("404 page not found", 404)));
         assert_eq!(
-            forbidden,
-            "the results of Checks are not written: the controller lacks a permission (checks.waymark.io is forbidden); grant it patch on checks.waymark.io/status"
+            of_watch("https://h:1", &missing),
+            "Checks are not run: the Kubernetes API server at https://h:1 does not know checks.waymark.io: install its definition, which the Helm chart has in crds/ and `crdgen` prints"
         );
-        let expired = watcher::Error::WatchError(api("too old resource version", 410));
-        assert!(is_passing(&expired));
+        let forbidden = Error::Api(api(r#"checks.waymark.io "c" is forbidden: User "x" cannot patch"#, 403));
+        assert_eq!(
+            of_change(Doing::Writing, "https://h:1", &forbidden),
+            "the results of Checks are not written: not permitted to patch checks.waymark.io/status (as user x): grant it the verb patch on checks.waymark.io/status by a ClusterRole, as the Helm chart does"
+        );
+        assert!(is_passing(&watcher::Error::WatchError(api("too old resource version", 410))));
         assert!(!is_passing(&watcher::Error::NoResourceVersion));
     }
 }

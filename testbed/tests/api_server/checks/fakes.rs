@@ -6,9 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use kube::Client;
 use tokio::sync::{mpsc, watch};
-use waymark_controller::kubernetes::{Checks, ChecksOptions, Limits, Tenancy};
+use waymark_controller::kubernetes::{Checks, ChecksOptions, Connection, Limits, Tenancy};
 use waymark_controller::{AgentError, Agents, Notices, Source, SourceError};
 use waymark_proto::{
     CheckId, Event, Facts, Flow, Headers, Hook, HookReport, Inventory, Losses, Marker, Match, NodeName,
@@ -66,7 +65,7 @@ impl Fakes {
     /// Runs the Checks of a namespace with these agents.
     pub(crate) fn start(
         self: &Arc<Self>,
-        client: &Client,
+        connection: &Connection,
         namespace: &str,
         at_once: usize,
     ) -> (Checks, Notices) {
@@ -77,7 +76,7 @@ impl Fakes {
             limits: Limits { at_once, ..Limits::default() },
         };
         let source = Arc::new(Cluster(Arc::new(inventory(namespace))));
-        let checks = Checks::start(client, Arc::clone(self) as _, source, options, &notices);
+        let checks = Checks::start(connection, Arc::clone(self) as _, source, options, &notices);
         (checks, notices)
     }
 }

@@ -1,6 +1,6 @@
 //! A server with the definition of Checks, and a namespace of a test's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use kube::core::DynamicObject;
 use kube::runtime::{conditions, wait::await_condition};
 use serde_json::{Value, json};
 use waymark_controller::kubernetes::crd::{Check, manifests};
+use waymark_controller::kubernetes::{Access, Connection};
 use waymark_testbed::kubernetes::CrdServer;
 
 use crate::{control_plane, namespace};
@@ -20,7 +21,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where a test takes place.
 pub(crate) struct Ground {
-    pub(crate) client: Client,
+    pub(crate) connection: Connection,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) namespace: String,
 }
@@ -28,10 +29,10 @@ pub(crate) struct Ground {
 /// Kubernetes 1.20, which has all else as well.
 pub(crate) async fn old(test: &str) -> Option<Ground> {
     let plane = control_plane(test)?;
-    let client = plane.client().await.unwrap();
-    install(&client).await;
-    let namespace = namespace(&client).await;
-    Some(Ground { client, kubeconfig: plane.kubeconfig().to_owned(), namespace })
+    let connection = connect(plane.kubeconfig()).await;
+    install(&connection.client).await;
+    let namespace = namespace(&connection.client).await;
+    Some(Ground { connection, kubeconfig: plane.kubeconfig().to_owned(), namespace })
 }
 
 /// A server of a current version, for custom resources alone.
@@ -39,10 +40,17 @@ pub(crate) async fn current(test: &str) -> Option<Ground> {
     static SERVER: OnceLock<CrdServer> = OnceLock::new();
     let plane = control_plane(test)?;
     let server = SERVER.get_or_init(|| plane.crd_server().unwrap());
-    let client = server.client().await.unwrap();
-    install(&client).await;
+    let connection = connect(server.kubeconfig()).await;
+    install(&connection.client).await;
     // It knows no namespaces, so any name will do.
-    Some(Ground { client, kubeconfig: server.kubeconfig().to_owned(), namespace: test.replace(' ', "-") })
+    let (kubeconfig, namespace) = (server.kubeconfig().to_owned(), test.replace(' ', "-"));
+    Some(Ground { connection, kubeconfig, namespace })
+}
+
+/// The way to a server, of this test's own: clients do not outlive the runtime that made them.
+pub(crate) async fn connect(kubeconfig: &Path) -> Connection {
+    let access = Access { kubeconfig: Some(kubeconfig.to_owned()), context: None };
+    access.connect().await.unwrap()
 }
 
 /// Installs the definition of Checks and waits until it is served.
@@ -59,13 +67,14 @@ pub(crate) async fn install(client: &Client) {
 
 impl Ground {
     pub(crate) fn checks(&self) -> Api<Check> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.connection.client.clone(), &self.namespace)
     }
 
     /// Creates a Check from a spec as people write it.
     pub(crate) async fn create(&self, name: &str, spec: Value) -> Result<Check, String> {
         let kind = kube::core::ApiResource::erase::<Check>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &kind);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.connection.client.clone(), &self.namespace, &kind);
         let object = json!({
             "apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec,
         });

@@ -1,6 +1,5 @@
 //! The life of Checks.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use waymark_controller::kubernetes::crd::Verdict;
 
 use super::fakes::Fakes;
-use super::ground::{Ground, current, old, reason, truth};
+use super::ground::{Ground, connect, current, old, reason, truth};
 
 fn spec(with: &Value) -> Value {
     let mut spec = json!({"source": {"pod": "cart"}, "destination": {"service": "pay", "port": 80}});
@@ -33,7 +32,7 @@ async fn on_a_current_server() {
 
 async fn a_check_is_answered_asked_again_and_deleted(ground: &Ground) {
     let fakes = Fakes::new();
-    let (checks, notices) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, notices) = fakes.start(&ground.connection, &ground.namespace, 8);
     let namespace = &ground.namespace;
     ground.create("good", spec(&json!({}))).await.unwrap();
     let good = ground.complete("good").await;
@@ -68,7 +67,7 @@ async fn a_check_is_answered_asked_again_and_deleted(ground: &Ground) {
 async fn what_cannot_be_asked_fails_with_a_sentence() {
     let Some(ground) = old("malformed Checks").await else { return };
     let fakes = Fakes::new();
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
     let namespace = &ground.namespace;
     for (name, with, why, sentence) in [
         (
@@ -114,7 +113,7 @@ async fn as_many_run_at_once_as_may() {
     let Some(ground) = old("Checks at once").await else { return };
     let fakes = Fakes::new();
     fakes.open(false);
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 2);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 2);
     for name in ["a", "b", "c"] {
         ground.create(name, spec(&json!({}))).await.unwrap();
     }
@@ -140,7 +139,7 @@ async fn a_change_and_a_deletion_cancel_what_is_running() {
     let Some(ground) = old("cancelled Checks").await else { return };
     let fakes = Fakes::new();
     fakes.open(false);
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
     ground.create("changed", spec(&json!({}))).await.unwrap();
     fakes.queue(1).await;
     let change = Patch::Merge(json!({"spec": {"count": 2}}));
@@ -165,7 +164,7 @@ async fn a_check_survives_its_controller() {
     ground.create("long", spec(&json!({}))).await.unwrap();
 
     // One that is stopped in the middle.
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
     fakes.queue(1).await;
     checks.stop().await;
     fakes.queue(0).await;
@@ -177,10 +176,7 @@ async fn a_check_survives_its_controller() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let kubeconfig = ground.kubeconfig.clone();
     let (theirs, namespace) = (std::sync::Arc::clone(&fakes), ground.namespace.clone());
-    let doomed = runtime.spawn(async move {
-        let client = client(&kubeconfig).await;
-        theirs.start(&client, &namespace, 8)
-    });
+    let doomed = runtime.spawn(async move { theirs.start(&connect(&kubeconfig).await, &namespace, 8) });
     let doomed = doomed.await.unwrap();
     fakes.queue(1).await;
     runtime.shutdown_background();
@@ -190,7 +186,7 @@ async fn a_check_survives_its_controller() {
     // The next one runs it to its end, when agents have come back.
     fakes.open(true);
     fakes.attach(false);
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
     let waiting = ground.wait("long", |check| reason(check) == "Waiting").await;
     let why = waiting.status.unwrap().message.unwrap();
     assert!(why.contains("no agent is attached for node n1"), "{why}");
@@ -200,26 +196,18 @@ async fn a_check_survives_its_controller() {
     checks.stop().await;
 
     // And one that comes later leaves it alone.
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
     ground.create("other", spec(&json!({}))).await.unwrap();
     ground.complete("other").await;
     assert_eq!(fakes.injections.load(Ordering::Relaxed), 4);
     checks.stop().await;
 }
 
-pub(super) async fn client(kubeconfig: &Path) -> kube::Client {
-    let document = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(document, &kube::config::KubeConfigOptions::default())
-        .await
-        .unwrap();
-    kube::Client::try_from(config).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_applies_waits_and_shows() {
     let Some(ground) = old("kubectl and Checks").await else { return };
     let fakes = Fakes::new();
-    let (checks, _) = fakes.start(&ground.client, &ground.namespace, 8);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
     let folder = tempfile::tempdir().unwrap();
     let manifest = folder.path().join("check.yaml");
     let write = |expect: &str| {

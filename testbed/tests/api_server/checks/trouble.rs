@@ -11,7 +11,7 @@ use waymark_controller::Notices;
 use waymark_testbed::kubernetes::{ControlPlane, Options, User};
 
 use super::fakes::Fakes;
-use super::ground::{Ground, LIMIT, install, old, truth};
+use super::ground::{Ground, LIMIT, connect, install, old, truth};
 use crate::{control_plane, namespace};
 
 /// Waits until the only notice has these words; or until there is none, without words.
@@ -35,13 +35,13 @@ async fn a_definition_may_be_installed_later() {
         return;
     }
     let plane = ControlPlane::start(&Options::default()).unwrap();
-    let client = plane.client().await.unwrap();
-    let namespace = namespace(&client).await;
+    let connection = connect(plane.kubeconfig()).await;
+    let namespace = namespace(&connection.client).await;
     let fakes = Fakes::new();
-    let (checks, notices) = fakes.start(&client, &namespace, 8);
+    let (checks, notices) = fakes.start(&connection, &namespace, 8);
     notice(&notices, &["Checks are not run", "checks.waymark.io", "install"]).await;
-    install(&client).await;
-    let ground = Ground { client, kubeconfig: plane.kubeconfig().to_owned(), namespace };
+    install(&connection.client).await;
+    let ground = Ground { connection, kubeconfig: plane.kubeconfig().to_owned(), namespace };
     let spec = json!({"source": {"pod": "cart"}, "destination": {"service": "pay", "port": 80}});
     ground.create("first", spec).await.unwrap();
     assert_eq!(truth(&ground.complete("first").await, "Succeeded").0, "True");
@@ -54,19 +54,23 @@ async fn permissions_that_lack_are_named_one_after_the_other() {
     let Some(ground) = old("missing permissions").await else { return };
     let plane = control_plane("missing permissions").unwrap();
     let user = User::new(format!("controller-of-{}", ground.namespace));
-    let client = super::running::client(&plane.user(&user).unwrap()).await;
+    let theirs = connect(&plane.user(&user).unwrap()).await;
     let fakes = Fakes::new();
-    let (checks, notices) = fakes.start(&client, &ground.namespace, 8);
+    let (checks, notices) = fakes.start(&theirs, &ground.namespace, 8);
     let spec = json!({
         "source": {"pod": "cart"}, "destination": {"service": "pay", "port": 80}, "ttlSecondsAfterFinished": 0,
     });
     let made = ground.create("patient", spec).await.unwrap();
-    notice(&notices, &["Checks are not run", "list", "checks.waymark.io", "grant"]).await;
+    notice(&notices, &["Checks are not run", "not permitted to list checks.waymark.io", "grant"]).await;
     grant(&ground, &user, "reader", "checks", &["list", "watch"]).await;
-    notice(&notices, &["the results of Checks are not written", "patch", "checks.waymark.io/status"]).await;
+    notice(
+        &notices,
+        &["the results of Checks are not written", "not permitted to patch checks.waymark.io/status"],
+    )
+    .await;
     assert_eq!(fakes.injections.load(Ordering::Relaxed), 0, "nothing is sent whose result cannot be told");
     grant(&ground, &user, "writer", "checks/status", &["patch"]).await;
-    notice(&notices, &["Checks are not deleted", "delete", "checks.waymark.io"]).await;
+    notice(&notices, &["Checks are not deleted", "not permitted to delete checks.waymark.io"]).await;
     assert_eq!(truth(&ground.complete("patient").await, "Succeeded").0, "True");
     grant(&ground, &user, "remover", "checks", &["delete"]).await;
     ground.gone("patient", made.metadata.uid.as_deref().unwrap()).await;
@@ -96,6 +100,6 @@ async fn grant(ground: &Ground, user: &User, name: &str, resource: &str, verbs: 
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name()}],
     });
-    create::<Role>(&ground.client, &ground.namespace, role).await;
-    create::<RoleBinding>(&ground.client, &ground.namespace, binding).await;
+    create::<Role>(&ground.connection.client, &ground.namespace, role).await;
+    create::<RoleBinding>(&ground.connection.client, &ground.namespace, binding).await;
 }
