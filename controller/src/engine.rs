@@ -232,6 +232,7 @@ fn conclude(
     let mut notes = picture.notes;
     notes.extend(seen.notes);
     notes.extend(diagnosis.notes);
+    notes.extend(ignored_policies(inventory));
     let mut remarks: Vec<String> = all_steps(&picture.prediction.branches)
         .filter_map(|step| step.note.clone().filter(|_| !step.action.continues()))
         .collect();
@@ -259,6 +260,12 @@ fn conclude(
         losses: seen.losses,
         notes,
     }
+}
+
+/// Policies that are there and not understood: what was intended is judged without them.
+fn ignored_policies(inventory: &Inventory) -> impl Iterator<Item = String> {
+    let absent = inventory.absent.iter().filter(|absent| absent.object.kind == "NetworkPolicy");
+    absent.map(|absent| format!("{} {}; what was intended is judged without it", absent.object, absent.why))
 }
 
 /// The namespaces of which the rule trace is whole.

@@ -20,7 +20,7 @@ pub enum GatherError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The source's node has no agent.
-    #[error("nothing can be sent from there: {0}")]
+    #[error("nothing can be sent from there: {}{}", .0, remedy(.0))]
     Source(AgentError),
     /// Facts that contradict themselves.
     #[error("the facts of {node} are of no use: {source}")]
@@ -30,6 +30,14 @@ pub enum GatherError {
         /// What is wrong.
         source: SimError,
     },
+}
+
+/// What to do where nobody is.
+fn remedy(error: &AgentError) -> &'static str {
+    match error {
+        AgentError::NoAgent { .. } => "; see that `waymark-agent run` is up on that node",
+        _ => "",
+    }
 }
 
 /// What is known before the first packet.

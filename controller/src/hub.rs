@@ -23,6 +23,8 @@ use waymark_proto::{
 };
 
 use crate::agents::{AgentError, Agents};
+pub use waymark_proto::rpc::MAX_MESSAGE;
+
 pub use registry::{AttachedAgent, RefusedAgent};
 use registry::{Registry, Ticket};
 use scopes::Scopes;
@@ -131,7 +133,6 @@ impl Hub {
 
     /// The gRPC service for a server.
     pub fn service(&self) -> rpc::agent_hub_server::AgentHubServer<Self> {
-        // Facts of a node with a large ruleset exceed tonic's default of 4 MiB.
         rpc::agent_hub_server::AgentHubServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
@@ -192,9 +193,6 @@ impl Hub {
         }
     }
 }
-
-/// Largest message that an agent or a client may send.
-pub const MAX_MESSAGE: usize = 64 << 20;
 
 fn unexpected(node: &NodeName, operation: &'static str) -> AgentError {
     let message = "it answered with something else than was asked".to_owned();

@@ -75,7 +75,8 @@ async fn attach(agent: &Agent, dial: &Dial, attached: impl FnOnce()) -> Result<(
         None => LinkError::Ended { endpoint: dial.endpoint().clone(), status: Box::new(status) },
     };
     let channel = dial.connect().await?;
-    let mut client = rpc::agent_hub_client::AgentHubClient::new(channel);
+    let mut client =
+        rpc::agent_hub_client::AgentHubClient::new(channel).max_decoding_message_size(rpc::MAX_MESSAGE);
 
     let (outbox, answers) = mpsc::channel(OUTBOX);
     let hello = rpc::Hello {

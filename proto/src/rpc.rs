@@ -16,6 +16,10 @@ pub use generated::*;
 /// must know.
 pub const PROTOCOL: u32 = 1;
 
+/// Largest message that anybody takes: facts of a node with a large ruleset, or the scope of an agent in a
+/// large cluster, exceed tonic's default of 4 MiB.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
 /// What is wrong with a message from another part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]

@@ -3,8 +3,10 @@
 //! * `services`: what kube-proxy writes carries real traffic, on every dataplane
 //! * `workloads`: pods come and go as the API says
 //! * `policies`: NetworkPolicies are enforced
+//! * `checks`: what is checked, with the controller and its agents
 //! * `lifecycle`: up and down, whatever happens between
 
+mod checks;
 #[path = "../common/mod.rs"]
 mod common;
 mod lifecycle;
@@ -14,9 +16,13 @@ mod workloads;
 
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use common::{Testbed, privileged, text};
 use waymark_testbed::kubernetes::{Assets, Program};
+
+/// How long anything may take to become so. Machines under load need some seconds.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Whether this test can run. Where it cannot, it says why, and under CI it fails.
 pub(crate) fn able(test: &str) -> bool {
@@ -64,6 +70,37 @@ impl Kubernetes {
             *shared = Arc::downgrade(&cluster);
             cluster
         })
+    }
+
+    /// The same with controller and agents.
+    pub(crate) fn watched() -> Arc<Self> {
+        static WATCHED: Mutex<Weak<Kubernetes>> = Mutex::new(Weak::new());
+        let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.upgrade().unwrap_or_else(|| {
+            let testbed = Testbed::named();
+            testbed.succeed(&["up", "--kubernetes", "--dataplane", "bridge-hostgw"]);
+            let cluster = Arc::new(Self { testbed });
+            *watched = Arc::downgrade(&cluster);
+            cluster
+        })
+    }
+
+    /// Makes or changes an object.
+    #[track_caller]
+    pub(crate) fn apply(&self, object: &serde_json::Value) {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        serde_json::to_writer(&mut file, object).expect("strings are always JSON");
+        self.kubectl(&["apply", "-f", &file.path().display().to_string()]);
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let limit = Instant::now() + LIMIT;
+        while !is_so() {
+            assert!(Instant::now() < limit, "{}: {what}: not within {LIMIT:?}", self.testbed.name);
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Runs kubectl, which must succeed, and gives back what it printed.

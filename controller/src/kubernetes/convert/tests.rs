@@ -235,3 +235,35 @@ fn policies_and_namespaces_keep_what_they_say() {
     let labels = &inventory.namespaces[0].labels;
     assert_eq!((labels["team"].as_str(), labels["kubernetes.io/metadata.name"].as_str()), ("a", "shop"));
 }
+
+/// Prints how long large clusters take: `cargo test -p waymark-controller --lib time_of -- --nocapture`.
+#[test]
+fn time_of_a_conversion() {
+    let (nodes, pods_per_node) = (1_000, 10);
+    let objects = Objects {
+        nodes: all(&(0..nodes).map(|n| node(&format!("node{n}"), &ip(172, n))).collect::<Vec<_>>()),
+        pods: all(&(0..nodes * pods_per_node)
+            .map(|n| {
+                let mut pod = pod(&format!("pod{n}"), &ip(10, n));
+                pod["spec"]["nodeName"] = json!(format!("node{}", n % nodes));
+                pod
+            })
+            .collect::<Vec<_>>()),
+        ..Objects::default()
+    };
+    let start = std::time::Instant::now();
+    let inventory = convert(&objects);
+    println!("{nodes} nodes, {} pods in {:?}", inventory.pods.len(), start.elapsed());
+    assert_eq!(inventory.pods.len(), nodes * pods_per_node);
+    let start = std::time::Instant::now();
+    let known = inventory.known();
+    println!("their addresses: {} prefixes in {:?}", known.len(), start.elapsed());
+    let start = std::time::Instant::now();
+    let scope = inventory.scope_with(&"node7".into(), known).unwrap();
+    println!("the scope of one: {} pods in {:?}", scope.pods.len(), start.elapsed());
+    assert_eq!(scope.pods.len(), pods_per_node);
+}
+
+fn ip(first: u8, number: usize) -> String {
+    format!("{first}.{}.{}.{}", number >> 16 & 255, number >> 8 & 255, number & 255)
+}
