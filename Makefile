@@ -9,13 +9,17 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all demo test accuracy setup build check crds clean-testbed
+.PHONY: all demo demo-kubernetes test accuracy setup build check crds clean-testbed
 
 all: build
 
 ## demo: build, bring a cluster of namespaces up, check it, break it, find the fault, clean up
 demo: build
 	$(SUDO) $(BIN)/waymark-testbed demo
+
+## demo-kubernetes: the four uses on a real control plane: checks, culprits, an outage, validated changes
+demo-kubernetes: build
+	$(SUDO) $(BIN)/waymark-testbed demo --kubernetes
 
 ## test: every test there is
 test: build

@@ -86,6 +86,9 @@ pub(crate) enum Command {
         /// Name of the testbed
         #[arg(long, default_value = "demo")]
         name: String,
+        /// On a real Kubernetes control plane: checks, culprits, an outage, validated changes
+        #[arg(long)]
+        kubernetes: bool,
         /// How pods of different nodes reach one another
         #[arg(long, value_enum, default_value_t = Dataplane::BridgeVxlan)]
         dataplane: Dataplane,

@@ -1,11 +1,9 @@
 //! The demonstration: a cluster comes up, a flow is fine, something breaks, Waymark says what.
 
-use std::fmt::Display;
-
 use crate::fault::{self, Fault};
 use crate::instance::{Instance, UpOptions};
 use crate::plan::{Cluster, Control, Dataplane, Proxy};
-use crate::tell::say;
+use crate::tell::{chapter, say};
 use crate::topology::Topology;
 use crate::{Error, Result, interrupt};
 
@@ -14,7 +12,7 @@ const FAULT: &str = "forward-drop";
 
 /// Runs it. Whatever happens, Ctrl-C included, the testbed is taken down again.
 pub fn demo(instance: &Instance, dataplane: Dataplane) -> Result<()> {
-    step(format_args!(
+    chapter(format_args!(
         "Bringing up three nodes with six pods, {dataplane}, and a Waymark agent on each node."
     ));
     let started = std::time::Instant::now();
@@ -25,22 +23,22 @@ pub fn demo(instance: &Instance, dataplane: Dataplane) -> Result<()> {
         control: Control::Inventory,
         agents: true,
     })?;
-    step(format_args!("Up after {:.1} s.", started.elapsed().as_secs_f64()));
+    chapter(format_args!("Up after {:.1} s.", started.elapsed().as_secs_f64()));
     let shown = show(instance).map_err(interrupt::rather);
-    step("Taking it down.");
+    chapter("Taking it down.");
     let down = instance.down();
     shown?;
     down?;
-    step("Done: no namespace, device, rule or process is left.");
+    chapter("Done: no namespace, device, rule or process is left.");
     Ok(())
 }
 
 fn show(instance: &Instance) -> Result<()> {
     let cluster = instance.state()?.cluster(instance.name());
     let fault = fault::fault(FAULT)?;
-    step("A healthy flow:");
+    chapter("A healthy flow:");
     check(instance, &cluster, fault, 0)?;
-    step(format_args!("Breaking it: {}.", fault.about));
+    chapter(format_args!("Breaking it: {}.", fault.about));
     let injected = instance.inject(fault)?;
     check(instance, &cluster, fault, 1)?;
     let (answer, _) = fault.probe(&cluster)?.ask(instance)?;
@@ -48,7 +46,7 @@ fn show(instance: &Instance) -> Result<()> {
     if point.as_ref().is_none_or(|p| p.node.as_str() != expected.node || p.hook != expected.hook) {
         return Err(Error::Demo(format!("the fault was not localized: expected {expected}")));
     }
-    step(format_args!("That is the place: {expected}. Mending it:"));
+    chapter(format_args!("That is the place: {expected}. Mending it:"));
     injected.clear()?;
     check(instance, &cluster, fault, 0)
 }
@@ -73,8 +71,4 @@ fn check(instance: &Instance, cluster: &Cluster, fault: &Fault, expected: i32) -
         }
         _ => Err(failed(status.to_string())),
     }
-}
-
-fn step(line: impl Display) {
-    say(format_args!("\n== {line}"));
 }

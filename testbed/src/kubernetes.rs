@@ -33,6 +33,7 @@
 //! * `kubelet`: runs pods
 //! * `policies`: NetworkPolicies as rules
 //! * `enforcer`: keeps them on the nodes
+//! * [`demo()`]: the four uses, shown
 //!
 //! * `error`: what can go wrong
 
@@ -41,6 +42,7 @@ mod assets;
 mod authority;
 mod cluster;
 mod crd_server;
+mod demo;
 mod enforcer;
 mod error;
 mod files;
@@ -57,6 +59,7 @@ mod scratch;
 
 pub use assets::{Assets, Program};
 pub use crd_server::CrdServer;
+pub use demo::demo;
 pub use enforcer::enforce;
 pub use error::KubernetesError;
 pub use files::Files;

@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 
 use waymark_proto::command_line;
-use waymark_testbed::kubernetes::{enforce, kubelet, relay};
+use waymark_testbed::kubernetes::{self, enforce, kubelet, relay};
 use waymark_testbed::{
     AccuracyOptions, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
     UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
@@ -65,9 +65,10 @@ fn run(cli: Cli) -> Result<()> {
             exec(&instance(&name.name, folder)?, &target, program, args)?;
         }
         Command::Fault { command } => run_fault(command, |name| instance(name, folder.clone()))?,
-        Command::Demo { name, dataplane } => {
+        Command::Demo { name, kubernetes, dataplane } => {
             catch()?;
-            demo(&instance(&name, folder)?, dataplane)?;
+            let instance = instance(&name, folder)?;
+            if kubernetes { kubernetes::demo(&instance, dataplane)? } else { demo(&instance, dataplane)? }
         }
         Command::Accuracy { name, dataplanes, proxy, healthy, faults, output } => {
             catch()?;

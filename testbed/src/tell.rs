@@ -13,3 +13,8 @@ pub fn say(line: impl Display) {
 pub fn note(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+/// A line between two parts of a story.
+pub(crate) fn chapter(line: impl Display) {
+    say(format_args!("\n== {line}"));
+}
