@@ -82,9 +82,9 @@ pub(super) fn targets(list: &WatchList, paint: Paint) -> String {
     let mut out = String::new();
     for watch in &list.watches {
         let _infallible = writeln!(out, "{} (the last minute)", paint.strong(&watch.spec.name));
-        let mut table = plain(&HEAD);
+        let mut table = plain(&[&HEAD[..], &["ROUND TRIPS"]].concat());
         for target in &watch.targets {
-            table.add_row(cells(target));
+            table.add_row(cells(target).into_iter().chain([words::bars(&target.recent_buckets)]));
         }
         for column in 4..HEAD.len() {
             table.column_mut(column).expect("of this table").set_cell_alignment(CellAlignment::Right);

@@ -11,7 +11,6 @@ use ratatui::{DefaultTerminal, Frame};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use waymark_controller::watching::{TargetState, TargetStatus, WatchList};
-use waymark_proto::RTT_BUCKET_BOUNDS_NS;
 
 use super::{poll, table, words};
 use crate::dial::Controller;
@@ -171,13 +170,11 @@ fn histogram_of(target: &TargetStatus) -> BarChart<'static> {
     let counts = &target.recent_buckets;
     let first = counts.iter().position(|count| *count > 0).unwrap_or(0);
     let last = counts.iter().rposition(|count| *count > 0).unwrap_or(0);
-    let label = |index: usize| match RTT_BUCKET_BOUNDS_NS.get(index) {
-        Some(bound) => format!("≤ {}", words::rtt(*bound)),
-        None => "longer".to_owned(),
-    };
     let bars: Vec<Bar<'static>> = (first..=last)
         .map(|index| {
-            Bar::default().label(Line::from(label(index))).value(counts.get(index).copied().unwrap_or(0))
+            Bar::default()
+                .label(Line::from(words::bucket(index)))
+                .value(counts.get(index).copied().unwrap_or(0))
         })
         .collect();
     let title = format!(" {} → {}: round trips, the last minute ", target.source, target.destination);
@@ -189,7 +186,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use waymark_controller::watching::{Summary, WatchSpec, WatchStatus};
-    use waymark_proto::{Clock, Protocol};
+    use waymark_proto::{Clock, Protocol, RTT_BUCKET_BOUNDS_NS};
 
     use super::*;
 

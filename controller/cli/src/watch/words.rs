@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use waymark_controller::watching::{Outage, OutageCheck, Summary};
+use waymark_proto::RTT_BUCKET_BOUNDS_NS;
 
 use crate::render::fault_in_words;
 
@@ -44,6 +45,31 @@ pub(super) fn loss(summary: &Summary) -> String {
         Some(0.0) => "0 %".to_owned(),
         Some(share) if share < 0.001 => "< 0.1 %".to_owned(),
         Some(share) => format!("{:.1} %", share * 100.0).replace(".0 ", " "),
+    }
+}
+
+/// Counts as bars between the bounds of the first and the last that hold any: `≤ 200 µs ▂█▁ ≤ 800 µs`.
+pub(super) fn bars(counts: &[u64]) -> String {
+    const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let held = |count: &u64| *count > 0;
+    let (Some(first), Some(last)) = (counts.iter().position(held), counts.iter().rposition(held)) else {
+        return "-".to_owned();
+    };
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let bar = |count: &u64| match (*count * 8).div_ceil(most) {
+        0 => ' ',
+        eighths => EIGHTHS[eighths as usize - 1],
+    };
+    let drawn: String = counts[first..=last].iter().map(bar).collect();
+    let (low, high) = (bucket(first), bucket(last));
+    if first == last { format!("{low} {drawn}") } else { format!("{low} {drawn} {high}") }
+}
+
+/// The bucket of a time, as people read it.
+pub(super) fn bucket(index: usize) -> String {
+    match RTT_BUCKET_BOUNDS_NS.get(index) {
+        Some(bound) => format!("≤ {}", rtt(*bound)),
+        None => "longer".to_owned(),
     }
 }
 
@@ -92,6 +118,16 @@ mod tests {
             .map(|ms| span(Duration::from_millis(ms)))
             .into();
         assert_eq!(shown, ["250 ms", "1 s", "2.1 s", "12 s", "3 min 20 s", "5 h 2 min", "4 d 3 h"]);
+    }
+
+    #[test]
+    fn bars_stand_between_their_bounds() {
+        assert_eq!(bars(&[0, 0]), "-");
+        assert_eq!(bars(&[0, 3, 0]), "≤ 100 µs █");
+        assert_eq!(bars(&[1, 16, 0, 4]), "≤ 50.0 µs ▁█ ▂ ≤ 400 µs");
+        let mut longest = vec![0; RTT_BUCKET_BOUNDS_NS.len() + 1];
+        *longest.last_mut().unwrap() = 1;
+        assert_eq!(bars(&longest), "longer █");
     }
 
     #[test]
