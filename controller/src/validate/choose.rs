@@ -73,8 +73,12 @@ pub fn choose(
         })
     };
     let mut controls: Vec<Sample> = foresight.before.pairs().filter_map(stays).collect();
-    // First what is expected explicitly, then what works: it is what a change can break.
-    controls.sort_by_key(|sample| (expectations.of(&sample.pair).is_none(), sample.before != Reach::Allowed));
+    // First what is expected explicitly, then what is nearest to the change, then what works: it is what a
+    // change can break.
+    controls.sort_by_key(|Sample { pair, before, .. }| {
+        let within = touched.contains(&pair.namespace) && touched.contains(&pair.destination.namespace);
+        (expectations.of(pair).is_none(), !within, *before != Reach::Allowed)
+    });
     let controls = spread(controls, &groups);
     let wanted = (bounds.most / CONTROLS).max(bounds.most.saturating_sub(changes.len())).min(controls.len());
     let of_changes = bounds.most.saturating_sub(wanted).min(changes.len());

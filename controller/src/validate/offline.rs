@@ -321,7 +321,9 @@ pub fn compare_folders(
     }
     if !from.facts.is_empty() || !to.facts.is_empty() {
         let samples = Samples { folders: [from, to], inventories: [before, after], foresight: &foresight };
-        report.predictions = samples.predict(&changed, expectations, bounds)?;
+        // Where nothing changes, all may be asked about.
+        let touched = if changed.is_empty() { &foresight.namespaces } else { &changed };
+        report.predictions = samples.predict(touched, expectations, bounds)?;
         let differ = report.predictions.iter().filter_map(|prediction| {
             let after = prediction.after.filter(|after| *after != Seen::Unseen)?;
             let wrong = !agrees(prediction.intended, after);
@@ -404,13 +406,13 @@ struct Samples<'a> {
 impl Samples<'_> {
     fn predict(
         &self,
-        changed: &BTreeSet<String>,
+        touched: &BTreeSet<String>,
         expectations: &Expectations,
         bounds: Bounds,
     ) -> Result<Vec<PredictionReport>, OfflineError> {
         // Nothing is sent, so nobody is disturbed.
         let bounds = Bounds { udp: true, ..bounds };
-        let choice = choose(self.foresight, &self.inventories, changed, expectations, bounds);
+        let choice = choose(self.foresight, &self.inventories, touched, expectations, bounds);
         let mut predictions = Vec::new();
         for sample in choice.samples {
             let Some(asked) = question(&sample.pair) else { continue };

@@ -5,11 +5,13 @@
 //! * `credentials`: who is let in
 //! * `source`: the controller's view of the cluster
 //! * `checks`: the Check resource and those who run it
+//! * `validate`: changes, applied and taken back
 
 mod checks;
 mod credentials;
 mod plane;
 mod source;
+mod validate;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
