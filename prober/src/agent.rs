@@ -17,10 +17,11 @@ use waymark_proto::{
 
 use crate::facts::{self, FactsError};
 use crate::inject::{InjectError, InjectSpec, Ports, Reservations, inject};
+use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::pods::{LocateError, Opened, Pods};
 use crate::tracer::{self, ArmSpec, Tracer, TracerError, prepare_names};
-use crate::watch::{Budget, ProbeMetrics, WatchError};
+use crate::watch::{Budget, WatchError};
 use probing::Probing;
 
 /// What an agent refuses to exceed, whoever asks.
@@ -171,7 +172,7 @@ struct Inner {
     /// Checks whose lease ended, until they are asked about; the oldest are forgotten.
     expired: Mutex<VecDeque<CheckId>>,
     probing: tokio::sync::Mutex<Probing>,
-    metrics: ProbeMetrics,
+    metrics: Metrics,
 }
 
 /// Expired checks that are remembered.
@@ -181,12 +182,12 @@ impl Agent {
     /// An agent for a node of the inventory, with the default limits.
     ///
     /// Loads the tracer's programs; must be called within a tokio runtime.
-    pub fn new(inventory: Inventory, node: NodeName) -> Result<Self, AgentError> {
+    pub fn new(inventory: &Inventory, node: NodeName) -> Result<Self, AgentError> {
         Self::with_limits(inventory, node, Limits::default())
     }
 
     /// The same with other limits.
-    pub fn with_limits(inventory: Inventory, node: NodeName, limits: Limits) -> Result<Self, AgentError> {
+    pub fn with_limits(inventory: &Inventory, node: NodeName, limits: Limits) -> Result<Self, AgentError> {
         if inventory.node(&node).is_none() {
             let known = inventory.nodes.iter().map(|node| node.name.to_string()).collect();
             return Err(AgentError::UnknownNode { node, known });
@@ -214,7 +215,7 @@ impl Agent {
             leases: Mutex::default(),
             expired: Mutex::default(),
             probing: tokio::sync::Mutex::default(),
-            metrics: ProbeMetrics::default(),
+            metrics: Metrics::default(),
         }));
         // Nobody waits for it: who needs the names first reads them.
         tokio::task::spawn_blocking(prepare_names);

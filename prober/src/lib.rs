@@ -10,6 +10,7 @@
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
 //! * [`watch`]: continuous probing
+//! * [`metrics`]: for Prometheus
 //! * [`facts`]: what the kernel holds that decides a packet's way
 //! * [`doctor`]: what this machine lacks
 //! * [`pods`]: the namespaces of a node and of its pods, found by what is known of them
@@ -20,6 +21,7 @@ pub mod doctor;
 pub mod facts;
 pub mod inject;
 pub mod link;
+pub mod metrics;
 pub mod netns;
 pub mod nftrace;
 pub mod pods;

@@ -52,9 +52,11 @@ pub async fn run(agent: &Agent, dial: &Dial, mut attached: impl FnMut()) -> std:
     loop {
         let outcome = attach(agent, dial, || {
             pause = PAUSE.0;
+            agent.metrics().set_attached(true);
             attached();
         })
         .await;
+        agent.metrics().set_attached(false);
         match outcome {
             Ok(()) => tracing::info!(%endpoint, "the controller closed the connection"),
             Err(error) => tracing::warn!(%error, "will dial again"),

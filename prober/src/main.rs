@@ -1,6 +1,6 @@
 //! `waymark-agent`: the node agent.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -50,6 +50,9 @@ enum Command {
         /// Dial http://HOST:PORT without encryption.
         #[arg(long)]
         insecure: bool,
+        /// Serve metrics for Prometheus here, under /metrics and without encryption: `127.0.0.1:9464`.
+        #[arg(long, value_name = "ADDRESS")]
+        metrics: Option<SocketAddr>,
         /// A file to make once a controller has accepted this agent.
         #[arg(long)]
         ready_file: Option<PathBuf>,
@@ -111,13 +114,23 @@ fn main() -> ExitCode {
         )
         .init();
     let outcome = match arguments.command {
-        Command::Run { inventory, node, pod_netns, controller, tls, insecure, ready_file, allow } => {
+        Command::Run {
+            inventory,
+            node,
+            pod_netns,
+            controller,
+            tls,
+            insecure,
+            metrics,
+            ready_file,
+            allow,
+        } => {
             let limits = Limits { allow, ..Limits::default() };
             let agent = || make_agent(inventory.as_deref(), node, pod_netns, limits);
             let plaintext = if insecure { Plaintext::Accepted } else { Plaintext::Refused };
             Dial::new(controller, tls.map(Credentials::Folder), plaintext)
                 .map_err(|error| error.to_string())
-                .and_then(|dial| run(agent, &dial, ready_file.as_deref()))
+                .and_then(|dial| run(agent, &dial, metrics, ready_file.as_deref()))
         }
         Command::Facts { node } => print_facts(&node),
         Command::Doctor { inventory, node, output } => examine(inventory.as_deref(), node.as_ref(), output),
@@ -141,7 +154,7 @@ fn make_agent(
     limits: Limits,
 ) -> Result<Agent, String> {
     let agent = match inventory.map(read_inventory).transpose()? {
-        Some(inventory) => Agent::with_limits(inventory, node, limits),
+        Some(inventory) => Agent::with_limits(&inventory, node, limits),
         None => Agent::unassigned(node, Pods::within(pod_netns), limits),
     };
     agent.map_err(|error| format!("{error}. `waymark-agent doctor` tells what this machine lacks"))
@@ -150,6 +163,7 @@ fn make_agent(
 fn run(
     agent: impl FnOnce() -> Result<Agent, String>,
     dial: &Dial,
+    metrics: Option<SocketAddr>,
     ready_file: Option<&Path>,
 ) -> Result<ExitCode, String> {
     let controller = dial.endpoint();
@@ -159,6 +173,10 @@ fn run(
         .map_err(|error| format!("cannot start: {error}"))?;
     let outcome = runtime.block_on(async {
         let agent = agent()?;
+        if let Some(address) = metrics {
+            let served = agent.metrics().serve(address, agent.node()).await;
+            println!("metrics at http://{}/metrics", served.map_err(|error| error.to_string())?);
+        }
         let stop = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
         let (mut terminated, mut interrupted) =
             (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
@@ -176,6 +194,7 @@ fn run(
             _ = interrupted.recv() => {}
         }
         agent.stop_injecting();
+        agent.stop_probing().await;
         agent.disarm_all().await.map_err(|error| error.to_string())?;
         Ok(ExitCode::SUCCESS)
     });

@@ -38,7 +38,7 @@ pub enum LocateError {
         /// Its address.
         ip: IpAddr,
         /// Where was looked, and what could not be looked into.
-        searched: Searched,
+        searched: Box<Searched>,
     },
     /// More than one has the address.
     #[error(
@@ -293,7 +293,7 @@ fn sorted(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
 }
 
 fn not_found(pod: &Pod, searched: Searched) -> LocateError {
-    LocateError::NotFound { pod: pod.full_name(), ip: pod.ip, searched }
+    LocateError::NotFound { pod: pod.full_name(), ip: pod.ip, searched: Box::new(searched) }
 }
 
 /// The addresses that a namespace holds, but for those that every namespace holds.

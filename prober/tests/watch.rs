@@ -344,3 +344,81 @@ fn ping_is_there() {
         "the oracle of these tests: install iputils-ping"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_what_prometheus_reads() {
+    use prometheus_parse::{Scrape, Value};
+    let Some(world) = World::new() else { return };
+    let strange =
+        |id| Probe { watch: "a \"strange\"\nname\\".to_owned(), ..probe(&world, id, Protocol::Icmp) };
+    let plan = ProbePlan { probes: vec![strange(1), probe(&world, 2, Protocol::Tcp)], responders: vec![] };
+    order(&world, &plan, 60_000).await;
+    let mut sums = BTreeMap::new();
+    let ready = |sums: &BTreeMap<u64, Sum>| {
+        sums.len() == 2 && sums[&1].counts.received > 2 && sums[&2].counts.lost > 3
+    };
+    until(&world, &mut sums, ready).await;
+    let served =
+        world.agent.metrics().serve("127.0.0.1:0".parse().unwrap(), world.agent.node()).await.unwrap();
+    let scrape = || {
+        let text = http_get(served);
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap().samples
+    };
+    let samples = scrape();
+    let find = |name: &str, protocol: &str| {
+        let mut all = samples.iter().filter(|sample| sample.metric == name);
+        let found = all.find(|sample| sample.labels.get("protocol") == Some(protocol));
+        found.unwrap_or_else(|| panic!("no {name} of {protocol} in {samples:?}"))
+    };
+    let count = |name: &str, protocol: &str| match find(name, protocol).value {
+        Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => value,
+        ref other => panic!("{name} is {other:?}"),
+    };
+    assert!(count("waymark_probe_sent_total", "icmp") >= 3.0);
+    assert!(count("waymark_probe_received_total", "icmp") >= 3.0);
+    assert!(count("waymark_probe_lost_total", "tcp") >= 4.0);
+    assert!((count("waymark_probe_outage", "tcp") - 1.0).abs() < f64::EPSILON);
+    assert!(count("waymark_probe_outage", "icmp").abs() < f64::EPSILON);
+    let Value::Histogram(buckets) = &find("waymark_probe_rtt_seconds", "icmp").value else {
+        panic!("round-trip times are a histogram")
+    };
+    assert_eq!(buckets.len(), 18, "50 µs × 2^k, and infinity: {buckets:?}");
+    assert!((buckets[0].less_than - 50e-6).abs() < 1e-9);
+    assert!(buckets.last().unwrap().count >= 3.0);
+    assert!(samples.iter().any(|sample| sample.metric == "waymark_agent_info"));
+
+    // Series end with their targets.
+    order(&world, &ProbePlan { probes: vec![strange(1)], responders: vec![] }, 60_000).await;
+    assert!(scrape().iter().all(|sample| sample.labels.get("protocol") != Some("tcp")));
+
+    // Beyond the limit there is one for all the rest.
+    let many = |id: u64| Probe {
+        destination: format!("target {id}"),
+        interval_us: 60_000_000,
+        ..probe(&world, id, Protocol::Icmp)
+    };
+    let probes = (0..waymark_prober::watch::SERIES as u64 + 50).map(many).collect();
+    order(&world, &ProbePlan { probes, responders: vec![] }, 60_000).await;
+    let samples = scrape();
+    let series = samples.iter().filter(|sample| sample.metric == "waymark_probe_sent_total");
+    let watches: Vec<_> = series.filter_map(|sample| sample.labels.get("watch")).collect();
+    assert_eq!(watches.len(), waymark_prober::watch::SERIES + 1);
+    assert_eq!(watches.iter().filter(|watch| **watch == "overflow").count(), 1);
+
+    let again = world.agent.metrics().serve(served, world.agent.node()).await.unwrap_err().to_string();
+    assert!(again.contains("--metrics") && again.contains("in use"), "{again}");
+    world.agent.stop_probing().await;
+}
+
+/// The page of metrics. A connection that is closed ends it.
+fn http_get(address: std::net::SocketAddr) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/openmetrics-text"), "{head}");
+    body.to_owned()
+}

@@ -38,8 +38,8 @@ impl LocalAgents {
         if let Some(agent) = agents.get(node) {
             return Ok(agent.clone());
         }
-        let agent = Agent::new(self.inventory.clone(), node.clone())
-            .map_err(|error| failed(node, "start", &error))?;
+        let agent =
+            Agent::new(&self.inventory, node.clone()).map_err(|error| failed(node, "start", &error))?;
         agents.insert(node.clone(), agent.clone());
         Ok(agent)
     }

@@ -7,8 +7,9 @@ use tokio::task::AbortHandle;
 use waymark_proto::{NetnsName, ProbePlan, ProbeReport, Refusal, rpc};
 
 use super::{Agent, AgentError, within};
+use crate::metrics::Metrics;
 use crate::netns::Netns;
-use crate::watch::{ProbeMetrics, Prober, WatchError, Work, admit};
+use crate::watch::{Prober, WatchError, Work, admit};
 
 /// What an agent remembers of its watches.
 #[derive(Debug, Default)]
@@ -91,11 +92,11 @@ impl Agent {
     /// Ends the plan. What was counted and not asked for is forgotten.
     pub async fn stop_probing(&self) {
         *self.0.probing.lock().await = Probing::default();
-        self.0.metrics.retain(std::iter::empty());
+        self.0.metrics.probes.retain(std::iter::empty());
     }
 
-    /// Metrics of its probes.
-    pub fn probe_metrics(&self) -> &ProbeMetrics {
+    /// What it tells Prometheus.
+    pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
@@ -104,7 +105,7 @@ impl Agent {
         probing.waiting = false;
         if probing.plan == ProbePlan::default() {
             probing.prober = None;
-            self.0.metrics.retain(std::iter::empty());
+            self.0.metrics.probes.retain(std::iter::empty());
             return Ok(Vec::new());
         }
         let (open, closed) = self.0.open_namespaces().await?;
@@ -112,13 +113,13 @@ impl Agent {
         let may_send_to = |ip| self.0.allows(&scope, ip);
         let (plan, mut refusals) = admit(probing.plan.clone(), &self.0.limits.probing, may_send_to);
         let open: HashMap<&NetnsName, &Netns> = open.iter().map(|(_, netns)| (netns.name(), netns)).collect();
-        let mut find = |name: &NetnsName| match open.get(name) {
-            Some(netns) => Ok(Netns::clone(netns)),
-            None => {
-                probing.waiting = true;
-                let unknown = AgentError::UnknownNetns { node: self.0.node.clone(), netns: name.clone() };
-                Err(closed.get(name).cloned().unwrap_or_else(|| unknown.to_string()))
+        let mut find = |name: &NetnsName| {
+            if let Some(netns) = open.get(name) {
+                return Ok(Netns::clone(netns));
             }
+            probing.waiting = true;
+            let unknown = AgentError::UnknownNetns { node: self.0.node.clone(), netns: name.clone() };
+            Err(closed.get(name).cloned().unwrap_or_else(|| unknown.to_string()))
         };
         let mut work = Work::default();
         for probe in plan.probes {
@@ -135,7 +136,7 @@ impl Agent {
         }
         let prober = match &probing.prober {
             Some(prober) => prober.clone(),
-            None => Prober::start(self.0.metrics.clone())?,
+            None => Prober::start(self.0.metrics.probes.clone())?,
         };
         let outcome = prober.set(work).await;
         probing.prober = (!matches!(outcome, Err(WatchError::Ended))).then_some(prober);

@@ -1,9 +1,9 @@
 //! Probes that are a TCP connection.
 //!
 //! No application ever sees one. The acknowledgement that would complete the handshake on the other side is
-//! held back (`TCP_QUICKACK` off, as HAProxy's health checks do it), and once this side's connection stands it
+//! held back (`TCP_QUICKACK` off, as `HAProxy`'s health checks do it), and once this side's connection stands it
 //! is disconnected, which sends a reset: the listener's kernel drops the half-open request, and `accept` does
-//! not return. Nothing stays in TIME_WAIT at either end, and connection tracking on the way forgets it within
+//! not return. Nothing stays in `TIME_WAIT` at either end, and connection tracking on the way forgets it within
 //! seconds.
 //!
 //! A disconnected socket can be connected again, so a namespace's sockets are made once and used for all of its
@@ -27,7 +27,7 @@ use crate::netns::{Netns, NetnsError};
 
 /// Sockets made at a time: entering a namespace costs a thread.
 const BATCH: usize = 8;
-/// `TCP_SYN_SENT` of net/tcp_states.h.
+/// `TCP_SYN_SENT` of `net/tcp_states.h`.
 const SYN_SENT: u8 = 2;
 
 /// Why no connection was begun.
@@ -120,9 +120,10 @@ impl Connections {
             socket.set_nonblocking(true)?;
             Ok::<_, io::Error>(socket)
         };
-        let made: Vec<_> = netns.run(|| (0..BATCH).map(|_| make()).collect()).map_err(ConnectError::Netns)?;
+        let sockets: Vec<_> =
+            netns.run(|| (0..BATCH).map(|_| make()).collect()).map_err(ConnectError::Netns)?;
         let mut failed = None;
-        for socket in made {
+        for socket in sockets {
             let (number, added) = (
                 self.next,
                 socket.and_then(|socket| {

@@ -148,7 +148,7 @@ impl Datagrams {
                         hear(probe, Heard::Departed { unix_ns });
                     }
                 }
-                Some(error) => hear(probe, Heard::Refused(Errno::from_raw(error.ee_errno as i32))),
+                Some(error) => hear(probe, Heard::Refused(Errno::from_raw(error.ee_errno.cast_signed()))),
                 None => {}
             }
         }

@@ -162,10 +162,8 @@ impl ProbeMetrics {
     pub fn series(&self, probe: &Probe) -> Series {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let own = Labels::of(probe);
-        let (labels, shared) = match known.contains(&own) || known.len() < SERIES {
-            true => (own, false),
-            false => (Labels::overflow(), true),
-        };
+        let shared = !known.contains(&own) && known.len() >= SERIES;
+        let labels = if shared { Labels::overflow() } else { own };
         known.insert(labels.clone());
         Series(Some(Counts {
             sent: self.sent.get_or_create_owned(&labels),

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 /// A probe's times.
+#[expect(clippy::struct_field_names, reason = "they end in their unit")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// When, by the monotonic clock.

@@ -68,7 +68,10 @@ impl Echo {
             // Nothing more, or the error of an answer that nobody took.
             let Ok(message) = read else { return };
             let (from, length) = (message.address, message.bytes);
-            let to = message.cmsgs().ok().and_then(|mut controls| controls.find_map(destination));
+            let to = message
+                .cmsgs()
+                .ok()
+                .and_then(|mut controls| controls.find_map(|control| destination(&control)));
             let datagram = &mut buffer[..length];
             let (Some(from), Some(to), Some(())) = (from, to, payload::answer(datagram)) else { continue };
             let control = match &to {
@@ -93,7 +96,7 @@ enum Destination {
     V6(libc::in6_pktinfo),
 }
 
-fn destination(control: ControlMessageOwned) -> Option<Destination> {
+fn destination(control: &ControlMessageOwned) -> Option<Destination> {
     match control {
         // Interface 0: the way back is the routing table's business.
         ControlMessageOwned::Ipv4PacketInfo(info) => {
@@ -103,7 +106,7 @@ fn destination(control: ControlMessageOwned) -> Option<Destination> {
         ControlMessageOwned::Ipv6PacketInfo(info) => {
             let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
             let ipi6_ifindex = if address.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
-            Some(Destination::V6(libc::in6_pktinfo { ipi6_ifindex, ..info }))
+            Some(Destination::V6(libc::in6_pktinfo { ipi6_ifindex, ..*info }))
         }
         _ => None,
     }

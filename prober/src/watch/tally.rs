@@ -111,9 +111,9 @@ mod tests {
         assert_eq!((counts.received, clock), (8, Clock::Kernel));
         let histogram = read(&bytes);
         assert_eq!(histogram.len(), 8);
-        for (index, ns) in times.into_iter().enumerate() {
+        for (index, ns) in (0_u32..).zip(times) {
             let expected = ns.clamp(RTT_LOWEST_NS, RTT_HIGHEST_NS);
-            let found = histogram.value_at_quantile((index as f64 + 0.5) / 8.0);
+            let found = histogram.value_at_quantile((f64::from(index) + 0.5) / 8.0);
             assert!(histogram.equivalent(found, expected), "{found} for {expected}");
         }
         assert_eq!(tally.take(&mut scale), (ProbeCounts::default(), Vec::new(), Clock::Agent));

@@ -76,7 +76,7 @@ impl World {
         let inventory = Inventory::from_json(json.as_bytes()).expect("the test's inventory is right");
         let allow = vec!["10.8.0.0/24".parse().expect("a prefix")];
         let limits = Limits { allow, ..Limits::default() };
-        let agent = Agent::with_limits(inventory.clone(), "node".into(), limits).expect("the agent starts");
+        let agent = Agent::with_limits(&inventory, "node".into(), limits).expect("the agent starts");
         Some(Self { prefix, inventory, agent, _namespaces: namespaces })
     }
 
