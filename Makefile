@@ -43,6 +43,7 @@ crds: setup
 
 build: setup
 	$(CARGO) build --workspace --locked
+	ln -sf waymark $(BIN)/kubectl-waymark
 
 ## setup: install the system packages that are missing
 setup:

@@ -6,6 +6,7 @@
 //! * `source`: a [`Source`](crate::Source) that watches them
 //! * `convert`: API objects to an inventory, pure
 //! * `changes`: a cluster that a change is validated against
+//! * `workloads`: names of workloads that stand for one of their pods
 //! * `secrets`: certificates as Secrets
 //! * [`crd`]: the custom resources
 //! * `checks`: Checks are run, and their status says what came out
@@ -19,6 +20,7 @@ mod error;
 mod secrets;
 mod source;
 mod tracked;
+mod workloads;
 
 pub use changes::LiveCluster;
 pub use checks::{Checks, ChecksOptions, Limits, Tenancy};
@@ -27,3 +29,4 @@ pub use convert::{Objects, convert};
 pub use error::{KubernetesError, Verb};
 pub use secrets::SecretStore;
 pub use source::KubernetesSource;
+pub use workloads::pod_of_deployment;

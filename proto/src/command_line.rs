@@ -15,7 +15,8 @@ pub const USAGE: u8 = 64;
 /// # Errors
 /// With the exit code, as said.
 pub fn parse<T: clap::Parser>(program: &str) -> Result<T, u8> {
-    T::try_parse().map_err(|error| {
+    let matches = T::command().bin_name(program).try_get_matches();
+    matches.and_then(|matches| T::from_arg_matches(&matches)).map_err(|error| {
         let code = if error.use_stderr() { USAGE } else { 0 };
         // A closed pipe is the reader's choice.
         if code == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

@@ -9,6 +9,8 @@ use waymark_controller::{
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 
+use crate::cluster::Kube;
+use crate::failure::Failure;
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path};
 use crate::watch::WatchCommand;
@@ -58,10 +60,10 @@ pub(crate) enum Expect {
 /// What is asked.
 #[derive(Debug, Args)]
 pub(crate) struct Question {
-    /// Who sends: pod/NAMESPACE/NAME or node/NAME.
+    /// Who sends: pod/NAMESPACE/NAME or node/NAME. With a kubeconfig also pod/NAME and deploy/NAME.
     #[arg(value_name = "SRC")]
     pub(crate) source: String,
-    /// Who receives: pod/NAMESPACE/NAME[:PORT], svc/NAMESPACE/NAME:PORT, node/NAME[:PORT] or IP[:PORT].
+    /// Who receives: pod/NAMESPACE/NAME[:PORT], svc/NAMESPACE/NAME:PORT, node/NAME[:PORT] or IP[:PORT]. With a kubeconfig also without NAMESPACE.
     #[arg(value_name = "DST")]
     pub(crate) destination: String,
     /// Protocol: tcp, udp or icmp. Default: tcp to a port, icmp to none, a Service's own.
@@ -76,6 +78,8 @@ pub(crate) struct Question {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) kube: Kube,
 }
 
 /// The way to a controller.
@@ -176,6 +180,11 @@ pub(crate) struct StatusArguments {
 }
 
 impl Question {
+    /// Completes the names of both ends, as kubectl would.
+    pub(crate) async fn complete(&mut self) -> Result<(), Failure> {
+        self.kube.complete([&mut self.source, &mut self.destination]).await
+    }
+
     /// The question as a message.
     pub(crate) fn message(&self) -> rpc::CheckRequest {
         rpc::CheckRequest {

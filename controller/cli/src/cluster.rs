@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use waymark_controller::kubernetes::{Access, Connection, KubernetesError};
+use waymark_controller::kubernetes::{Access, Connection, KubernetesError, pod_of_deployment};
 
 use crate::failure::{Exit, Failure};
+use crate::names::Name;
 use crate::values::path;
 
 /// The cluster, by kubectl's flags.
@@ -25,8 +26,48 @@ pub(crate) struct Kube {
 impl Kube {
     /// Connects with the rights of the kubeconfig's user.
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        let access = Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
-        Ok(access.connect().await?)
+        Ok(self.access().connect().await?)
+    }
+
+    fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
+    /// Completes targets as kubectl would: the namespace is that of the flag, else that of the context; a
+    /// Deployment becomes one of its pods. Where there is no kubeconfig and no flag, they stay as they are.
+    pub(crate) async fn complete(
+        &self,
+        targets: impl IntoIterator<Item = &mut String>,
+    ) -> Result<(), Failure> {
+        if self.kubeconfig.is_some() || self.context.is_some() {
+            // A mistake in what was said is told, whether it is needed or not.
+            self.access().namespace().await?;
+        }
+        for target in targets {
+            let whole = match Name::read(target) {
+                Name::Whole => continue,
+                Name::Short { kind, rest } => match self.namespace().await? {
+                    Some(namespace) => format!("{kind}/{namespace}/{rest}"),
+                    None => continue,
+                },
+                Name::Deployment { namespace, name, port } => {
+                    let connection = self.connect().await?;
+                    let namespace = namespace.or(self.namespace.as_deref()).unwrap_or(&connection.namespace);
+                    let pod = pod_of_deployment(&connection, namespace, name).await?;
+                    format!("pod/{namespace}/{pod}{port}")
+                }
+            };
+            *target = whole;
+        }
+        Ok(())
+    }
+
+    /// The namespace of what names none.
+    async fn namespace(&self) -> Result<Option<String>, Failure> {
+        match &self.namespace {
+            Some(namespace) => Ok(Some(namespace.clone())),
+            None => Ok(self.access().namespace().await?),
+        }
     }
 }
 

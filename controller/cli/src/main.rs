@@ -6,6 +6,7 @@
 //! * `validate`: a change, before it is made and while it is
 //! * `dial`: a controller on the other side of a connection
 //! * `local`: agents within this process
+//! * `names`: names as kubectl's users write them
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
 //! * `render`: results as text
@@ -17,13 +18,16 @@ mod cluster;
 mod dial;
 mod failure;
 mod local;
+mod names;
 mod progress;
 mod render;
 mod validate;
 mod values;
 mod watch;
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use waymark_proto::{Disposition, Facts, Verdict, command_line};
@@ -34,7 +38,7 @@ use render::Paint;
 use waymark_controller::Prediction;
 
 fn main() -> ExitCode {
-    let arguments: Arguments = match command_line::parse("waymark") {
+    let arguments: Arguments = match command_line::parse(program()) {
         Ok(arguments) => arguments,
         Err(code) => return code.into(),
     };
@@ -49,19 +53,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// How the program was called: kubectl runs `kubectl-waymark` for `kubectl waymark`.
+fn program() -> &'static str {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    match called.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str) {
+        Some("kubectl-waymark") => "kubectl waymark",
+        _ => "waymark",
+    }
+}
+
 fn tell(failure: &Failure) -> ExitCode {
-    eprintln!("waymark: error: {}", failure.message);
+    eprintln!("{}: error: {}", program(), failure.message);
     failure.exit.into()
 }
 
 async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(arguments) => {
+        Command::Check(mut arguments) => {
+            arguments.question.complete().await?;
             let result = ask::check(&arguments).await?;
             print(arguments.question.output, &result, render::check)?;
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
         }
-        Command::Predict(arguments) => {
+        Command::Predict(mut arguments) => {
+            arguments.question.complete().await?;
             let prediction = ask::predict(&arguments).await?;
             print(arguments.question.output, &prediction, render::prediction)?;
             Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))

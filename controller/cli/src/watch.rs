@@ -27,7 +27,10 @@ use args::{StartArguments, StopArguments, TopArguments};
 /// Carries out one of the commands.
 pub(crate) async fn run(command: WatchCommand) -> Result<ExitCode, Failure> {
     match command {
-        WatchCommand::Start(arguments) => start(&arguments).await?,
+        WatchCommand::Start(mut arguments) => {
+            arguments.complete().await?;
+            start(&arguments).await?;
+        }
         WatchCommand::Stop(arguments) => stop(&arguments).await?,
         WatchCommand::List(arguments) => {
             let list = list(&arguments.line, arguments.name.as_deref()).await?;

@@ -28,6 +28,8 @@ fn waymark<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) ->
     Command::new(env!("CARGO_BIN_EXE_waymark"))
         .args(arguments)
         .env_remove("WAYMARK_CONTROLLER")
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
         .output()
         .unwrap()
 }

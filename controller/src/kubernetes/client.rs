@@ -54,6 +54,19 @@ impl Access {
         Ok(Connection { client, address, namespace })
     }
 
+    /// The namespace of the context, `default` if it has none; `None` without a kubeconfig. Nothing is sent.
+    ///
+    /// # Errors
+    /// If the kubeconfig is missing, malformed, or lacks the context.
+    pub async fn namespace(&self) -> Result<Option<String>, KubernetesError> {
+        match self.kubeconfig()? {
+            Some((kubeconfig, origin)) => {
+                Ok(Some(self.of_kubeconfig(kubeconfig, &origin).await?.default_namespace))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// The kubeconfig with the name of where it came from; `None` if there is none.
     fn kubeconfig(&self) -> Result<Option<(Kubeconfig, String)>, KubernetesError> {
         if let Some(path) = &self.kubeconfig {

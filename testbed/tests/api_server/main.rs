@@ -3,12 +3,14 @@
 //!
 //! * `plane`: the control plane itself
 //! * `credentials`: who is let in
+//! * `names`: names that stand for others
 //! * `source`: the controller's view of the cluster
 //! * `checks`: the Check resource and those who run it
 //! * `validate`: changes, applied and taken back
 
 mod checks;
 mod credentials;
+mod names;
 mod plane;
 mod source;
 mod validate;

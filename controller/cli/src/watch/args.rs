@@ -9,6 +9,8 @@ use waymark_controller::watching::{
 use waymark_proto::Protocol;
 
 use crate::args::{Format, Line};
+use crate::cluster::Kube;
+use crate::failure::Failure;
 use crate::values::duration;
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +58,15 @@ pub(crate) struct StartArguments {
     pub(super) output: Format,
     #[command(flatten)]
     pub(super) line: Line,
+    #[command(flatten)]
+    kube: Kube,
+}
+
+impl StartArguments {
+    /// Completes the names of all ends, as kubectl would.
+    pub(super) async fn complete(&mut self) -> Result<(), Failure> {
+        self.kube.complete(self.from.iter_mut().chain(&mut self.to)).await
+    }
 }
 
 #[derive(Debug, Args)]

@@ -34,7 +34,7 @@ struct Entry {
 struct Work {
     generation: i64,
     task: Id,
-    stop: Stopper,
+    stopper: Stopper,
 }
 
 /// All Checks.
@@ -58,15 +58,12 @@ impl Ledger {
     /// A Check is there, or has changed.
     pub(super) fn learn(&mut self, heard: Heard) {
         let Some(uid) = heard.meta.uid.clone() else { return };
-        match self.entries.get_mut(&uid) {
-            Some(entry) => {
-                entry.heard = heard;
-                entry.listed = true;
-            }
-            None => {
-                let entry = Entry { heard, listed: true, done: None, work: None };
-                self.entries.insert(uid.clone(), entry);
-            }
+        if let Some(entry) = self.entries.get_mut(&uid) {
+            entry.heard = heard;
+            entry.listed = true;
+        } else {
+            let entry = Entry { heard, listed: true, done: None, work: None };
+            self.entries.insert(uid.clone(), entry);
         }
         self.consider(&uid);
     }
@@ -126,7 +123,7 @@ impl Ledger {
             Some(Written::Cancelled) => {}
             // Should it not be gone, its next change will be heard of.
             Some(Written::Done | Written::Gone | Written::Changed) | None => {
-                entry.done = Some(work.generation)
+                entry.done = Some(work.generation);
             }
         }
         self.consider(&uid);
@@ -138,14 +135,14 @@ impl Ledger {
         let generation = entry.heard.generation();
         if let Some(work) = &entry.work {
             if work.generation != generation || entry.heard.meta.deletion_timestamp.is_some() {
-                work.stop.stop();
+                work.stopper.stop();
             }
             return;
         }
         let step = next(&entry.heard, entry.done, &self.tenancy, Timestamp::now());
         let (bench, meta, before) =
             (Arc::clone(&self.bench), entry.heard.meta.clone(), entry.heard.status().cloned());
-        let (stop, cancel) = cancel();
+        let (stopper, cancel) = cancel();
         let task = match step {
             Step::Rest => return,
             Step::Wait(due) => {
@@ -163,6 +160,6 @@ impl Ledger {
             Step::Delete => self.tasks.spawn(async move { bench.store.delete(&meta, &cancel).await }),
         };
         self.owners.insert(task.id(), uid.to_owned());
-        entry.work = Some(Work { generation, task: task.id(), stop });
+        entry.work = Some(Work { generation, task: task.id(), stopper });
     }
 }

@@ -93,11 +93,16 @@ pub(super) fn status(run: &Run<'_>, stage: &Stage<'_>, now: Timestamp) -> CheckS
     }
     status.message = Some(message.clone());
     let truth = |type_| match (type_, &succeeded) {
-        (ConditionType::Complete, _) if ended => "True",
-        (ConditionType::Complete, _) | (ConditionType::Succeeded, Truth::False) => "False",
-        (ConditionType::Succeeded, Truth::True) | (ConditionType::Failed, Truth::False) => "True",
-        (ConditionType::Failed, Truth::True) => "False",
+        (ConditionType::Complete, _) => {
+            if ended {
+                "True"
+            } else {
+                "False"
+            }
+        }
         (_, Truth::Unknown) => "Unknown",
+        (ConditionType::Succeeded, Truth::True) | (ConditionType::Failed, Truth::False) => "True",
+        (ConditionType::Succeeded, Truth::False) | (ConditionType::Failed, Truth::True) => "False",
     };
     status.conditions = ConditionType::ALL
         .map(|type_| {

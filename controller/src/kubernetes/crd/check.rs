@@ -10,6 +10,7 @@ use crate::request::{DEFAULT_COUNT, DEFAULT_TTL, MAX_COUNT};
 
 /// A question about connectivity: marked packets are sent, watched on their way, and compared with the
 /// predicted one. It is asked once; a changed spec asks again.
+#[allow(clippy::duplicated_attributes, reason = "every column has a name, a type and a path of its own")]
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "waymark.io",
