@@ -9,7 +9,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all demo demo-kubernetes test accuracy setup build check crds clean-testbed
+.PHONY: all demo demo-kubernetes test accuracy setup build check crds clean-testbed bench-watch
 
 all: build
 
@@ -29,6 +29,10 @@ test: build
 ## accuracy: every fault on every dataplane, and healthy flows, as a table
 accuracy: build
 	$(SUDO) $(BIN)/waymark-testbed accuracy
+
+## bench-watch: what continuous probing costs, beside ping
+bench-watch: setup
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-prober --bench watch --locked
 
 ## check: formatting, lints, generated files
 check: setup

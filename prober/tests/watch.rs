@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
+use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::netns::Netns;
 use waymark_proto::{
     Clock, Probe, ProbeCounts, ProbeId, ProbePlan, ProbeReport, Protocol, Refusal, Responder, Streak, rpc,
@@ -310,6 +311,34 @@ async fn a_plan_ends_with_its_lease_and_leaves_no_socket() {
     };
     tokio::time::timeout(LIMIT, ended).await.expect("the lease ends");
     assert_eq!(world.agent.probe_reports().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_is_probed_alike() {
+    let Some(mut world) = World::new() else { return };
+    let node = world.netns("node");
+    for (part, device, number) in [("client", "vc", 1), ("server", "vs", 2)] {
+        let pod = world.netns(part);
+        run(&format!("ip -n {node} addr add fd09:{number}::1/64 dev {device} nodad"));
+        run(&format!("ip -n {pod} addr add fd09:{number}::2/64 dev eth0 nodad"));
+        run(&format!("ip -n {pod} route add default via fd09:{number}::1"));
+    }
+    run(&format!("ip netns exec {node} sysctl -q -w net.ipv6.conf.all.forwarding=1"));
+    let _listener = inside(&world, "server", || TcpListener::bind(("::", PORT))).unwrap();
+    // The inventory has no addresses of this family: they are allowed.
+    let limits = Limits { allow: vec!["fd09::/16".parse().unwrap()], ..Limits::default() };
+    world.agent = Agent::with_limits(&world.inventory, "node".into(), limits).unwrap();
+    let address = "fd09:2::2".parse().unwrap();
+    let protocols = (1..).zip([Protocol::Icmp, Protocol::Udp, Protocol::Tcp]);
+    let probes = protocols.map(|(id, protocol)| Probe { address, ..probe(&world, id, protocol) }).collect();
+    let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
+    assert_eq!(order(&world, &plan, 60_000).await, []);
+    let mut sums = BTreeMap::new();
+    until(&world, &mut sums, |sums| sums.len() == 3 && sums.values().all(|sum| sum.counts.received > 5))
+        .await;
+    let by_agent = sums.values().flat_map(|sum| &sum.clocks).filter(|clock| **clock == Clock::Agent).count();
+    assert_eq!(by_agent, 0, "the kernel times them all");
+    world.agent.stop_probing().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,7 +99,7 @@ pub struct Refusal {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeCounts {
-    /// Probes that were sent.
+    /// Probes that were sent, or that the kernel refused to send: each is received, lost or on its way.
     pub sent: u64,
     /// Answers that came in time.
     pub received: u64,

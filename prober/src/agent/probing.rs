@@ -14,7 +14,7 @@ use crate::watch::{Prober, WatchError, Work, admit};
 /// What an agent remembers of its watches.
 #[derive(Debug, Default)]
 pub(super) struct Probing {
-    /// Runs while there is a plan.
+    /// Runs since there was a plan.
     prober: Option<Prober>,
     /// As it was ordered.
     plan: ProbePlan,
@@ -91,8 +91,14 @@ impl Agent {
 
     /// Ends the plan. What was counted and not asked for is forgotten.
     pub async fn stop_probing(&self) {
-        *self.0.probing.lock().await = Probing::default();
-        self.0.metrics.probes.retain(std::iter::empty());
+        let mut probing = self.0.probing.lock().await;
+        // When this is answered its ports are free for others; dropping it alone would not wait for that.
+        if let Some(prober) = &probing.prober
+            && let Err(error) = prober.set(Work::default()).await
+        {
+            tracing::warn!(%error, "cannot end probing");
+        }
+        *probing = Probing::default();
     }
 
     /// What it tells Prometheus.
@@ -104,9 +110,11 @@ impl Agent {
     async fn serve(&self, probing: &mut Probing) -> Result<Vec<Refusal>, AgentError> {
         probing.waiting = false;
         if probing.plan == ProbePlan::default() {
-            probing.prober = None;
-            self.0.metrics.probes.retain(std::iter::empty());
-            return Ok(Vec::new());
+            // Idle, the thread costs nothing; it has closed its sockets when it answers.
+            return match &probing.prober {
+                Some(prober) => Ok(prober.set(Work::default()).await?),
+                None => Ok(Vec::new()),
+            };
         }
         let (open, closed) = self.0.open_namespaces().await?;
         let scope = self.0.scope()?;
