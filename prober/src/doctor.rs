@@ -13,8 +13,7 @@ use serde::Serialize;
 use waymark_proto::{Inventory, NodeName};
 
 use crate::facts::{command, kernel_release, nfnetlink};
-use crate::netns::Netns;
-use crate::pods::{Pods, Searched};
+use crate::pods::{Opened, Pods, Searched};
 use crate::tracer::try_load;
 
 /// How one thing stands.
@@ -262,23 +261,24 @@ impl Tool {
 /// The agent works without a pod that is gone, but not without its own node.
 fn namespaces(inventory: &Inventory, name: &NodeName) -> Vec<Finding> {
     let what = format!("node {name}");
-    let Some(node) = inventory.node(name) else {
+    let Some(scope) = inventory.scope(name) else {
         let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
         let detail = format!("not in the inventory, which has {}", known.join(", "));
         return vec![Finding::bad(&what, State::Missing, detail, "name one of these nodes")];
     };
     let mut findings = Vec::new();
-    let pods =
-        inventory.pods_on(name).map(|pod| (format!("pod {}", pod.full_name()), State::Warn, &pod.netns));
     let mut open = 0;
-    for (what, state, netns) in std::iter::once((what.clone(), State::Missing, &node.netns)).chain(pods) {
-        match Netns::open(netns) {
-            Ok(_) => open += 1,
-            Err(error) => {
-                let remedy = "start it, or bring the inventory up to date";
-                findings.push(Finding::bad(&what, state, error.to_string(), remedy));
-            }
-        }
+    for Opened { pod, netns, .. } in Pods::default().open_all(&scope) {
+        let Err(error) = netns else {
+            open += 1;
+            continue;
+        };
+        let (what, state) = match pod {
+            Some(pod) => (format!("pod {pod}"), State::Warn),
+            None => (what.clone(), State::Missing),
+        };
+        let remedy = "start it, or bring the inventory up to date";
+        findings.push(Finding::bad(&what, state, error.to_string(), remedy));
     }
     if open > 0 {
         findings.insert(0, Finding::ok(&what, format!("{open} of its network namespaces can be opened")));

@@ -1,10 +1,12 @@
 //! Checks against what real programs made of the API's objects: the controller knows the cluster from the API
 //! alone, and agents find pods by their addresses.
 
-use waymark_proto::{CheckResult, Disposition, Protocol, Verdict};
-use waymark_testbed::Probe;
+use std::path::Path;
 
-use crate::common::text;
+use waymark_proto::{CheckResult, Disposition, Protocol, Verdict};
+use waymark_testbed::{Instance, Probe, Programs};
+
+use crate::common::{PROGRAM, text};
 use crate::{Kubernetes, able};
 
 fn probe(from: &str, to: &str) -> Probe {
@@ -16,9 +18,15 @@ fn probe(from: &str, to: &str) -> Probe {
     Probe { from: from.to_owned(), to: to.to_owned(), protocol, ipv6: false }
 }
 
+/// The instance, with the programs that were built beside the one under test.
+fn programs(cluster: &Kubernetes) -> Instance {
+    let folder = Path::new(PROGRAM).parent().expect("a file is in a folder");
+    Instance::new(&cluster.testbed.name, Programs::find(Some(folder.into())).unwrap()).unwrap()
+}
+
 #[track_caller]
 fn ask(cluster: &Kubernetes, from: &str, to: &str) -> CheckResult {
-    probe(from, to).ask(&cluster.testbed.instance()).unwrap().0
+    probe(from, to).ask(&programs(cluster)).unwrap().0
 }
 
 /// Reachable, as was predicted to the last step on both ways.
@@ -36,7 +44,7 @@ fn works(cluster: &Kubernetes, from: &str, to: &str) {
 /// The one sentence with which a question is refused.
 #[track_caller]
 fn refusal(cluster: &Kubernetes, from: &str, to: &str) -> String {
-    let output = probe(from, to).command(&cluster.testbed.instance()).unwrap().output().unwrap();
+    let output = probe(from, to).command(&programs(cluster)).unwrap().output().unwrap();
     assert!(output.status.code().is_some_and(|code| code > 2), "{output:?}");
     let error = text(&output.stderr);
     assert_eq!(error.lines().count(), 1, "{error}");
@@ -98,7 +106,7 @@ fn node_ports_and_pods_on_the_network_of_their_node() {
     }));
     cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Ready", "pod/onhost", "--timeout=120s"]);
     cluster.until("the controller knows its address", || {
-        probe("pod/shop/cart", "pod/shop/onhost:9100").ask(&cluster.testbed.instance()).is_ok()
+        probe("pod/shop/cart", "pod/shop/onhost:9100").ask(&programs(&cluster)).is_ok()
     });
     works(&cluster, "pod/shop/cart", "pod/shop/onhost:9100");
     works(&cluster, "pod/shop/onhost", "pod/shop/cart:80");
@@ -133,13 +141,13 @@ fn pods_are_known_as_they_come_and_go() {
         cluster.apply(&pod("guest", "node3"));
         cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Ready", "pod/guest", "--timeout=120s"]);
         cluster.until("the controller knows its address", || {
-            probe("pod/shop/cart", "pod/shop/guest:80").ask(&cluster.testbed.instance()).is_ok()
+            probe("pod/shop/cart", "pod/shop/guest:80").ask(&programs(&cluster)).is_ok()
         });
         works(&cluster, "pod/shop/cart", "pod/shop/guest:80");
         works(&cluster, "pod/shop/guest", "svc/shop/pay:80");
         cluster.kubectl(&["-n", "shop", "delete", "pod", "guest", "--timeout=120s"]);
         cluster.until("the controller knows that it is gone", || {
-            probe("pod/shop/cart", "pod/shop/guest:80").ask(&cluster.testbed.instance()).is_err()
+            probe("pod/shop/cart", "pod/shop/guest:80").ask(&programs(&cluster)).is_err()
         });
     }
     assert!(refusal(&cluster, "pod/shop/guest", "pod/shop/cart").contains("there is no pod shop/guest"));
