@@ -8,18 +8,36 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, PostParams};
-use kube::runtime::conditions::is_pod_running;
+use kube::runtime::conditions::{is_crd_established, is_pod_running};
 use kube::runtime::wait::await_condition;
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use waymark_controller::kubernetes::crd::manifests;
 
 use super::error::{KubernetesError, Result};
 use super::objects::Objects;
 
 /// How often is looked for what cannot be watched.
 const PERIOD: Duration = Duration::from_millis(100);
+
+/// Makes the definitions of Waymark's own resources, as its chart does, and waits until they are served.
+pub(crate) async fn define(client: &Client) -> Result<()> {
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    for (_, definition) in manifests() {
+        let name = definition.name_any();
+        let made = definitions.create(&PostParams::default(), &definition).await;
+        made.map_err(failed(format!("create the definition {name}")))?;
+        let served = await_condition(definitions.clone(), &name, is_crd_established()).await;
+        served.map_err(|error| KubernetesError::Api {
+            what: format!("watch the definition {name}"),
+            source: error.into(),
+        })?;
+    }
+    Ok(())
+}
 
 /// Makes the objects and waits until the pods run and are endpoints of the Services that select them. Gives
 /// back the endpoints.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use waymark_prober::netns::Netns;
 use waymark_proto::NetnsName;
 
-use super::apply::apply;
+use super::apply::{apply, define};
 use super::assets::{Assets, Program, in_path};
 use super::authority::Authority;
 use super::error::{KubernetesError, Result};
@@ -81,7 +81,9 @@ pub(crate) fn start(
     start.proxies()?;
     let kubeconfig = start.files.kubeconfig();
     let endpoints = ready::patiently("the topology's pods and EndpointSlices", async {
-        apply(&ready::client(&kubeconfig).await?, &needs.objects).await
+        let client = ready::client(&kubeconfig).await?;
+        define(&client).await?;
+        apply(&client, &needs.objects).await
     })?;
     cluster.nodes.iter().try_for_each(|node| rules(node, &endpoints))
 }

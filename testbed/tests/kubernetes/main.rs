@@ -4,6 +4,7 @@
 //! * `workloads`: pods come and go as the API says
 //! * `policies`: NetworkPolicies are enforced
 //! * `checks`: what is checked, with the controller and its agents
+//! * `resources`: Checks as objects of the API, and kubectl's plugin
 //! * `lifecycle`: up and down, whatever happens between
 
 mod checks;
@@ -11,6 +12,7 @@ mod checks;
 mod common;
 mod lifecycle;
 mod policies;
+mod resources;
 mod services;
 mod workloads;
 
