@@ -40,12 +40,11 @@ impl Access {
     /// # Errors
     /// If there is no configuration, or it is missing, malformed, or lacks the context.
     pub async fn connect(&self) -> Result<Connection, KubernetesError> {
-        let (config, origin) = match self.kubeconfig()? {
-            Some((kubeconfig, origin)) => (self.of_kubeconfig(kubeconfig, &origin).await?, origin),
-            None => {
-                let config = Config::incluster().map_err(|_| KubernetesError::NoConfiguration)?;
-                (config, "the pod's service account".to_owned())
-            }
+        let (config, origin) = if let Some((kubeconfig, origin)) = self.kubeconfig()? {
+            (self.of_kubeconfig(kubeconfig, &origin).await?, origin)
+        } else {
+            let config = Config::incluster().map_err(|_| KubernetesError::NoConfiguration)?;
+            (config, "the pod's service account".to_owned())
         };
         let address = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
@@ -146,11 +145,11 @@ fn unreadable(origin: &str, error: &KubeconfigError) -> KubernetesError {
 mod tests {
     use super::*;
 
-    async fn says(content: Option<&str>, context: Option<&str>) -> String {
+    async fn says(text: Option<&str>, context: Option<&str>) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kubeconfig");
-        if let Some(content) = content {
-            std::fs::write(&path, content).unwrap();
+        if let Some(text) = text {
+            std::fs::write(&path, text).unwrap();
         }
         let access = Access { kubeconfig: Some(path), context: context.map(str::to_owned) };
         let error = access.connect().await.unwrap_err().to_string();

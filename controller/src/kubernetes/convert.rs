@@ -99,9 +99,9 @@ fn absent(kind: &str, metadata: &ObjectMeta, why: impl Into<String>) -> Absent {
 }
 
 /// The first address and the first of the other family.
-fn both_families(addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<(IpAddr, Option<IpAddr>)> {
-    let first = addresses.clone().next()?;
-    Some((first, addresses.clone().find(|ip| ip.is_ipv6() != first.is_ipv6())))
+fn both_families(mut addresses: impl Iterator<Item = IpAddr>) -> Option<(IpAddr, Option<IpAddr>)> {
+    let first = addresses.next()?;
+    Some((first, addresses.find(|ip| ip.is_ipv6() != first.is_ipv6())))
 }
 
 #[cfg(test)]

@@ -101,8 +101,9 @@ impl KubernetesSource {
         };
         let begun = |kinds: &Kinds| !kinds.values().any(|health| matches!(health, Health::Starting));
         let kinds = match tokio::time::timeout(READY, changes.wait_for(begun)).await {
-            Ok(kinds) => kinds.expect("the sender is held by this function").clone(),
-            Err(_) => return Err(too_slow(&shared)),
+            Ok(Ok(kinds)) => kinds.clone(),
+            // The sender is held by this function, so there is no other way than time's.
+            Ok(Err(_)) | Err(_) => return Err(too_slow(&shared)),
         };
         let error = first_error(&kinds);
         if error.as_ref().is_none_or(KubernetesError::is_watch_forbidden) {

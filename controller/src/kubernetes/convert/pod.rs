@@ -79,7 +79,8 @@ fn unscheduled(status: &PodStatus) -> String {
 
 /// What its first waiting container waits for.
 fn waiting(status: &PodStatus) -> String {
-    let states = status.container_statuses.iter().flatten().filter_map(|status| status.state.as_ref());
-    let mut reasons = states.filter_map(|state| state.waiting.as_ref()?.reason.as_deref());
+    let containers = status.container_statuses.iter().flatten();
+    let mut reasons =
+        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
     reasons.next().map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
