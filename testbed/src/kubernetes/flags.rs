@@ -79,7 +79,8 @@ pub(crate) fn api_server(folder: &Path, etcd: u16, listen: Listen) -> Vec<String
 
 /// The controllers that a testbed's objects need. None that judges nodes: a loaded machine is no dead one.
 pub(crate) fn controller_manager(folder: &Path, kubeconfig: &Path) -> Vec<String> {
-    const CONTROLLERS: [&str; 11] = [
+    const CONTROLLERS: [&str; 12] = [
+        "clusterrole-aggregation",
         "daemonset",
         "deployment",
         "endpoint",

@@ -2,6 +2,7 @@
 //! its own for each. Needs no root.
 //!
 //! * `plane`: the control plane itself
+//! * `chart`: what the Helm chart renders
 //! * `credentials`: who is let in
 //! * `names`: names that stand for others
 //! * `source`: the controller's view of the cluster
@@ -9,8 +10,11 @@
 //! * `validate`: changes, applied and taken back
 
 mod checks;
+mod chart;
 mod credentials;
 mod names;
+#[path = "../common/helm.rs"]
+mod helm;
 mod plane;
 mod source;
 mod validate;
