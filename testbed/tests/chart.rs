@@ -42,12 +42,15 @@ fn wrong_values_are_refused_by_name() {
         ("agent: {privileged: true}", "agent"),
         ("agent: {findByProcess: 'yes'}", "agent.findByProcess"),
         ("rbac: {create: 1}", "rbac.create"),
+        ("podMonitor: {interval: often}", "podMonitor.interval"),
     ] {
         let output = template(&helm, "ops", values, &[]);
         let message = text(&output.stderr);
         assert!(!output.status.success(), "{values} is accepted");
         assert!(message.contains(&format!("\n- {named}: ")), "{values}: {message}");
     }
+    let unmetered = template(&helm, "ops", "podMonitor: {enabled: true}", &[]);
+    assert!(text(&unmetered.stderr).contains("podMonitor.enabled needs metrics.enabled"));
     let nameless = template(&helm, "ops", "agent: {serviceAccount: {create: false}}", &[]);
     assert!(text(&nameless.stderr).contains("agent.serviceAccount.name is needed"));
 }

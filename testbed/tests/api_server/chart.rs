@@ -51,6 +51,8 @@ image: {registry: 'registry.example:5000/team', tag: v1, pullPolicy: Always}
 imagePullSecrets: [{name: registry}]
 controller:
   port: 8443
+  clusterChecksIn: [ops, kube-system]
+  stateClaim: watches
   extraNames: [waymark.example.org, 192.0.2.7]
   serviceAccount: {annotations: {example.org/role: reader}}
   service: {type: LoadBalancer, annotations: {example.org/internal: 'true'}}
@@ -63,6 +65,7 @@ agent:
   allow: [192.0.2.0/24, '2001:db8::/32']
   maxUnavailable: 3
   podAnnotations: {example.org/a: b}
+metrics: {enabled: true}
 networkPolicy: {enabled: true}
 ";
     let least = "

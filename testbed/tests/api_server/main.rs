@@ -9,8 +9,8 @@
 //! * `checks`: the Check resource and those who run it
 //! * `validate`: changes, applied and taken back
 
-mod checks;
 mod chart;
+mod checks;
 mod credentials;
 mod names;
 #[path = "../common/helm.rs"]
