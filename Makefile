@@ -7,9 +7,13 @@ TARGET_DIR := $(shell $(CARGO) metadata --no-deps --format-version 1 2>/dev/null
 BIN := $(TARGET_DIR)/debug
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 
+DOCKER ?= docker
+REGISTRY ?= localhost/waymark
+VERSION ?= 0.1.0
+
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all demo demo-kubernetes test accuracy setup build check crds clean-testbed bench-watch
+.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds clean-testbed bench-watch
 
 all: build
 
@@ -23,6 +27,7 @@ demo-kubernetes: build
 
 ## test: every test there is
 test: build
+	@deploy/helm/fetch.sh >/dev/null || echo "Without helm the tests of the chart are left out."
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked
 	$(SUDO) $(BIN)/waymark-testbed accuracy
 
@@ -48,6 +53,16 @@ crds: setup
 build: setup
 	$(CARGO) build --workspace --locked
 	ln -sf waymark $(BIN)/kubectl-waymark
+
+## helm: put helm into the cache, for the tests of the chart, unless it is installed
+helm:
+	@deploy/helm/fetch.sh
+
+## images: build both container images; needs docker, or a DOCKER that is like it
+images:
+	for image in controller agent; do \
+		$(DOCKER) build --file deploy/images/Dockerfile --target $$image --tag $(REGISTRY)/waymark-$$image:$(VERSION) . || exit 1; \
+	done
 
 ## setup: install the system packages that are missing
 setup:

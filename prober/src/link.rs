@@ -45,8 +45,13 @@ pub enum LinkError {
 }
 
 /// Stays attached to the controller for ever. `attached` is called whenever a controller has taken the
-/// agent in.
-pub async fn run(agent: &Agent, dial: &Dial, mut attached: impl FnMut()) -> std::convert::Infallible {
+/// agent in, `lost` whenever there is none any more, or still none.
+pub async fn run(
+    agent: &Agent,
+    dial: &Dial,
+    mut attached: impl FnMut(),
+    mut lost: impl FnMut(),
+) -> std::convert::Infallible {
     let endpoint = dial.endpoint();
     let mut pause = PAUSE.0;
     loop {
@@ -57,6 +62,7 @@ pub async fn run(agent: &Agent, dial: &Dial, mut attached: impl FnMut()) -> std:
         })
         .await;
         agent.metrics().set_attached(false);
+        lost();
         match outcome {
             Ok(()) => tracing::info!(%endpoint, "the controller closed the connection"),
             Err(error) => tracing::warn!(%error, "will dial again"),

@@ -53,7 +53,7 @@ enum Command {
         /// Serve metrics for Prometheus here, under /metrics and without encryption: `127.0.0.1:9464`.
         #[arg(long, value_name = "ADDRESS")]
         metrics: Option<SocketAddr>,
-        /// A file to make once a controller has accepted this agent.
+        /// A file that is there while a controller has this agent.
         #[arg(long)]
         ready_file: Option<PathBuf>,
         /// Addresses beyond the cluster's that packets may be sent to.
@@ -188,8 +188,18 @@ fn run(
                 tracing::error!(path = %path.display(), %error, "cannot write the ready file");
             }
         };
+        let lost = || {
+            if let Some(path) = ready_file
+                && let Err(error) = std::fs::remove_file(path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::error!(path = %path.display(), %error, "cannot remove the ready file");
+            }
+        };
+        // One that was killed left its own.
+        lost();
         tokio::select! {
-            never = link::run(&agent, dial, attached) => match never {},
+            never = link::run(&agent, dial, attached, lost) => match never {},
             _ = terminated.recv() => {}
             _ = interrupted.recv() => {}
         }

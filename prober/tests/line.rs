@@ -103,7 +103,7 @@ async fn probing_outlives_the_controller_and_nothing_is_lost_or_counted_twice() 
         tokio::spawn(tonic::transport::Server::builder().add_service(hub).serve_with_incoming(incoming));
     let dial = Dial::new(Endpoint::Unix(socket), None, Plaintext::Refused).unwrap();
     let agent = world.agent.clone();
-    let agent = tokio::spawn(async move { link::run(&agent, &dial, || {}).await });
+    let agent = tokio::spawn(async move { link::run(&agent, &dial, || {}, || {}).await });
 
     let probe = |id: u64, netns: &str| Probe {
         id: ProbeId(id),

@@ -215,6 +215,7 @@ fn the_agents_capabilities_are_enough_and_each_is_needed() {
     let refused = agent.output().unwrap();
     assert!(!refused.status.success() && text(&refused.stderr).contains("CAP_BPF"), "{refused:?}");
     let blind = without("net_admin").check("svc/shop/pay:80").unwrap();
-    let hooks = |result: &serde_json::Value| result["comparison"].to_string().matches("netfilter").count();
-    assert_ne!(hooks(&blind), hooks(&reached), "{blind:#}");
+    // The packets arrive all the same; what became of them in netfilter is not seen.
+    let hooks = |result: &serde_json::Value| result.to_string().matches("netfilter-").count();
+    assert!(hooks(&blind) < hooks(&reached), "{blind:#}");
 }
