@@ -12,9 +12,9 @@
 mod chart;
 mod checks;
 mod credentials;
-mod names;
 #[path = "../common/helm.rs"]
 mod helm;
+mod names;
 mod plane;
 mod source;
 mod validate;
