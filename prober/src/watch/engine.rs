@@ -1,4 +1,4 @@
-//! The thread that probes: one for all targets, whatever their number.
+//! A thread that probes or answers: one for all targets, whatever their number.
 //!
 //! It waits for the next time of any target, for packets, and for orders. Open loop: probes leave at their
 //! times; what the thread was too slow for is counted as missed. What came is read before what waited too long

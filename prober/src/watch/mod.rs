@@ -1,12 +1,12 @@
 //! Continuous probing: an agent's part of a watch.
 //!
 //! An agent is told all that it is to probe ([`ProbePlan`](waymark_proto::ProbePlan)), probes it open loop, and
-//! is asked for what it counted. One thread does it for all targets, with one socket per namespace, family and
-//! protocol for ICMP and UDP, and as many for TCP as connections are open at a time. When the controller is gone
+//! is asked for what it counted. One thread probes all targets, with one socket per namespace, family and
+//! protocol for ICMP and UDP, and as many for TCP as connections are open at a time; another answers. When the controller is gone
 //! it goes on until its lease ends, and keeps what it counted.
 //!
 //! * `budget`: what of a plan is served
-//! * `engine`: the thread, and what it waits for
+//! * `engine`: such a thread, and what it waits for
 //! * `target`: one target; pure, as are the four it is made of:
 //!   `schedule` when, `pending` what is open, `streaks` failures in a row, `tally` what was counted
 //! * `payload`: what a probe carries
@@ -62,14 +62,48 @@ pub enum WatchError {
     Ended,
 }
 
-/// A running prober. When it is dropped its thread ends, and every socket is closed.
+/// A running prober. When it is dropped its threads end, and every socket is closed.
 #[derive(Clone, Debug)]
 pub struct Prober {
+    probing: Worker,
+    /// Answers others' probes, at once and not when its own leave it time.
+    answering: Worker,
+}
+
+impl Prober {
+    /// Starts the threads, without work.
+    pub fn start(metrics: ProbeMetrics) -> Result<Self, WatchError> {
+        allow_descriptors();
+        let probing = Worker::start("waymark-probes", metrics)?;
+        Ok(Self { probing, answering: Worker::start("waymark-answers", ProbeMetrics::default())? })
+    }
+
+    /// Replaces the work. What of it is not possible is told; the rest is being done, and what ended has closed
+    /// its sockets.
+    pub async fn set(&self, work: Work) -> Result<Vec<Refusal>, WatchError> {
+        let Work { probes, responders } = work;
+        let answers = Work { responders, ..Work::default() };
+        let mut refusals = self.answering.order(|answer| Command::Set(answers, answer)).await?;
+        let probes = Work { probes, ..Work::default() };
+        refusals.extend(self.probing.order(|answer| Command::Set(probes, answer)).await?);
+        Ok(refusals)
+    }
+
+    /// What was counted since this was last asked, of all targets.
+    pub async fn reports(&self) -> Result<Vec<ProbeReport>, WatchError> {
+        self.probing.order(Command::Report).await
+    }
+}
+
+/// A thread with an engine.
+#[derive(Clone, Debug)]
+struct Worker {
     commands: mpsc::Sender<Command>,
+    // Dropped after the sender, so that the thread finds that nobody can give it orders any more.
     wake: Arc<Waker>,
 }
 
-/// Wakes the thread when it is dropped too, to find that nobody can give it orders any more.
+/// Wakes the thread when it is dropped too.
 #[derive(Debug)]
 struct Waker(Arc<EventFd>);
 
@@ -79,11 +113,9 @@ impl Drop for Waker {
     }
 }
 
-impl Prober {
-    /// Starts the thread, without work.
-    pub fn start(metrics: ProbeMetrics) -> Result<Self, WatchError> {
+impl Worker {
+    fn start(name: &str, metrics: ProbeMetrics) -> Result<Self, WatchError> {
         let failed = |source| WatchError::Start { source };
-        allow_descriptors();
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let wake = Arc::new(wake.map_err(|errno: Errno| failed(errno.into()))?);
         let mut nonce = [0; 8];
@@ -96,18 +128,8 @@ impl Prober {
                 tracing::error!(%error, "the prober ended");
             }
         };
-        std::thread::Builder::new().name("waymark-prober".to_owned()).spawn(work).map_err(failed)?;
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(failed)?;
         Ok(Self { commands, wake: Arc::new(Waker(wake)) })
-    }
-
-    /// Replaces the work. What of it is not possible is told; the rest is being done.
-    pub async fn set(&self, work: Work) -> Result<Vec<Refusal>, WatchError> {
-        self.order(|answer| Command::Set(work, answer)).await
-    }
-
-    /// What was counted since this was last asked, of all targets.
-    pub async fn reports(&self) -> Result<Vec<ProbeReport>, WatchError> {
-        self.order(Command::Report).await
     }
 
     async fn order<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, WatchError> {
