@@ -19,7 +19,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::sync::oneshot;
-use waymark_proto::{NetnsInode, Probe, ProbeId, ProbeReport, Protocol, Refusal, Responder};
+use waymark_proto::{NetnsInode, Probe, ProbeId, Protocol, Refusal, Responder};
 
 use super::connections::{ConnectError, Connected, Connections};
 use super::datagrams::{Datagrams, Heard, Kind};
@@ -27,7 +27,7 @@ use super::metrics::ProbeMetrics;
 use super::payload::{Nonce, Payload};
 use super::responder::Echo;
 use super::tally::Scale;
-use super::target::{Arrival, Target};
+use super::target::{Arrival, Report, Target};
 use crate::netns::Netns;
 use crate::tracer::now_ns;
 
@@ -46,7 +46,7 @@ pub enum Command {
     /// Replaces its work, and tells what of it is not possible.
     Set(Work, oneshot::Sender<Vec<Refusal>>),
     /// Asks for what was counted since this was last asked.
-    Report(oneshot::Sender<Vec<ProbeReport>>),
+    Report(oneshot::Sender<Vec<Report>>),
 }
 
 /// What epoll tells of.
@@ -271,9 +271,8 @@ impl Engine {
                 }
                 Ok(Command::Report(answer)) => {
                     let at_unix_ns = unix_ns();
-                    let scale = &mut self.scale;
                     let targets = self.targets.values_mut();
-                    let reports = targets.map(|(target, _)| target.report(at_unix_ns, scale)).collect();
+                    let reports = targets.map(|(target, _)| target.report(at_unix_ns)).collect();
                     let _ = answer.send(reports);
                 }
                 Err(TryRecvError::Empty) => return true,

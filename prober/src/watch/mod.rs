@@ -2,8 +2,8 @@
 //!
 //! An agent is told all that it is to probe ([`ProbePlan`](waymark_proto::ProbePlan)), probes it open loop, and
 //! is asked for what it counted. One thread probes all targets, with one socket per namespace, family and
-//! protocol for ICMP and UDP, and as many for TCP as connections are open at a time; another answers. When the controller is gone
-//! it goes on until its lease ends, and keeps what it counted.
+//! protocol for ICMP and UDP, and as many for TCP as connections are open at a time; another answers. When the
+//! controller is gone it goes on until its lease ends, and keeps what it counted.
 //!
 //! * `budget`: what of a plan is served
 //! * `engine`: such a thread, and what it waits for
@@ -91,7 +91,9 @@ impl Prober {
 
     /// What was counted since this was last asked, of all targets.
     pub async fn reports(&self) -> Result<Vec<ProbeReport>, WatchError> {
-        self.probing.order(Command::Report).await
+        let reports = self.probing.order(Command::Report).await?;
+        let write = || reports.into_iter().map(ProbeReport::from).collect();
+        tokio::task::spawn_blocking(write).await.map_err(|_| WatchError::Ended)
     }
 }
 

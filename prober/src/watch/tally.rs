@@ -18,31 +18,44 @@ pub struct Rtt {
     pub clock: Clock,
 }
 
-/// The histogram that all tallies share.
-pub struct Scale {
-    histogram: Histogram<u64>,
-    serializer: V2Serializer,
-}
+/// The precision that all tallies count with: that of the wire's histograms.
+pub struct Scale(Histogram<u64>);
 
 impl Default for Scale {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(RTT_LOWEST_NS, RTT_HIGHEST_NS, RTT_DIGITS);
-        Self { histogram: histogram.expect("the bounds are constants"), serializer: V2Serializer::new() }
+        Self(histogram(RTT_HIGHEST_NS))
     }
 }
 
-impl Scale {
-    fn serialize(&mut self, rtts: &BTreeMap<u64, u64>) -> Vec<u8> {
+/// A histogram of the wire's precision, no larger than needed.
+fn histogram(highest_ns: u64) -> Histogram<u64> {
+    Histogram::new_with_bounds(RTT_LOWEST_NS, highest_ns.max(2 * RTT_LOWEST_NS), RTT_DIGITS)
+        .expect("the highest is twice the lowest or more, and the digits are few")
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Probes.
+    pub counts: ProbeCounts,
+    /// Whose clock timed the round trips.
+    pub clock: Clock,
+    /// How often, by the least time that the histogram does not tell from it.
+    rtts: BTreeMap<u64, u64>,
+}
+
+impl Counted {
+    /// The round-trip times as a histogram of version 2; nothing if there are none. Takes long enough to keep
+    /// the thread that probes from its schedule, so another does it.
+    pub fn rtt_v2(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if rtts.is_empty() {
-            return bytes;
+        let Some((&highest_ns, _)) = self.rtts.last_key_value() else { return bytes };
+        let mut histogram = histogram(highest_ns);
+        for (&ns, &count) in &self.rtts {
+            histogram.saturating_record_n(ns, count);
         }
-        self.histogram.reset();
-        for (&ns, &count) in rtts {
-            self.histogram.saturating_record_n(ns, count);
-        }
-        self.serializer
-            .serialize(&self.histogram, &mut bytes)
+        V2Serializer::new()
+            .serialize(&histogram, &mut bytes)
             .expect("its counts fit, and memory takes what is written");
         bytes
     }
@@ -72,7 +85,7 @@ impl Tally {
     pub fn received(&mut self, rtt: Rtt, scale: &Scale) {
         self.counts.received += 1;
         let ns = rtt.ns.clamp(RTT_LOWEST_NS, RTT_HIGHEST_NS);
-        *self.rtts.entry(scale.histogram.lowest_equivalent(ns)).or_default() += 1;
+        *self.rtts.entry(scale.0.lowest_equivalent(ns)).or_default() += 1;
         self.by_agent |= rtt.clock == Clock::Agent;
     }
 
@@ -84,11 +97,11 @@ impl Tally {
         }
     }
 
-    /// Counts, histogram as V2 and clock since this was last asked.
-    pub fn take(&mut self, scale: &mut Scale) -> (ProbeCounts, Vec<u8>, Clock) {
+    /// What was counted since this was last asked.
+    pub fn take(&mut self) -> Counted {
         let Self { counts, rtts, by_agent } = std::mem::take(self);
         let clock = if by_agent || rtts.is_empty() { Clock::Agent } else { Clock::Kernel };
-        (counts, scale.serialize(&rtts), clock)
+        Counted { counts, clock, rtts }
     }
 }
 
@@ -102,31 +115,32 @@ mod tests {
 
     #[test]
     fn times_survive_the_wire_to_three_digits() {
-        let (mut tally, mut scale) = (Tally::default(), Scale::default());
+        let (mut tally, scale) = (Tally::default(), Scale::default());
         let times = [0, 1, 999, 52_345, 52_346, 1_234_567, 3_000_000_000, u64::MAX];
         for ns in times {
             tally.received(Rtt { ns, clock: Clock::Kernel }, &scale);
         }
-        let (counts, bytes, clock) = tally.take(&mut scale);
-        assert_eq!((counts.received, clock), (8, Clock::Kernel));
-        let histogram = read(&bytes);
+        let counted = tally.take();
+        assert_eq!((counted.counts.received, counted.clock), (8, Clock::Kernel));
+        let histogram = read(&counted.rtt_v2());
         assert_eq!(histogram.len(), 8);
         for (index, ns) in (0_u32..).zip(times) {
             let expected = ns.clamp(RTT_LOWEST_NS, RTT_HIGHEST_NS);
             let found = histogram.value_at_quantile((f64::from(index) + 0.5) / 8.0);
             assert!(histogram.equivalent(found, expected), "{found} for {expected}");
         }
-        assert_eq!(tally.take(&mut scale), (ProbeCounts::default(), Vec::new(), Clock::Agent));
+        assert_eq!(tally.take(), Counted::default());
+        assert!(Counted::default().rtt_v2().is_empty());
     }
 
     #[test]
     fn one_time_by_the_agents_clock_is_said() {
-        let (mut tally, mut scale) = (Tally::default(), Scale::default());
+        let (mut tally, scale) = (Tally::default(), Scale::default());
         tally.received(Rtt { ns: 5000, clock: Clock::Kernel }, &scale);
         tally.received(Rtt { ns: 5000, clock: Clock::Agent }, &scale);
         tally.lost(Some("connection refused"));
         tally.lost(None);
-        let (counts, _, clock) = tally.take(&mut scale);
+        let Counted { counts, clock, .. } = tally.take();
         assert_eq!(clock, Clock::Agent);
         assert_eq!((counts.lost, counts.errors["connection refused"]), (2, 1));
     }

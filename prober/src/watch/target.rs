@@ -1,12 +1,12 @@
 //! One target: when it is probed, what is open, what came of it. Does no I/O and reads no clock.
 
-use waymark_proto::{Clock, Probe, ProbeReport};
+use waymark_proto::{Clock, Probe, ProbeId, ProbeReport, Streak};
 
 use super::metrics::Series;
 use super::pending::{Fate, Pending, Sent};
 use super::schedule::Schedule;
 use super::streaks::Streaks;
-use super::tally::{Rtt, Scale, Tally};
+use super::tally::{Counted, Rtt, Scale, Tally};
 
 /// When an answer came.
 #[derive(Clone, Copy, Debug)]
@@ -146,9 +146,25 @@ impl Target {
     }
 
     /// What was counted since this was last asked.
-    pub fn report(&mut self, at_unix_ns: u64, scale: &mut Scale) -> ProbeReport {
-        let (counts, rtt_v2, clock) = self.tally.take(scale);
-        ProbeReport { id: self.probe.id, at_unix_ns, counts, rtt_v2, clock, streaks: self.streaks.take() }
+    pub fn report(&mut self, at_unix_ns: u64) -> Report {
+        Report { id: self.probe.id, at_unix_ns, counted: self.tally.take(), streaks: self.streaks.take() }
+    }
+}
+
+/// What there is to tell of a target, not yet in the form of the wire.
+#[derive(Debug)]
+pub struct Report {
+    id: ProbeId,
+    at_unix_ns: u64,
+    counted: Counted,
+    streaks: Vec<Streak>,
+}
+
+impl From<Report> for ProbeReport {
+    fn from(report: Report) -> Self {
+        let Report { id, at_unix_ns, counted, streaks } = report;
+        let rtt_v2 = counted.rtt_v2();
+        Self { id, at_unix_ns, counts: counted.counts, rtt_v2, clock: counted.clock, streaks }
     }
 }
 
@@ -172,7 +188,7 @@ fn rtt(sent: &Sent, arrival: Arrival) -> Rtt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use waymark_proto::{ProbeId, Protocol, Streak};
+    use waymark_proto::Protocol;
 
     const MS: u64 = 1_000_000;
 
@@ -198,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_probe_ends_in_one_count() {
-        let (mut target, mut scale) = (target(), Scale::default());
+        let (mut target, scale) = (target(), Scale::default());
         for round in 0..6 {
             let now = round * 10 * MS;
             target.expire(now);
@@ -210,7 +226,7 @@ mod tests {
             }
         }
         target.expire(1000 * MS);
-        let report = target.report(0, &mut scale);
+        let report = ProbeReport::from(target.report(0));
         assert_eq!((report.counts.sent, report.counts.received, report.counts.lost), (6, 1, 5));
         assert_eq!(report.counts.errors["no route to host"], 1);
         let out = Streak { since_unix_ns: 20 * MS, failures: 4, until_unix_ns: None };
@@ -232,30 +248,30 @@ mod tests {
 
     #[test]
     fn the_kernels_times_are_preferred_where_they_make_sense() {
-        let (mut target, mut scale) = (target(), Scale::default());
+        let (mut target, scale) = (target(), Scale::default());
         let number = target.begin(0, 5000 * MS).unwrap();
         target.departed(number, 5001 * MS);
         target.departed(number, 5009 * MS);
         let came_unix_ns = Some(5003 * MS);
         target.answered(number, Arrival::Packet { read_ns: 9 * MS, came_unix_ns }, &scale);
-        let report = target.report(0, &mut scale);
+        let report = ProbeReport::from(target.report(0));
         assert_eq!(report.clock, Clock::Kernel);
 
         // The clock was set back meanwhile.
         let number = target.begin(10 * MS, 5010 * MS).unwrap();
         target.departed(number, 5010 * MS);
         target.answered(number, Arrival::Packet { read_ns: 11 * MS, came_unix_ns: Some(1) }, &scale);
-        let report = target.report(0, &mut scale);
+        let report = ProbeReport::from(target.report(0));
         assert_eq!((report.clock, report.counts.received), (Clock::Agent, 1));
     }
 
     #[test]
     fn an_answer_after_its_time_is_a_loss_and_comes_too_late_for_more() {
-        let (mut target, mut scale) = (target(), Scale::default());
+        let (mut target, scale) = (target(), Scale::default());
         let number = target.begin(0, 0).unwrap();
         target.answered(number, read(26 * MS), &scale);
         target.answered(number, read(1), &scale);
-        let counts = target.report(0, &mut scale).counts;
+        let counts = ProbeReport::from(target.report(0)).counts;
         assert_eq!((counts.sent, counts.received, counts.lost), (1, 0, 1));
     }
 }
