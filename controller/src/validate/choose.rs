@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use waymark_proto::{Inventory, TransportProtocol};
-use waymark_sim::{Pair, Reach, Target, Traffic};
+use waymark_sim::{Pair, Reach, Target, Traffic, selects};
 
 use super::expect::{Expectations, is_itself};
 use super::foresee::Foresight;
@@ -75,9 +75,10 @@ pub fn choose(
     let mut controls: Vec<Sample> = foresight.before.pairs().filter_map(stays).collect();
     // First what is expected explicitly, then what is nearest to the change, then what works: it is what a
     // change can break.
+    let near = Near::new(inventories);
     controls.sort_by_key(|Sample { pair, before, .. }| {
         let within = touched.contains(&pair.namespace) && touched.contains(&pair.destination.namespace);
-        (expectations.of(pair).is_none(), !within, *before != Reach::Allowed)
+        (expectations.of(pair).is_none(), !near.is(pair), !within, *before != Reach::Allowed)
     });
     let controls = spread(controls, &groups);
     let wanted = (bounds.most / CONTROLS).max(bounds.most.saturating_sub(changes.len())).min(controls.len());
@@ -115,6 +116,38 @@ fn is_control(sample: &Sample, touched: &BTreeSet<String>, backends: &Backends) 
         Target::Pod(_) => false,
     };
     concerned && !to_itself && matches!(sample.before, Reach::Allowed | Reach::Denied)
+}
+
+/// What a change is about: the Services that differ, and the pods that policies select which differ.
+struct Near {
+    services: BTreeSet<(String, String)>,
+    pods: BTreeSet<(String, String)>,
+}
+
+impl Near {
+    fn new([before, after]: &[&Inventory; 2]) -> Self {
+        let (mut services, mut pods) = (BTreeSet::new(), BTreeSet::new());
+        for (one, other) in [(before, after), (after, before)] {
+            let differ = one.services.iter().filter(|service| !other.services.contains(service));
+            services.extend(differ.map(|service| (service.namespace.clone(), service.name.clone())));
+            for policy in one.policies.iter().filter(|policy| !other.policies.contains(policy)) {
+                let selected = one.pods.iter().filter(|pod| {
+                    pod.namespace == policy.namespace && selects(&policy.spec.pod_selector, &pod.labels)
+                });
+                pods.extend(selected.map(|pod| (pod.namespace.clone(), pod.name.clone())));
+            }
+        }
+        Self { services, pods }
+    }
+
+    fn is(&self, pair: &Pair) -> bool {
+        let to = &pair.destination;
+        let receiver = match &to.target {
+            Target::Service(name) => self.services.contains(&(to.namespace.clone(), name.clone())),
+            Target::Pod(name) => self.pods.contains(&(to.namespace.clone(), name.clone())),
+        };
+        receiver || self.pods.contains(&(pair.namespace.clone(), pair.pod.clone()))
+    }
 }
 
 type Backends = BTreeMap<(String, String), BTreeSet<String>>;

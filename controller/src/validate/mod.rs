@@ -392,7 +392,7 @@ async fn conclude(
         Standing::Bad(failures) => {
             report.outcome = Outcome::Failed;
             let first = failures.first().cloned().unwrap_or_default();
-            report.failures = failures;
+            report.failures = shortened(failures);
             first
         }
         Standing::Interrupted => {

@@ -1,6 +1,7 @@
 //! A testbed with a real Kubernetes control plane. Needs root, and the programs of a control plane.
 //!
 //! * `services`: what kube-proxy writes carries real traffic, on every dataplane
+//! * `validate`: changes that stay, and changes that are taken back
 //! * `workloads`: pods come and go as the API says
 //! * `policies`: NetworkPolicies are enforced
 //! * `checks`: what is checked, with the controller and its agents
@@ -14,6 +15,7 @@ mod lifecycle;
 mod policies;
 mod resources;
 mod services;
+mod validate;
 mod workloads;
 
 use std::process::Command;

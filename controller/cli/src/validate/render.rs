@@ -1,5 +1,6 @@
 //! The report as text: the answer first, then what it rests on.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use waymark_controller::validate::{
@@ -39,7 +40,7 @@ pub(super) fn report(report: &ValidationReport, paint: Paint) -> String {
     checks(&mut out, &report.checks, paint);
     predictions(&mut out, &report.predictions, paint);
     if let Some(ms) = report.settled_ms {
-        line!(out, "All was as predicted {:.1} s after the change.", ms as f64 / 1e3);
+        line!(out, "The predicted state was seen {:.1} s after the change.", ms as f64 / 1e3);
     }
     if let Some(rollback) = &report.rollback {
         rolled_back(&mut out, rollback, paint);
@@ -146,7 +147,14 @@ fn checks(out: &mut String, checks: &[CheckReport], paint: Paint) {
     sorted.sort_by_key(|check| {
         (!check.judgement.is_some_and(Judgement::fails), check.intended == check.predicted)
     });
-    let width = checks.iter().map(|check| check.pair.to_string().chars().count()).max().unwrap_or(0);
+    // Those that should not change and do not are many and tell little.
+    let quiet = |check: &CheckReport| {
+        check.judgement == Some(Judgement::AsPredicted) && check.intended == check.predicted
+    };
+    let calm = sorted.iter().filter(|check| quiet(check)).count();
+    sorted.retain(|check| !quiet(check));
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    let width = sorted.iter().map(|check| check.pair.to_string().chars().count()).max().unwrap_or(0);
     for check in sorted.iter().take(MOST_LINES) {
         let after = check.after.map_or("not checked", word);
         let (sign, judgement) = match check.judgement {
@@ -165,20 +173,19 @@ fn checks(out: &mut String, checks: &[CheckReport], paint: Paint) {
         let wrong = check.judgement.is_some_and(|judgement| judgement != Judgement::AsPredicted);
         if let Some(fault) = check.fault_point.as_ref().filter(|_| wrong) {
             let culprit = fault.culprit.as_ref().map(|culprit| format!(", {culprit}")).unwrap_or_default();
-            line!(
-                out,
-                "      at {} of {}: {}{culprit}; {}",
-                fault.hook,
-                fault.node,
-                fault.cause,
-                fault.advice
-            );
+            // The same advice once.
+            let is_new = told.insert(fault.advice.clone());
+            let advice = if is_new { format!("; {}", fault.advice) } else { String::new() };
+            line!(out, "      at {} of {}: {}{culprit}{advice}", fault.hook, fault.node, fault.cause);
         }
         if let Some(note) = &check.note {
             line!(out, "      {}", paint.faint(note));
         }
     }
-    more(out, checks.len(), "checks", paint);
+    more(out, sorted.len(), "checks", paint);
+    if calm > 0 {
+        line!(out, "  {} {calm} that should not change do not: -o json lists them", paint.good("✓"));
+    }
 }
 
 fn word(seen: Seen) -> &'static str {
