@@ -66,6 +66,11 @@ pub(crate) enum Command {
         #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Print the path of the kubeconfig of a testbed with a control plane
+    Kubeconfig {
+        #[command(flatten)]
+        name: Name,
+    },
     /// Run a command inside a node, a pod (as NAMESPACE/NAME), `control` or `fabric`
     Exec {
         #[command(flatten)]

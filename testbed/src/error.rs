@@ -51,6 +51,15 @@ pub enum Error {
         /// The instance.
         name: String,
     },
+    /// A question for the control plane of a testbed that has none.
+    #[error(
+        "testbed {name:?} has no control plane, and so no kubeconfig; \
+         `waymark-testbed up --kubernetes` makes one that has"
+    )]
+    NoControlPlane {
+        /// The instance.
+        name: String,
+    },
     /// What an `up` made that was killed half-way.
     #[error(
         "testbed {name:?} is half made: its `up` was killed; \

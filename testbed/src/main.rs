@@ -60,6 +60,13 @@ fn run(cli: Cli) -> Result<()> {
                 Output::Json => print_json(&instance.inventory()?),
             }
         }
+        Command::Kubeconfig { name } => {
+            let instance = instance(&name.name, folder)?;
+            match instance.state()?.control {
+                Control::Kubernetes => say(instance.dir().kubernetes().kubeconfig().display()),
+                Control::Inventory => return Err(Error::NoControlPlane { name: name.name }),
+            }
+        }
         Command::Exec { name, target, command } => {
             let (program, args) = command.split_first().expect("clap asks for at least one word");
             exec(&instance(&name.name, folder)?, &target, program, args)?;

@@ -71,7 +71,7 @@ fn run(script: &str, testbed: &Testbed) -> (BTreeMap<usize, i32>, String) {
     let traps = format!("trap 'echo $LINENO $? >> {}' ERR; . {}", failures.display(), file.display());
     let output = Command::new("bash")
         .args(["-E", "-c", &traps])
-        .current_dir(folder.path())
+        .current_dir(root())
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("WAYMARK_TESTBED", &testbed.name)
         .env("WAYMARK_CONTROLLER", format!("unix:{}", testbed.folder().join("controller.sock").display()))
