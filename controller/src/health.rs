@@ -1,21 +1,28 @@
-//! Whether the controller lives and can be used, for who starts and restarts it: `/livez` and `/readyz` over HTTP.
+//! What machines ask the controller over HTTP: whether it lives (`/livez`), whether it can be used (`/readyz`),
+//! and its figures (`/metrics`).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::listen::ListenError;
+use crate::metrics::Figures;
+
+/// The text format of `OpenMetrics`.
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The figures, once there are any: then the controller is ready.
+type Ready = Arc<OnceLock<Figures>>;
 
 /// Answers from when it is made until it is dropped.
-#[derive(Debug)]
 pub struct Health {
-    ready: Arc<AtomicBool>,
+    ready: Ready,
     address: SocketAddr,
     task: JoinHandle<()>,
 }
@@ -28,7 +35,7 @@ impl Health {
         };
         let listener = TcpListener::bind(address).await.map_err(io("listen on"))?;
         let address = listener.local_addr().map_err(io("read the address of"))?;
-        let ready = Arc::new(AtomicBool::new(false));
+        let ready = Ready::default();
         let router = router(Arc::clone(&ready));
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -38,9 +45,10 @@ impl Health {
         Ok(Self { ready, address, task })
     }
 
-    /// Agents and clients can dial in now.
-    pub fn ready(&self) {
-        self.ready.store(true, Ordering::Relaxed);
+    /// Agents and clients can dial in now, and these are the figures.
+    pub fn ready(&self, figures: Figures) {
+        // Whoever says it twice has said it already.
+        drop(self.ready.set(figures));
     }
 
     /// Where it listens.
@@ -55,15 +63,19 @@ impl Drop for Health {
     }
 }
 
-fn router(ready: Arc<AtomicBool>) -> Router {
-    let readiness = move || async move {
-        if ready.load(Ordering::Relaxed) {
-            (StatusCode::OK, "ready\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the cluster is still being read\n")
-        }
-    };
-    Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readiness))
+fn router(ready: Ready) -> Router {
+    let unready = || (StatusCode::SERVICE_UNAVAILABLE, "the cluster is still being read\n").into_response();
+    let figures = Arc::clone(&ready);
+    let readiness = move || async move { ready.get().map_or_else(unready, |_| "ready\n".into_response()) };
+    let metrics = move || async move { figures.get().map_or_else(unready, page) };
+    Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+}
+
+fn page(figures: &Figures) -> Response {
+    ([(header::CONTENT_TYPE, METRICS)], figures.text()).into_response()
 }
 
 #[cfg(test)]
@@ -71,6 +83,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::hub::{Hub, Patience};
+    use crate::source::FileSource;
+    use crate::watching::Watches;
 
     async fn status(health: &Health, path: &str) -> String {
         let mut connection = tokio::net::TcpStream::connect(health.address()).await.unwrap();
@@ -86,10 +101,14 @@ mod tests {
         let health = Health::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         assert_eq!(status(&health, "/livez").await, "200");
         assert_eq!(status(&health, "/readyz").await, "503");
-        health.ready();
+        assert_eq!(status(&health, "/metrics").await, "503");
+        let hub = Hub::new(Patience::default());
+        let (watches, _) = Watches::new(hub.clone(), Arc::new(FileSource::new("none")), None).unwrap();
+        health.ready(Figures::new(hub, watches));
+        assert_eq!(status(&health, "/metrics").await, "200");
         assert_eq!(status(&health, "/readyz").await, "200");
         assert_eq!(status(&health, "/other").await, "404");
-        let taken = Health::listen(health.address()).await.unwrap_err().to_string();
+        let taken = Health::listen(health.address()).await.err().expect("it is taken").to_string();
         assert!(taken.starts_with("cannot listen on http://127.0.0.1:"), "{taken}");
     }
 }

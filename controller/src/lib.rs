@@ -31,7 +31,8 @@
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `notices`: what whoever runs the controller should know
 //! * [`validate`]: changes of policies and Services, before they are made and while they are
-//! * `health`: whether the controller lives and is ready
+//! * `health`: whether the controller lives and is ready, and its figures
+//! * `metrics`: those figures
 //! * `listen`: sockets and ready files
 //! * `serve`: agents and clients on one listener
 //! * [`tls`]: the controller's CA, certificates, who may call what
@@ -50,6 +51,7 @@ mod health;
 mod hub;
 pub mod kubernetes;
 mod listen;
+mod metrics;
 mod notices;
 mod observe;
 mod reasons;
@@ -73,6 +75,7 @@ pub use gather::{GatherError, predict, predict_offline};
 pub use health::Health;
 pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
 pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
+pub use metrics::Figures;
 pub use notices::Notices;
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};

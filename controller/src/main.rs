@@ -15,7 +15,8 @@ use waymark_controller::kubernetes::{
 use waymark_controller::tls::{FolderStore, Keeper, Names, Store};
 use waymark_controller::watching::Watches;
 use waymark_controller::{
-    Api, FileSource, Health, Hub, Listener, Notices, Patience, Security, Source, serve, write_ready_file,
+    Api, Figures, FileSource, Health, Hub, Listener, Notices, Patience, Security, Source, serve,
+    write_ready_file,
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, command_line};
 
@@ -57,7 +58,7 @@ struct Run {
     /// A file to write the address to once it is listened on.
     #[arg(long)]
     ready_file: Option<PathBuf>,
-    /// Answer HTTP here: /livez, and /readyz once agents and clients can dial in.
+    /// Answer HTTP here: /livez, /readyz once agents and clients can dial in, and /metrics for Prometheus.
     #[arg(long, value_name = "ADDRESS:PORT")]
     health: Option<SocketAddr>,
 }
@@ -174,7 +175,7 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
         write_ready_file(path, &endpoint)?;
     }
     if let Some(health) = &health {
-        health.ready();
+        health.ready(Figures::new(hub.clone(), watches.clone()));
     }
     let checks = connection.map(|connection| {
         let tenancy = Tenancy::cluster_wide(run.cluster_checks_in);

@@ -97,6 +97,9 @@ pub enum TargetState {
 }
 
 impl TargetState {
+    /// All names.
+    pub const NAMES: [&str; 5] = ["starting", "up", "down", "silent", "refused"];
+
     /// The name, for tables.
     pub fn name(&self) -> &'static str {
         match self {
