@@ -29,13 +29,13 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future, stream};
+use kube::Resource;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, Resource};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -110,9 +110,13 @@ impl Checks {
         };
         let ledger = Ledger::new(Arc::new(bench), tenancy);
         let (stop, stopped) = oneshot::channel();
-        let events = events(&connection.client, namespace.as_deref());
+        let client = connection.client.clone();
+        let api = match &namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        };
         let board = Board { notices: notices.clone(), address: connection.address.clone() };
-        let task = tokio::spawn(serve(events, ledger, board, stopped));
+        let task = tokio::spawn(serve(api, ledger, board, stopped));
         Self { stop, task }
     }
 
@@ -129,16 +133,14 @@ impl Checks {
 /// Whether a Check could be read is known of each on its own: one that cannot be read must not hide others.
 type Object = DeserializeGuard<Check>;
 
+/// What is heard of Checks, after a wait. After trouble a new one is begun: it lists anew, which shows that
+/// all is well also where nothing changes.
 fn events(
-    client: &Client,
-    namespace: Option<&str>,
+    api: &Api<Object>,
+    wait: Duration,
 ) -> impl Stream<Item = watcher::Result<Event<Object>>> + Send + use<> {
-    let client = client.clone();
-    let api: Api<Object> = match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
-    watcher(api, watcher::Config::default()).backoff(Pace(WAITS.0))
+    let first = stream::once(tokio::time::sleep(wait)).filter_map(|()| future::ready(None));
+    first.chain(watcher(api.clone(), watcher::Config::default()).backoff(Pace::default()))
 }
 
 /// Where the watch tells what is in its way.
@@ -155,19 +157,24 @@ impl Board {
 }
 
 /// The loop: hears, decides, orders.
-async fn serve(
-    events: impl Stream<Item = watcher::Result<Event<Object>>> + Send,
-    mut ledger: Ledger,
-    board: Board,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    tokio::pin!(events);
+async fn serve(api: Api<Object>, mut ledger: Ledger, board: Board, mut stopped: oneshot::Receiver<()>) {
+    let mut pace = Pace::default();
+    let heard = events(&api, Duration::ZERO);
+    tokio::pin!(heard);
     loop {
         tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(event)) => hear(&mut ledger, event, &board),
+            event = heard.next() => match event {
+                Some(Ok(event)) => {
+                    if matches!(event, Event::InitDone) {
+                        pace.reset();
+                    }
+                    hear(&mut ledger, event, &board);
+                }
                 Some(Err(error)) if words::is_passing(&error) => tracing::debug!("watching Checks: {error}"),
-                Some(Err(error)) => board.say(&error),
+                Some(Err(error)) => {
+                    board.say(&error);
+                    heard.set(events(&api, pace.wait()));
+                }
                 None => unreachable!("a watcher never ends"),
             },
             () = ledger.turn() => {}
@@ -199,18 +206,30 @@ fn heard(object: Object) -> Heard {
 /// Waits that double.
 struct Pace(Duration);
 
+impl Default for Pace {
+    fn default() -> Self {
+        Self(WAITS.0)
+    }
+}
+
+impl Pace {
+    fn wait(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (wait * 2).min(WAITS.1);
+        wait
+    }
+}
+
 impl Iterator for Pace {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = self.0;
-        self.0 = (wait * 2).min(WAITS.1);
-        Some(wait)
+        Some(self.wait())
     }
 }
 
 impl Backoff for Pace {
     fn reset(&mut self) {
-        self.0 = WAITS.0;
+        *self = Self::default();
     }
 }

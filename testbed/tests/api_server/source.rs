@@ -209,7 +209,7 @@ async fn credentials_and_servers_that_are_wrong_are_told_apart() {
 }
 
 /// The administrator's kubeconfig with another server, or another authority.
-fn changed(plane: &ControlPlane, field: &str, value: impl Into<Value>) -> tempfile::NamedTempFile {
+pub(crate) fn changed(plane: &ControlPlane, field: &str, value: impl Into<Value>) -> tempfile::NamedTempFile {
     let mut document: Value = serde_json::from_slice(&std::fs::read(plane.kubeconfig()).unwrap()).unwrap();
     document["clusters"][0]["cluster"][field] = value.into();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -218,14 +218,14 @@ fn changed(plane: &ControlPlane, field: &str, value: impl Into<Value>) -> tempfi
 }
 
 /// A way to the API server that can be cut and mended.
-struct Wire {
-    address: SocketAddr,
+pub(crate) struct Wire {
+    pub(crate) address: SocketAddr,
     server: String,
     carrying: Option<JoinHandle<()>>,
 }
 
 impl Wire {
-    async fn new(plane: &ControlPlane) -> Self {
+    pub(crate) async fn new(plane: &ControlPlane) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = plane.server().trim_start_matches("https://").to_owned();
@@ -234,13 +234,13 @@ impl Wire {
     }
 
     /// Ends all connections and takes no more.
-    async fn cut(&mut self) {
+    pub(crate) async fn cut(&mut self) {
         let carrying = self.carrying.take().expect("it is whole");
         carrying.abort();
         drop(carrying.await);
     }
 
-    async fn mend(&mut self) {
+    pub(crate) async fn mend(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.carrying = Some(tokio::spawn(carry(listener, self.server.clone())));
     }

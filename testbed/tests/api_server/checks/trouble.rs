@@ -12,6 +12,7 @@ use waymark_testbed::kubernetes::{ControlPlane, Options, User};
 
 use super::fakes::Fakes;
 use super::ground::{Ground, LIMIT, connect, install, old, truth};
+use crate::source::{Wire, changed};
 use crate::{control_plane, namespace};
 
 /// Waits until the only notice has these words; or until there is none, without words.
@@ -46,6 +47,35 @@ async fn a_definition_may_be_installed_later() {
     ground.create("first", spec).await.unwrap();
     assert_eq!(truth(&ground.complete("first").await, "Succeeded").0, "True");
     notice(&notices, &[]).await;
+    checks.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_is_asked_again() {
+    let Some(ground) = old("a server that was away").await else { return };
+    let plane = control_plane("a server that was away").unwrap();
+    let mut wire = Wire::new(plane).await;
+    let kubeconfig = changed(plane, "server", format!("https://{}", wire.address));
+    let fakes = Fakes::new();
+    fakes.open(false);
+    let (checks, notices) = fakes.start(&connect(kubeconfig.path()).await, &ground.namespace, 8);
+    let spec = json!({"source": {"pod": "cart"}, "destination": {"service": "pay", "port": 80}});
+    ground.create("during", spec).await.unwrap();
+    fakes.queue(1).await;
+    wire.cut().await;
+    // What is running goes on, and its result is kept.
+    fakes.open(true);
+    let deadline = Instant::now() + LIMIT;
+    let both = ["Checks are not run: no Kubernetes API server", "the results of Checks are not written: no"];
+    while !both.iter().all(|words| notices.all().iter().any(|notice| notice.starts_with(words))) {
+        assert!(Instant::now() < deadline, "{:?}", notices.all());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    wire.mend().await;
+    assert_eq!(truth(&ground.complete("during").await, "Succeeded").0, "True");
+    // Nothing changes any more, and still all is well.
+    notice(&notices, &[]).await;
+    assert_eq!(fakes.injections.load(Ordering::Relaxed), 1);
     checks.stop().await;
 }
 
