@@ -32,6 +32,9 @@ fn named(crd: CustomResourceDefinition) -> (String, CustomResourceDefinition) {
 }
 
 /// A manifest as YAML, with a line that says where it comes from.
+///
+/// # Panics
+/// Never: a definition is plain data with text keys.
 pub fn manifest_text(crd: &CustomResourceDefinition) -> String {
     let text = serde_saphyr::to_string(crd).expect("a definition is plain data with text keys");
     format!(

@@ -107,7 +107,7 @@ mod tests {
             "spec": {"source": {"pod": "cart"}, "destination": {"pod": "pay"}},
         });
         for (path, field) in part.as_object().unwrap() {
-            *value.pointer_mut(path).map_or_else(|| panic!("{path}"), |at| at) = field.clone();
+            *value.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = field.clone();
         }
         let check: Check = serde_json::from_value(value).unwrap();
         Heard { meta: check.metadata.clone(), check: Ok(Box::new(check)) }

@@ -116,7 +116,7 @@ impl Store {
                 Refusal::Changed => return Written::Changed,
                 Refusal::Again => {}
                 Refusal::Trouble => {
-                    self.notices.say(SUBJECT, of_change(change.doing(), &self.connection.address, &error))
+                    self.notices.say(SUBJECT, of_change(change.doing(), &self.connection.address, &error));
                 }
             }
             tokio::select! {
