@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds clean-testbed bench-watch
+.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds envtest clean-testbed bench-watch
 
 all: build
 
@@ -49,6 +49,10 @@ check: setup
 ## crds: write the definitions of the custom resources for the chart, from the Rust types
 crds: setup
 	$(CARGO) run --quiet --locked --package waymark-controller --bin crdgen -- --out $(CRDS)
+
+## envtest: build the programs of a Kubernetes control plane, once, for tests and `waymark-testbed up --kubernetes`
+envtest:
+	@testbed/envtest/build.sh
 
 build: setup
 	$(CARGO) build --workspace --locked

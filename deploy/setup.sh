@@ -15,6 +15,12 @@ any_clang() {
 	done
 	return 1
 }
+wish() { # the same, where there is such a package: all of Debian, not all that is made of it
+	if grep -q '^ID=debian' /etc/os-release || apt-cache show "$1" >/dev/null 2>&1; then
+		need "$@"
+	fi
+}
+cni() { test -x /usr/lib/cni/bridge || test -x /opt/cni/bin/bridge; }
 libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*; }
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -31,6 +37,12 @@ need ipset command -v ipset
 need iproute2 command -v ip
 need iputils-ping command -v ping
 need procps command -v sysctl
+need conntrack command -v conntrack
+need xz-utils command -v xz
+# For testbeds with a Kubernetes control plane; what needs them says so where they are not to be had.
+wish etcd-server command -v etcd
+wish kubernetes-client command -v kubectl
+wish containernetworking-plugins cni
 
 [ -n "$missing" ] || exit 0
 
