@@ -6,11 +6,13 @@
 //! * `policies`: NetworkPolicies are enforced
 //! * `checks`: what is checked, with the controller and its agents
 //! * `resources`: Checks as objects of the API, and kubectl's plugin
+//! * `culprits`: what is broken names its Kubernetes object
 //! * `lifecycle`: up and down, whatever happens between
 
 mod checks;
 #[path = "../common/mod.rs"]
 mod common;
+mod culprits;
 mod lifecycle;
 mod policies;
 mod resources;

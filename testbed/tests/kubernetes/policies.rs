@@ -1,23 +1,12 @@
 //! NetworkPolicies are enforced: between pods of one node, which share a bridge, and of two.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use waymark_proto::Protocol;
 
 use crate::common::traffic::{PATIENT, SHORT, talk};
 use crate::{Kubernetes, able};
-
-/// How long rules may take to come or go.
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn apply(cluster: &Kubernetes, objects: &[Value]) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-    std::fs::write(file.path(), list.to_string()).unwrap();
-    cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
-}
 
 fn pod(name: &str, node: &str, team: &str) -> Value {
     json!({
@@ -30,17 +19,10 @@ fn pod(name: &str, node: &str, team: &str) -> Value {
     })
 }
 
-/// Waits until a node's rules are so.
-fn rules(cluster: &Kubernetes, node: &str, so: impl Fn(&str) -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let rules = cluster.testbed.succeed(&["exec", node, "--", "nft", "list", "ruleset"]);
-        if so(&rules) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{rules}");
-        std::thread::yield_now();
-    }
+/// Waits until the rules of node1 are so.
+fn rules(cluster: &Kubernetes, so: impl Fn(&str) -> bool) {
+    let listed = || cluster.testbed.succeed(&["exec", "node1", "--", "nft", "list", "ruleset"]);
+    cluster.until("the policy's rules", || so(&listed()));
 }
 
 #[test]
@@ -57,7 +39,8 @@ fn a_policy_closes_all_but_what_it_names() {
         pod("far-friend", "node2", "b"),
         pod("far-stranger", "node2", "c"),
     ];
-    apply(&cluster, &[[namespace].as_slice(), &pods].concat());
+    let objects = [[namespace].as_slice(), &pods].concat();
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": objects }));
     cluster.kubectl(&["-n", "walled", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"]);
     let records = cluster.testbed.instance().records();
     let server = records.iter().find(|record| record.full_name() == "walled/server").unwrap();
@@ -77,8 +60,8 @@ fn a_policy_closes_all_but_what_it_names() {
             }],
         },
     });
-    apply(&cluster, &[policy]);
-    rules(&cluster, "node1", |rules| rules.contains("drop comment \"walled/friends\""));
+    cluster.apply(&policy);
+    rules(&cluster, |rules| rules.contains("drop comment \"walled/friends\""));
     for friend in ["walled/friend", "walled/far-friend"] {
         ask(friend, 8080, PATIENT).unwrap();
         assert!(ask(friend, 9090, SHORT).is_err(), "{friend}: another port");
@@ -87,7 +70,7 @@ fn a_policy_closes_all_but_what_it_names() {
         assert!(ask(stranger, 8080, SHORT).is_err(), "{stranger}");
     }
     cluster.kubectl(&["-n", "walled", "delete", "networkpolicy", "friends"]);
-    rules(&cluster, "node1", |rules| !rules.contains("walled/friends"));
+    rules(&cluster, |rules| !rules.contains("walled/friends"));
     ask("walled/far-stranger", 9090, PATIENT).unwrap();
     cluster.kubectl(&["delete", "namespace", "walled", "--timeout=120s"]);
 }

@@ -62,10 +62,7 @@ fn pods_of_the_host_and_ports_of_the_host() {
     };
     let own = pod("own", true, json!({ "containerPort": 9001, "hostPort": 9001 }));
     let mapped = pod("mapped", false, json!({ "containerPort": 80, "hostPort": 9002 }));
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [own, mapped] });
-    std::fs::write(file.path(), list.to_string()).unwrap();
-    cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": [own, mapped] }));
     cluster.kubectl(&[
         "-n",
         "shop",
@@ -83,8 +80,7 @@ fn pods_of_the_host_and_ports_of_the_host() {
     assert_eq!(cluster.kubectl(&address), "172.18.0.12");
     // What cannot run says why: the port is taken.
     let second = pod("second", true, json!({ "containerPort": 9001, "hostPort": 9001 }));
-    std::fs::write(file.path(), second.to_string()).unwrap();
-    cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
+    cluster.apply(&second);
     let waiting = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerError";
     cluster.kubectl(&["-n", "shop", "wait", &format!("--for={waiting}"), "pod/second", "--timeout=120s"]);
     let message = "jsonpath={.status.containerStatuses[0].state.waiting.message}";
