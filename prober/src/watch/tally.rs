@@ -23,14 +23,14 @@ pub struct Scale(Histogram<u64>);
 
 impl Default for Scale {
     fn default() -> Self {
-        Self(histogram(RTT_HIGHEST_NS))
+        Self(histogram())
     }
 }
 
-/// A histogram of the wire's precision, no larger than needed.
-fn histogram(highest_ns: u64) -> Histogram<u64> {
-    Histogram::new_with_bounds(RTT_LOWEST_NS, highest_ns.max(2 * RTT_LOWEST_NS), RTT_DIGITS)
-        .expect("the highest is twice the lowest or more, and the digits are few")
+/// A histogram of the wire. All have the same bounds, so that any can be added to any.
+fn histogram() -> Histogram<u64> {
+    let histogram = Histogram::new_with_bounds(RTT_LOWEST_NS, RTT_HIGHEST_NS, RTT_DIGITS);
+    histogram.expect("the bounds are constants")
 }
 
 /// What was counted.
@@ -49,8 +49,10 @@ impl Counted {
     /// the thread that probes from its schedule, so another does it.
     pub fn rtt_v2(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let Some((&highest_ns, _)) = self.rtts.last_key_value() else { return bytes };
-        let mut histogram = histogram(highest_ns);
+        if self.rtts.is_empty() {
+            return bytes;
+        }
+        let mut histogram = histogram();
         for (&ns, &count) in &self.rtts {
             histogram.saturating_record_n(ns, count);
         }
