@@ -222,9 +222,9 @@ async fn what_was_there_comes_back_to_the_letter() {
     // A dataplane that does not enforce it.
     plan.expectations.accept_lost = true;
     let (_raise, stop) = Stop::new();
-    let report = validate(&shop.cluster, &shop.probe(false), &plan, &stop, &|_| ()).await.unwrap();
-    assert_eq!((report.outcome, report.state), (Outcome::Failed, State::RolledBack), "{report:?}");
-    assert!(report.failures.iter().any(|failure| failure.contains("not enforced")), "{:?}", report.failures);
+    let seen = validate(&shop.cluster, &shop.probe(false), &plan, &stop, &|_| ()).await.unwrap();
+    assert_eq!((seen.outcome, seen.state), (Outcome::Failed, State::RolledBack), "{seen:?}");
+    assert!(seen.failures.iter().any(|failure| failure.contains("not enforced")), "{:?}", seen.failures);
     assert_eq!(shop.kept(&shop.policies(), "pay").await, before);
 }
 

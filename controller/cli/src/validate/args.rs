@@ -36,6 +36,7 @@ const LONGEST_SETTLE: Duration = Duration::from_secs(600);
 /// controller or API server, 77 not permitted, other codes from 66 up: other errors.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub(crate) struct ValidateArguments {
     /// The change: a manifest, or - for standard input.
     #[arg(short, long, value_name = "FILE", value_parser = path, required_unless_present = "from")]

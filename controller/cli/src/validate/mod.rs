@@ -207,11 +207,10 @@ impl From<ValidateError> for Failure {
         let exit = match &error {
             ValidateError::Cluster(ClusterError::Forbidden(_)) => Exit::NoPermission,
             ValidateError::Cluster(ClusterError::Unavailable(_))
-            | ValidateError::Probe(ProbeError::Away(_)) => Exit::Unavailable,
+            | ValidateError::Probe(ProbeError::Away(_) | ProbeError::Impossible(_)) => Exit::Unavailable,
             ValidateError::Cluster(_) | ValidateError::Missing(_) | ValidateError::Expectations(_) => {
                 Exit::Data
             }
-            ValidateError::Probe(ProbeError::Impossible(_)) => Exit::Unavailable,
             ValidateError::Answer { .. } | ValidateError::Interrupted => Exit::Software,
         };
         Self::new(exit, error.to_string())

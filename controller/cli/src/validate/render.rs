@@ -40,7 +40,11 @@ pub(super) fn report(report: &ValidationReport, paint: Paint) -> String {
     checks(&mut out, &report.checks, paint);
     predictions(&mut out, &report.predictions, paint);
     if let Some(ms) = report.settled_ms {
-        line!(out, "The predicted state was seen {:.1} s after the change.", ms as f64 / 1e3);
+        line!(
+            out,
+            "The predicted state was seen {:.1} s after the change.",
+            std::time::Duration::from_millis(ms).as_secs_f64()
+        );
     }
     if let Some(rollback) = &report.rollback {
         rolled_back(&mut out, rollback, paint);
@@ -234,7 +238,7 @@ fn rolled_back(out: &mut String, rollback: &RollbackReport, paint: Paint) {
     match (&rollback.unverified, rollback.back) {
         (Some(why), _) => line!(out, "  {} nobody could look whether all is back: {why}", paint.odd("!")),
         (None, Some(back)) => {
-            line!(out, "  {back} of {} checks are as before", back + rollback.not_back.len())
+            line!(out, "  {back} of {} checks are as before", back + rollback.not_back.len());
         }
         (None, None) => {}
     }
