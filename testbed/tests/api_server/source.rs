@@ -150,8 +150,8 @@ async fn user_with(plane: &ControlPlane, name: &str, verbs: &[&str]) -> PathBuf 
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": verbs},
         {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]},
     ]);
-    let roles: Api<ClusterRole> = Api::all(client.clone());
-    create(&roles, json!({"metadata": {"name": name}, "rules": rules})).await;
+    let cluster_roles: Api<ClusterRole> = Api::all(client.clone());
+    create(&cluster_roles, json!({"metadata": {"name": name}, "rules": rules})).await;
     let bindings: Api<ClusterRoleBinding> = Api::all(client);
     create(
         &bindings,
@@ -273,7 +273,7 @@ async fn a_source_that_lost_its_server_says_so_until_it_is_back() {
     // What happens meanwhile is known afterwards.
     let namespace = namespace(&plane.client().await.unwrap()).await;
     let knows = |inventory: &Inventory| inventory.namespaces.iter().any(|known| known.name == namespace);
-    assert!(!knows(&*source.inventory().await.unwrap()));
+    assert!(!knows(&source.inventory().await.unwrap()));
     wire.mend().await;
     until("no doubt", async || source.doubt().is_none().then_some(())).await;
     inventory_with(&source, "the new namespace", knows).await;
