@@ -91,6 +91,10 @@ pub(crate) struct Line {
     /// The folder of the clients' certificate, for https://: DIR/client of the controller's --tls-dir.
     #[arg(long, value_name = "DIR", env = "WAYMARK_TLS", value_parser = path)]
     pub(crate) tls: Option<PathBuf>,
+    /// The Kubernetes namespace in which the controller keeps the clients' certificate, for https://; it is read
+    /// from there with the rights of the kubeconfig's user.
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "tls")]
+    pub(crate) tls_secret: Option<String>,
     /// Dial http://HOST:PORT without encryption.
     #[arg(long)]
     pub(crate) insecure: bool,

@@ -5,10 +5,13 @@ use std::error::Error;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use waymark_controller::MAX_MESSAGE;
+use waymark_controller::kubernetes::SecretStore;
+use waymark_controller::tls::{Role, StoreError};
 use waymark_proto::rpc::waymark_client::WaymarkClient;
 use waymark_proto::{Credentials, CredentialsError, Dial, DialError, Endpoint, Plaintext, Trouble};
 
 use crate::args::Line;
+use crate::cluster::Kube;
 use crate::failure::{Exit, Failure};
 
 /// A controller that was dialled.
@@ -19,9 +22,13 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// Dials it.
-    pub(crate) async fn dial(line: &Line) -> Result<Self, Failure> {
+    pub(crate) async fn dial(line: &Line, kube: &Kube) -> Result<Self, Failure> {
         let plaintext = if line.insecure { Plaintext::Accepted } else { Plaintext::Refused };
-        let credentials = line.tls.clone().map(Credentials::Folder);
+        let credentials = match (&line.tls, &line.tls_secret) {
+            (Some(folder), _) => Some(Credentials::Folder(folder.clone())),
+            (None, Some(namespace)) => Some(of_secret(namespace, kube).await?),
+            (None, None) => None,
+        };
         let dial = Dial::new(line.controller.clone(), credentials, plaintext).map_err(undialled)?;
         let channel = dial.connect().await.map_err(undialled)?;
         let client = WaymarkClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
@@ -62,6 +69,19 @@ impl Controller {
             ),
         }
     }
+}
+
+/// The clients' certificate as the controller of this namespace keeps it.
+async fn of_secret(namespace: &str, kube: &Kube) -> Result<Credentials, Failure> {
+    let store = SecretStore::new(kube.connect().await?, namespace);
+    store.credentials(Role::Client).await.map_err(|error| {
+        let message = error.to_string();
+        let exit = match error {
+            StoreError::Kubernetes { source, .. } => Failure::from(source).exit,
+            _ => Exit::Unavailable,
+        };
+        Failure::new(exit, message)
+    })
 }
 
 /// What to say of a controller that could not be dialled.

@@ -69,8 +69,8 @@ impl SecretStore {
             _ => "write",
         };
         let resource = format!("secrets/{} in namespace {}", secret(document), self.namespace);
-        let why = KubernetesError::new(verb, &resource, &self.connection.address, error);
-        self.error(operation, document, why)
+        let source = KubernetesError::new(verb, &resource, &self.connection.address, error);
+        StoreError::Kubernetes { operation, secret: self.name(document), source }
     }
 }
 

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use waymark_proto::{CredentialsError, Pem};
 
 use super::Role;
+use crate::kubernetes::KubernetesError;
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,17 @@ pub enum StoreError {
     /// What a folder holds cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// A Secret.
+    /// The API server, about a Secret.
+    #[error("cannot {operation} Secret {secret}: {source}")]
+    Kubernetes {
+        /// What was tried.
+        operation: &'static str,
+        /// NAMESPACE/NAME.
+        secret: String,
+        /// Why not, and what to do.
+        source: KubernetesError,
+    },
+    /// What a Secret holds.
     #[error("cannot {operation} Secret {secret}: {why}")]
     Secret {
         /// What was tried.

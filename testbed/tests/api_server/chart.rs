@@ -165,6 +165,32 @@ async fn the_controller_does_with_what_the_chart_permits() {
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(!log.contains("not permitted"), "{log}");
 
+    // The same by the kubeconfig, for who may read the Secret; and who may not is told so.
+    let by_kubeconfig = |kubeconfig: &Path| {
+        Command::new(program("waymark"))
+            .env("KUBECONFIG", kubeconfig)
+            .args(["status", "--controller", &running.endpoint, "--tls-secret", &namespace])
+            .output()
+            .unwrap()
+    };
+    let asked = by_kubeconfig(plane.kubeconfig());
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let refused = by_kubeconfig(&plane.user(&User::new("nobody")).unwrap());
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(77), "{message}");
+    assert!(message.contains("not permitted to get secrets/waymark-client-tls"), "{message}");
+
+    // It runs the Checks, and says in their status that this one's pod is not there.
+    let check = json!({
+        "apiVersion": "waymark.io/v1alpha1", "kind": "Check", "metadata": { "name": "one" },
+        "spec": { "source": { "pod": { "name": "gone" } }, "destination": { "address": "192.0.2.1" } },
+    });
+    apply(plane, &["--namespace", &namespace], &check.to_string());
+    let wait = ["--namespace", &namespace, "wait", "--for=condition=Complete", "--timeout=100s", "check/one"];
+    let waited = kubectl(plane, &wait, "");
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(waited.status.success(), "{}: {log}", String::from_utf8_lossy(&waited.stderr));
+
     // A second start finds the certificates of the first.
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let kept = secrets.get("waymark-client-tls").await.unwrap();

@@ -79,7 +79,7 @@ async fn online(arguments: &ValidateArguments) -> Result<ValidationReport, Failu
         line.say("comparing what the objects mean before and after".to_owned());
         return Ok(preview(&cluster, &plan).await?.report);
     }
-    let controller = Controller::dial(&arguments.line).await?;
+    let controller = Controller::dial(&arguments.line, &arguments.kube).await?;
     let probe = GrpcProbe::new(controller);
     let (raise, stop) = Stop::new();
     let listening = tokio::spawn(interruption(raise));

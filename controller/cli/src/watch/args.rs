@@ -59,7 +59,7 @@ pub(crate) struct StartArguments {
     #[command(flatten)]
     pub(super) line: Line,
     #[command(flatten)]
-    kube: Kube,
+    pub(super) kube: Kube,
 }
 
 impl StartArguments {
