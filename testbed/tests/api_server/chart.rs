@@ -153,6 +153,13 @@ async fn the_controller_does_with_what_the_chart_permits() {
     apply(plane, &[], &render(&helm, &namespace, &name, &parts));
     let crds = std::fs::read_to_string(format!("{CHART}/crds/waymark.io_checks.yaml")).unwrap();
     apply(plane, &["--server-side", "--force-conflicts"], &crds);
+    let notes = std::fs::read_to_string(format!("{CHART}/templates/NOTES.txt")).unwrap();
+    let example = notes.split_once("<<EOF\n").and_then(|(_, rest)| rest.split_once("  EOF\n"));
+    apply(
+        plane,
+        &["--namespace", &namespace, "--dry-run=server"],
+        example.expect("the notes show a Check").0,
+    );
     let account = User::service_account(&namespace, &format!("{namespace}-controller"));
     let kubeconfig = plane.user(&account).unwrap();
 
@@ -183,7 +190,7 @@ async fn the_controller_does_with_what_the_chart_permits() {
     // It runs the Checks, and says in their status that this one's pod is not there.
     let check = json!({
         "apiVersion": "waymark.io/v1alpha1", "kind": "Check", "metadata": { "name": "one" },
-        "spec": { "source": { "pod": { "name": "gone" } }, "destination": { "address": "192.0.2.1" } },
+        "spec": { "source": { "pod": "gone" }, "destination": { "ip": "192.0.2.1" } },
     });
     apply(plane, &["--namespace", &namespace], &check.to_string());
     let wait = ["--namespace", &namespace, "wait", "--for=condition=Complete", "--timeout=100s", "check/one"];
