@@ -71,7 +71,9 @@ impl Testbed {
     }
 
     pub fn instance(&self) -> Instance {
-        Instance::new(&self.name, Programs::find(None).unwrap()).unwrap()
+        // A test is a program too, but not in the folder of those that it tests.
+        let folder = Path::new(PROGRAM).parent().map(Path::to_owned);
+        Instance::new(&self.name, Programs::find(folder).unwrap()).unwrap()
     }
 
     pub fn cluster(&self) -> Cluster {
