@@ -32,6 +32,9 @@ impl Figures {
     }
 
     /// The figures as they are now, in the text format of `OpenMetrics`.
+    ///
+    /// # Panics
+    /// Never: writing to a string does not fail.
     pub fn text(&self) -> String {
         let mut registry = Registry::with_prefix("waymark");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);

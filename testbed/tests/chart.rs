@@ -133,7 +133,9 @@ impl Confined {
             agent.args(["--controller", &address, "--tls", &path("tls/agent"), "--ready-file", &path(node)]);
             running.push(run(&mut agent));
         }
-        nodes.iter().for_each(|node| await_file(&path(node)));
+        for node in &nodes {
+            await_file(&path(node));
+        }
         Self { address, folder, _running: running }
     }
 

@@ -29,11 +29,11 @@ fn sections(markdown: &str) -> Vec<Section> {
     while let Some(event) = events.next() {
         match event {
             Event::Start(Tag::Heading { level: HeadingLevel::H2, .. }) => {
-                let heading = until(&mut events, &TagEnd::Heading(HeadingLevel::H2));
+                let heading = until(&mut events, TagEnd::Heading(HeadingLevel::H2));
                 sections.push(Section { heading, script: String::new() });
             }
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
-                let code = until(&mut events, &TagEnd::CodeBlock);
+                let code = until(&mut events, TagEnd::CodeBlock);
                 if let Some(section) = sections.last_mut().filter(|_| &*info == "sh") {
                     section.script.push_str(&code);
                 }
@@ -44,8 +44,8 @@ fn sections(markdown: &str) -> Vec<Section> {
     sections
 }
 
-fn until(events: &mut Parser<'_>, end: &TagEnd) -> String {
-    let inside = events.take_while(|event| !matches!(event, Event::End(tag) if tag == end));
+fn until(events: &mut Parser<'_>, end: TagEnd) -> String {
+    let inside = events.take_while(|event| !matches!(event, Event::End(tag) if *tag == end));
     inside
         .filter_map(|event| match event {
             Event::Text(text) | Event::Code(text) => Some(text.into_string()),

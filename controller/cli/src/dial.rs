@@ -85,6 +85,7 @@ async fn of_secret(namespace: &str, kube: &Kube) -> Result<Credentials, Failure>
 }
 
 /// What to say of a controller that could not be dialled.
+#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
 fn undialled(error: DialError) -> Failure {
     let exit = match &error {
         DialError::Transport { endpoint, source } if permission_denied(source) => {

@@ -163,7 +163,9 @@ mod tests {
     fn encoded(times: &[u64]) -> Vec<u8> {
         let mut histogram =
             Rtt::new_with_bounds(RTT_LOWEST_NS, RTT_HIGHEST_NS, RTT_DIGITS).expect("valid bounds");
-        times.iter().for_each(|time| histogram.record(*time).unwrap());
+        for time in times {
+            histogram.record(*time).unwrap();
+        }
         let mut bytes = Vec::new();
         V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
         bytes

@@ -35,6 +35,9 @@ fn why(inventory: &Inventory, kind: &str, name: &str) -> String {
     inventory.absent(kind, Some("shop"), name).unwrap_or_else(|| panic!("{kind} {name}")).why.clone()
 }
 
+/// Port, protocol, whether IPv6, and the ports of the backends with their readiness.
+type Entry = (u16, Protocol, bool, Vec<(u16, bool)>);
+
 #[test]
 fn pods_and_nodes_are_read_with_both_families() {
     let objects = Objects {
@@ -132,7 +135,7 @@ fn a_service_is_one_entry_per_port_and_family() {
         ..Objects::default()
     };
     let inventory = convert(&objects);
-    let entries: Vec<_> = inventory
+    let entries: Vec<Entry> = inventory
         .services
         .iter()
         .map(|s| {
@@ -144,7 +147,7 @@ fn a_service_is_one_entry_per_port_and_family() {
             )
         })
         .collect();
-    let expected: Vec<(u16, Protocol, bool, Vec<(u16, bool)>)> = vec![
+    let expected: Vec<Entry> = vec![
         (53, Protocol::Udp, false, vec![(5353, true), (5353, true)]),
         (53, Protocol::Udp, true, vec![(5353, true)]),
         (80, Protocol::Tcp, false, vec![(8080, true), (8080, true)]),

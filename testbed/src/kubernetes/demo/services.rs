@@ -69,7 +69,7 @@ fn replace(story: &Story<'_>, name: &str) -> Result<()> {
         kube::runtime::wait::Error::ProbeFailed(kube::runtime::watcher::Error::InitialListFailed(error)) => {
             error
         }
-        other => kube::Error::Service(Box::new(other)),
+        other @ kube::runtime::wait::Error::ProbeFailed(_) => kube::Error::Service(Box::new(other)),
     };
     story.api(&format!("replace pod {name}"), async |client| {
         let pods: Api<Pod> = Api::namespaced(client, NAMESPACE);

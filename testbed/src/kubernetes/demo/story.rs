@@ -80,7 +80,7 @@ impl<'a> Story<'a> {
         right: impl Fn(&CheckResult) -> bool,
     ) -> Result<CheckResult> {
         let words = ["check", "pod/shop/cart", destination];
-        let result: CheckResult = self.until(&format!("`waymark {}` says it", words.join(" ")), || {
+        let result: CheckResult = Self::until(&format!("`waymark {}` says it", words.join(" ")), || {
             let result: CheckResult = self.ask(&words)?;
             Ok((result.verdict == expected && right(&result)).then_some(result))
         })?;
@@ -89,7 +89,7 @@ impl<'a> Story<'a> {
     }
 
     /// Waits until something is there.
-    pub(super) fn until<T>(&self, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             interrupt::check()?;

@@ -52,12 +52,10 @@ fn expect(story: &Story<'_>, name: &str, there: bool) -> Result<()> {
     let found = story.api(&format!("look for NetworkPolicy {name}"), async |client| {
         Api::<NetworkPolicy>::namespaced(client, "shop").get_opt(name).await
     })?;
-    match found.is_some() == there {
-        true => Ok(()),
-        false => {
-            Err(Error::Demo(format!("NetworkPolicy {name} is {}there", if there { "not " } else { "" })))
-        }
+    if found.is_some() == there {
+        return Ok(());
     }
+    Err(Error::Demo(format!("NetworkPolicy {name} is {}there", if there { "not " } else { "" })))
 }
 
 fn delete(story: &Story<'_>, name: &str) -> Result<()> {

@@ -52,7 +52,7 @@ fn is_over(outage: &Outage) -> bool {
 }
 
 fn wait(story: &Story<'_>, what: &str, right: impl Fn(&WatchList) -> bool) -> Result<WatchList> {
-    story.until(what, || {
+    Story::until(what, || {
         let list: WatchList = story.ask(&["watch", "top", NAME, "--once"])?;
         Ok(right(&list).then_some(list))
     })

@@ -92,7 +92,7 @@ impl Ground {
         let found = tokio::time::timeout(LIMIT, await_condition(self.checks(), name, condition)).await;
         match found {
             Ok(check) => check.unwrap().unwrap(),
-            Err(_) => panic!("{name} is not so in time: {:#?}", self.checks().get(name).await),
+            Err(_elapsed) => panic!("{name} is not so in time: {:#?}", self.checks().get(name).await),
         }
     }
 
