@@ -221,8 +221,8 @@ async fn what_was_there_comes_back_to_the_letter() {
 
     // A dataplane that does not enforce it.
     plan.expectations.accept_lost = true;
-    let (_raise, stop) = Stop::new();
-    let seen = validate(&shop.cluster, &shop.probe(false), &plan, &stop, &|_| ()).await.unwrap();
+    let (_raise, never) = Stop::new();
+    let seen = validate(&shop.cluster, &shop.probe(false), &plan, &never, &|_| ()).await.unwrap();
     assert_eq!((seen.outcome, seen.state), (Outcome::Failed, State::RolledBack), "{seen:?}");
     assert!(seen.failures.iter().any(|failure| failure.contains("not enforced")), "{:?}", seen.failures);
     assert_eq!(shop.kept(&shop.policies(), "pay").await, before);

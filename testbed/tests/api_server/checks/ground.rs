@@ -90,10 +90,10 @@ impl Ground {
     pub(crate) async fn wait(&self, name: &str, is: impl Fn(&Check) -> bool) -> Check {
         let condition = |check: Option<&Check>| check.is_some_and(&is);
         let found = tokio::time::timeout(LIMIT, await_condition(self.checks(), name, condition)).await;
-        match found {
-            Ok(check) => check.unwrap().unwrap(),
-            Err(_elapsed) => panic!("{name} is not so in time: {:#?}", self.checks().get(name).await),
-        }
+        let Ok(check) = found else {
+            panic!("{name} is not so in time: {:#?}", self.checks().get(name).await);
+        };
+        check.unwrap().unwrap()
     }
 
     /// Waits until a Check has come to an end, for its present generation.
