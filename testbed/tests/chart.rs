@@ -49,8 +49,6 @@ fn wrong_values_are_refused_by_name() {
         assert!(!output.status.success(), "{values} is accepted");
         assert!(message.contains(&format!("\n- {named}: ")), "{values}: {message}");
     }
-    let unmetered = template(&helm, "ops", "podMonitor: {enabled: true}", &[]);
-    assert!(text(&unmetered.stderr).contains("podMonitor.enabled needs metrics.enabled"));
     let nameless = template(&helm, "ops", "agent: {serviceAccount: {create: false}}", &[]);
     assert!(text(&nameless.stderr).contains("agent.serviceAccount.name is needed"));
 }
@@ -70,6 +68,25 @@ fn nobody_is_privileged_and_the_controller_is_nobody() {
     let annotation = "container.apparmor.security.beta.kubernetes.io/agent: unconfined";
     assert!(old.contains(annotation) && !old.contains("appArmorProfile"));
     assert!(!new.contains(annotation) && new.contains("appArmorProfile"));
+}
+
+#[test]
+fn what_is_scraped_is_what_is_served() {
+    let Some(helm) = helm("PodMonitor") else { return };
+    let ports = |values: &str| -> Vec<String> {
+        let objects: Vec<serde_json::Value> =
+            serde_saphyr::from_multiple(&render(&helm, "ops", values, &[])).unwrap();
+        let monitor = objects.iter().find(|object| object["kind"] == "PodMonitor");
+        let endpoints = monitor.and_then(|monitor| monitor["spec"]["podMetricsEndpoints"].as_array());
+        endpoints
+            .into_iter()
+            .flatten()
+            .map(|endpoint| endpoint["port"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ports("metrics: {enabled: true}"), [""; 0]);
+    assert_eq!(ports("podMonitor: {enabled: true}"), ["health"]);
+    assert_eq!(ports("{podMonitor: {enabled: true}, metrics: {enabled: true}}"), ["health", "metrics"]);
 }
 
 #[test]

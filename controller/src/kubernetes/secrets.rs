@@ -58,8 +58,8 @@ impl SecretStore {
         Api::namespaced(self.connection.client.clone(), &self.namespace)
     }
 
-    fn error(&self, operation: &'static str, document: Document, why: impl ToString) -> StoreError {
-        StoreError::Secret { operation, secret: self.name(document), why: why.to_string() }
+    fn error(&self, operation: &'static str, document: Document, why: &str) -> StoreError {
+        StoreError::Secret { operation, secret: self.name(document), why: why.to_owned() }
     }
 
     fn kubernetes(&self, verb: Verb, document: Document, error: &kube::Error) -> StoreError {
@@ -103,7 +103,7 @@ impl Store for SecretStore {
             let why = format!(
                 "it has no {CA_FILE}, {CERTIFICATE_FILE} and {KEY_FILE} that belong together; empty it to have a new CA made, of which all need new certificates"
             );
-            return Err(self.error("use", document, why));
+            return Err(self.error("use", document, &why));
         }
         Ok(Found { pem, version: Some(held.metadata.resource_version.unwrap_or_default()) })
     }
