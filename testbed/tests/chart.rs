@@ -167,15 +167,39 @@ impl Confined {
     }
 }
 
-/// `waymark-agent run` with no more than these capabilities, whatever it starts.
+/// `waymark-agent run` with no more than these capabilities.
 fn confine(capabilities: &BTreeSet<String>) -> Command {
+    let mut agent = bounded(capabilities, &program("waymark-agent"));
+    agent.arg("run");
+    agent
+}
+
+/// A program that has no more than these capabilities, nor has anything that it starts.
+fn bounded(capabilities: &BTreeSet<String>, program: &Path) -> Command {
     let bounds: Vec<String> = std::iter::once("-all".to_owned())
         .chain(capabilities.iter().map(|name| format!("+{name}")))
         .collect();
-    let mut agent = Command::new("setpriv");
-    agent.args(["--bounding-set", &bounds.join(","), "--inh-caps", "-all", "--no-new-privs"]);
-    agent.arg(program("waymark-agent")).arg("run");
-    agent
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", &bounds.join(","), "--inh-caps", "-all", "--no-new-privs"]);
+    command.arg(program);
+    command
+}
+
+#[test]
+fn the_namespaces_of_processes_can_be_told() {
+    if !privileged("processes") {
+        return;
+    }
+    let Some(helm) = helm("processes") else { return };
+    // One that may do more than the agent, as a container's may.
+    let other = run(Command::new("sleep").arg("1000"));
+    let namespace = format!("/proc/{}/ns/net", other.0.id());
+    let tells = |values: &str| {
+        let given = capabilities(&render(&helm, "ops", values, &[]));
+        bounded(&given, Path::new("readlink")).arg(&namespace).status().unwrap().success()
+    };
+    assert!(tells(""));
+    assert!(!tells("agent: {findByProcess: false}"), "then the right would not be needed");
 }
 
 fn program(name: &str) -> std::path::PathBuf {
