@@ -72,16 +72,21 @@ impl LiveCluster {
             )),
             404 => ClusterError::NotFound(format!("cannot {verb} {subject}: {}", one_line(&status.message))),
             409 => ClusterError::Conflict(conflict(verb, subject, status)),
+            // 1.20 answers so to a field that it does not know.
+            500 if status.message.starts_with("failed to create typed patch object") => {
+                ClusterError::Refused(not_taken(subject, status))
+            }
             401 | 429 | 500.. => {
                 let error = KubernetesError::new(verb, subject, &self.connection.address, error);
                 ClusterError::Unavailable(error.to_string())
             }
-            _ => ClusterError::Refused(format!(
-                "the API server does not take {subject}: {}",
-                one_line(&status.message)
-            )),
+            _ => ClusterError::Refused(not_taken(subject, status)),
         }
     }
+}
+
+fn not_taken(subject: &str, status: &Status) -> String {
+    format!("the API server does not take {subject}: {}", one_line(&status.message))
 }
 
 fn one_line(message: &str) -> String {

@@ -39,6 +39,14 @@ impl fmt::Display for Verb {
     }
 }
 
+/// What to do about a kubeconfig that names no context of its own.
+fn choose_of(known: &[String]) -> String {
+    match known {
+        [] => "it has no contexts at all; name another file by --kubeconfig or $KUBECONFIG".to_owned(),
+        known => format!("name one of {} by --context", known.join(", ")),
+    }
+}
+
 /// Why Kubernetes does not answer as it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KubernetesError {
@@ -56,10 +64,7 @@ pub enum KubernetesError {
         why: String,
     },
     /// No context was chosen.
-    #[error(
-        "the kubeconfig {origin} has no current context: name one of {} by --context",
-        known.join(", ")
-    )]
+    #[error("the kubeconfig {origin} has no current context: {}", choose_of(known))]
     NoContext {
         /// The file.
         origin: String,

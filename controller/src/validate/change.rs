@@ -59,7 +59,7 @@ pub struct Change {
 pub enum ChangeError {
     /// A kind that is none of these.
     #[error(
-        "{origin} is a {found}: only NetworkPolicy (networking.k8s.io/v1) and Service (v1) can be validated; leave it out"
+        "{origin} is of kind {found}: only NetworkPolicy (networking.k8s.io/v1) and Service (v1) can be validated; leave it out"
     )]
     Kind {
         /// Which document.
@@ -216,7 +216,20 @@ fn item(document: Document, namespaces: &Namespaces) -> Result<Item, ChangeError
     if let Some(object) = value.as_object_mut() {
         object.remove("status");
     }
+    if kind == Kind::Service {
+        fill_protocols(&mut value);
+    }
     Ok(Item { key: Key { kind, namespace, name }, manifest: value })
+}
+
+/// Gives a Service's ports the protocol that they have by default: it is part of the key that server-side apply
+/// knows them by, and API servers up to 1.20 do not fill it in
+/// ([kubernetes/kubernetes#98576](https://github.com/kubernetes/kubernetes/pull/98576)).
+fn fill_protocols(service: &mut Value) {
+    let ports = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+        port.entry("protocol").or_insert_with(|| "TCP".into());
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +256,15 @@ mod tests {
     }
 
     #[test]
+    fn ports_without_a_protocol_are_tcp() {
+        let text = "{apiVersion: v1, kind: Service, metadata: {name: pay}, spec: {ports: [{port: 80}, {port: 53, protocol: UDP}, 7]}}";
+        let manifest = change(text, &here()).unwrap().items.remove(0).manifest;
+        assert_eq!(manifest["spec"]["ports"][0]["protocol"], "TCP");
+        assert_eq!(manifest["spec"]["ports"][1]["protocol"], "UDP");
+        assert_eq!(manifest["spec"]["ports"][2], 7);
+    }
+
+    #[test]
     fn what_the_server_wrote_is_left_out() {
         let text = "{kind: Service, apiVersion: v1, status: {loadBalancer: {}}, \
                     metadata: {name: a, namespace: b, uid: u, resourceVersion: '7', managedFields: []}}";
@@ -257,7 +279,7 @@ mod tests {
         let says = |text: &str, namespaces: &Namespaces| change(text, namespaces).unwrap_err();
         assert_eq!(
             says(&format!("{POLICY}\n---\nkind: Deployment\napiVersion: apps/v1\n"), &here()),
-            "x, document 2 is a Deployment (apps/v1): only NetworkPolicy (networking.k8s.io/v1) and Service \
+            "x, document 2 is of kind Deployment (apps/v1): only NetworkPolicy (networking.k8s.io/v1) and Service \
              (v1) can be validated; leave it out"
         );
         assert!(

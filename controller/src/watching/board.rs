@@ -37,6 +37,8 @@ struct Watchee {
     since: Instant,
     /// The outage that lasts: its number, and since when by the node's clock.
     down: Option<(u64, u64)>,
+    /// When probes were first reported answered while it lasts and nothing was told of its streak.
+    answered: Option<u64>,
     refused: Option<String>,
 }
 
@@ -73,19 +75,24 @@ impl Board {
         Ok(())
     }
 
-    /// Takes a watch away, with its targets. Its outages are remembered; one that lasted is not known to have
-    /// ended.
-    pub(super) fn stop(&mut self, name: &str) -> Result<(), WatchError> {
+    /// Takes a watch away, with its targets. Its outages are remembered; those that lasted end with it.
+    pub(super) fn stop(&mut self, name: &str, now_unix_ns: u64) -> Result<(), WatchError> {
         if self.watches.remove(name).is_none() {
             return Err(WatchError::Unknown { name: name.to_owned(), known: self.names() });
         }
-        self.targets.retain(|_, target| target.probe.watch != name);
+        self.targets.retain(|_, target| {
+            let stays = target.probe.watch != name;
+            if !stays {
+                end(&mut self.outages, target.down, now_unix_ns);
+            }
+            stays
+        });
         Ok(())
     }
 
     /// Finds the targets anew, for another cluster or other watches. What was counted of targets that stay is
-    /// kept.
-    pub(super) fn resolve(&mut self, inventory: &Inventory, now: Instant) {
+    /// kept; the outages of targets that are given up end.
+    pub(super) fn resolve(&mut self, inventory: &Inventory, now: Instant, now_unix_ns: u64) {
         let mut plans: BTreeMap<NodeName, ProbePlan> = BTreeMap::new();
         for watched in self.watches.values_mut() {
             match targets(&watched.spec, inventory) {
@@ -111,6 +118,9 @@ impl Board {
                 };
                 self.targets.insert(probe.id, target);
             }
+        }
+        for target in before.into_values() {
+            end(&mut self.outages, target.down, now_unix_ns);
         }
         self.plans = plans.into_iter().map(|(node, plan)| (node, Arc::new(plan))).collect();
     }
@@ -147,6 +157,7 @@ impl Board {
                 let (number, streak) = match change {
                     Change::Went(streak) => (target.down.map_or(0, |(number, _)| number), streak),
                     Change::Opened(streak) => {
+                        end(&mut self.outages, target.down, streak.since_unix_ns);
                         self.opened += 1;
                         let probe = &target.probe;
                         self.outages.push_back(Outage {
@@ -170,6 +181,9 @@ impl Board {
                     outage.failures = streak.failures;
                     outage.until_unix_ns = streak.until_unix_ns;
                 }
+            }
+            if let Some(at_unix_ns) = target.mended(report) {
+                end(&mut self.outages, target.down.take(), at_unix_ns);
             }
         }
         self.forget();
@@ -237,7 +251,29 @@ impl Board {
     }
 }
 
+/// Ends an outage of which no agent will tell any more.
+fn end(outages: &mut VecDeque<Outage>, down: Option<(u64, u64)>, at_unix_ns: u64) {
+    let lasting = |outage: &&mut Outage| down.is_some_and(|(number, _)| outage.id == number);
+    if let Some(outage) = outages.iter_mut().find(lasting) {
+        outage.until_unix_ns.get_or_insert(at_unix_ns);
+    }
+}
+
 impl Watchee {
+    /// When an outage ended that the agent knows nothing of, because it was started while that lasted: probes
+    /// are answered, and for so long that every one from before has met its fate nothing is told of a streak.
+    fn mended(&mut self, report: &ProbeReport) -> Option<u64> {
+        if self.down.is_none() || !report.streaks.is_empty() {
+            self.answered = None;
+            return None;
+        }
+        if self.answered.is_none() && report.counts.received > 0 {
+            self.answered = Some(report.at_unix_ns);
+        }
+        let settled = 2 * 1000 * self.probe.timeout_us;
+        self.answered.filter(|first| report.at_unix_ns > first.saturating_add(settled))
+    }
+
     fn new(node: NodeName, probe: Probe, now: Instant) -> Self {
         Self {
             node,
@@ -247,6 +283,7 @@ impl Watchee {
             heard: None,
             since: now,
             down: None,
+            answered: None,
             refused: None,
         }
     }
@@ -297,7 +334,7 @@ mod tests {
     fn board() -> (Board, ProbeId, Instant) {
         let (mut board, now) = (Board::default(), Instant::now());
         board.start(spec("w", &["pod/shop/cart"], &["pod/shop/pay"]), 0).unwrap();
-        board.resolve(&inventory(), now);
+        board.resolve(&inventory(), now, 0);
         let id = board.plan(&"node1".into()).probes[0].id;
         (board, id, now)
     }
@@ -334,6 +371,50 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_ends_with_its_target_and_its_watch() {
+        let node = NodeName::from("node1");
+        let streak = Streak { since_unix_ns: 7, failures: 3, until_unix_ns: None };
+        let (mut board, id, now) = board();
+        board.report(&node, &[report(id, 3, &[streak])], now);
+        let mut without = inventory();
+        without.pods.retain(|pod| pod.name != "pay");
+        board.resolve(&without, now, 40);
+        assert_eq!(board.outages(None)[0].until_unix_ns, Some(40));
+        board.resolve(&inventory(), now, 50);
+        assert_eq!(state(&mut board, now), TargetState::Starting);
+        board.report(&node, &[report(id, 3, &[streak])], now);
+        board.stop("w", 60).unwrap();
+        assert_eq!(
+            board.outages(None).iter().map(|o| o.until_unix_ns).collect::<Vec<_>>(),
+            [Some(40), Some(60)]
+        );
+    }
+
+    #[test]
+    fn an_outage_ends_under_an_agent_that_does_not_know_of_it() {
+        let (mut board, id, now) = board();
+        let node = NodeName::from("node1");
+        let streak = |since_unix_ns| Streak { since_unix_ns, failures: 3, until_unix_ns: None };
+        board.report(&node, &[report(id, 3, &[streak(7)])], now);
+        let answered = |at_unix_ns| {
+            let mut answered = report(id, 0, &[]);
+            (answered.at_unix_ns, answered.counts.received) = (at_unix_ns, 1);
+            answered
+        };
+        let second = 1_000_000_000;
+        board.report(&node, &[answered(second)], now);
+        assert_eq!(state(&mut board, now), TargetState::Down { outage: 1, since_unix_ns: 7 });
+        board.report(&node, &[answered(60 * second)], now);
+        assert_eq!(state(&mut board, now), TargetState::Up);
+        assert_eq!(board.outages(None)[0].until_unix_ns, Some(second));
+        // Or it fails under the new agent, too: that is an outage of its own.
+        board.report(&node, &[report(id, 3, &[streak(70 * second)])], now);
+        board.report(&node, &[report(id, 3, &[streak(80 * second)])], now);
+        let ends: Vec<_> = board.outages(None).iter().map(|outage| outage.until_unix_ns).collect();
+        assert_eq!(ends, [Some(second), Some(80 * second), None]);
+    }
+
+    #[test]
     fn an_agent_that_is_away_is_silence_and_no_loss() {
         let (mut board, id, now) = board();
         board.report(&"node1".into(), &[report(id, 0, &[])], now);
@@ -350,12 +431,12 @@ mod tests {
         board.report(&"node1".into(), &[report(id, 2, &[])], now);
         let mut moved = inventory();
         moved.pods.iter_mut().find(|pod| pod.name == "pay").unwrap().ip = "10.244.9.9".parse().unwrap();
-        board.resolve(&moved, now);
+        board.resolve(&moved, now, 0);
         let status = board.statuses(Some("w"), now, |_| None).remove(0).targets.remove(0);
         assert_eq!((status.address.to_string().as_str(), status.total.counts.lost), ("10.244.9.9", 2));
-        assert!(matches!(board.stop("x"), Err(WatchError::Unknown { .. })));
-        board.stop("w").unwrap();
-        board.resolve(&moved, now);
+        assert!(matches!(board.stop("x", 0), Err(WatchError::Unknown { .. })));
+        board.stop("w", 0).unwrap();
+        board.resolve(&moved, now, 0);
         assert!(board.plan(&"node1".into()).probes.is_empty());
         assert_eq!(board.report(&"node1".into(), &[report(id, 2, &[])], now), [0; 0]);
     }

@@ -22,7 +22,8 @@ pub struct Outage {
     pub ipv6: bool,
     /// When the first failed probe was sent, in nanoseconds since the Unix epoch.
     pub since_unix_ns: u64,
-    /// When the first probe that was answered again was sent; absent while the outage lasts.
+    /// When the first probe that was answered again was sent, as far as an agent saw that; else when the target
+    /// was given up or the next agent had answers. Absent while the outage lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_unix_ns: Option<u64>,
     /// How many probes failed.

@@ -118,10 +118,10 @@ impl Watches {
             let name = spec.name.clone();
             board.start(spec, now_unix_ns())?;
             if let Err(error) = self.0.save(&board) {
-                board.stop(&name)?;
+                board.stop(&name, now_unix_ns())?;
                 return Err(error);
             }
-            board.resolve(&inventory, Instant::now());
+            board.resolve(&inventory, Instant::now(), now_unix_ns());
         }
         self.0.changed.notify_one();
         Ok(())
@@ -135,7 +135,7 @@ impl Watches {
         let mut board = self.0.board();
         let names = name.map_or_else(|| board.names(), |name| vec![name.to_owned()]);
         for name in &names {
-            board.stop(name)?;
+            board.stop(name, now_unix_ns())?;
         }
         self.0.save(&board)?;
         drop(board);
@@ -204,7 +204,7 @@ impl Watches {
             match self.0.source.inventory().await {
                 Ok(inventory) => {
                     if !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &inventory)) {
-                        self.0.board().resolve(&inventory, Instant::now());
+                        self.0.board().resolve(&inventory, Instant::now(), now_unix_ns());
                         seen = Some(inventory);
                     }
                 }
@@ -215,7 +215,7 @@ impl Watches {
                 () = self.0.changed.notified() => {
                     // A watch that was stopped leaves targets to be taken out of the plans.
                     if let Some(inventory) = &seen {
-                        self.0.board().resolve(inventory, Instant::now());
+                        self.0.board().resolve(inventory, Instant::now(), now_unix_ns());
                     }
                 }
                 _ = arrivals.changed() => {}
