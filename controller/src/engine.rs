@@ -35,8 +35,8 @@ pub enum CheckError {
     /// Facts or prediction.
     #[error(transparent)]
     Gather(#[from] GatherError),
-    /// Nothing was sent.
-    #[error("nothing was sent: {0}")]
+    /// The source's agent did not send, or did not say what it sent.
+    #[error("{}: {0}", what_was_sent(.0))]
     Inject(AgentError),
     /// The source's node cannot be watched, and without that nothing is sent.
     #[error("nothing was sent: {0}")]
@@ -47,6 +47,16 @@ pub enum CheckError {
     /// The operating system gave no random numbers.
     #[error("no random numbers: {0}")]
     Random(getrandom::Error),
+}
+
+/// What is known of the packets of an agent that did not answer with them.
+fn what_was_sent(error: &AgentError) -> &'static str {
+    match error {
+        AgentError::NoAgent { .. } | AgentError::Refused { .. } | AgentError::Failed { .. } => {
+            "nothing was sent"
+        }
+        AgentError::Timeout { .. } | AgentError::Gone { .. } => "nobody knows what was sent",
+    }
 }
 
 /// Runs a check: the heart of the controller.
