@@ -36,7 +36,7 @@ pub enum CheckError {
     #[error(transparent)]
     Gather(#[from] GatherError),
     /// The source's agent did not send, or did not say what it sent.
-    #[error("{}: {0}", what_was_sent(.0))]
+    #[error("{sent}: {0}", sent = what_was_sent(.0))]
     Inject(AgentError),
     /// The source's node cannot be watched, and without that nothing is sent.
     #[error("nothing was sent: {0}")]

@@ -52,7 +52,9 @@ pub(super) fn targets(spec: &WatchSpec, inventory: &Inventory) -> Result<Resolve
                 Ok(probe) => probe,
                 Err(Unfit::Ever(why)) => return Err(WatchError::End(why)),
                 Err(Unfit::Now(why)) => {
-                    resolved.problems.push(why);
+                    if !resolved.problems.contains(&why) {
+                        resolved.problems.push(why);
+                    }
                     continue;
                 }
             };

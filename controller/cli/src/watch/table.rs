@@ -29,7 +29,7 @@ pub(super) fn watches(list: &WatchList, paint: Paint) -> String {
         return "no watches; start one with `waymark watch start`\n".to_owned();
     }
     let mut table =
-        plain(&["NAME", "FROM", "TO", "PROTO", "EVERY", "TARGETS", "UP", "DOWN", "OUTAGES", "AGE"]);
+        plain(&["NAME", "FROM", "TO", "PROTO", "EVERY", "TARGETS", "UP", "DOWN", "UNSEEN", "OUTAGES", "AGE"]);
     for watch in &list.watches {
         let spec = &watch.spec;
         let count = |wanted: fn(&TargetState) -> bool| {
@@ -45,6 +45,7 @@ pub(super) fn watches(list: &WatchList, paint: Paint) -> String {
             watch.targets.len().to_string(),
             count(|state| matches!(state, TargetState::Up)),
             count(|state| matches!(state, TargetState::Down { .. })),
+            count(|state| matches!(state, TargetState::Silent { .. } | TargetState::Refused { .. })),
             outages.to_string(),
             words::span(Duration::from_nanos(list.at_unix_ns.saturating_sub(watch.since_unix_ns))),
         ]);
