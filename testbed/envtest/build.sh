@@ -57,6 +57,9 @@ for package in ./*.deb; do
 done
 
 export GOROOT="$work/root/usr/lib/go-1.19" GOPATH="$work/gopath" GOCACHE="$work/gocache"
+# What a killed build leaves behind goes with the folder too.
+export GOTMPDIR="$work/tmp"
+mkdir -p "$GOTMPDIR"
 export GO111MODULE=off GOPROXY=off GOFLAGS='' CGO_ENABLED=0
 PATH=$GOROOT/bin:$PATH
 # Debian's Go finds its sources by links that lead out of the private folder.
