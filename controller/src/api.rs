@@ -11,6 +11,7 @@ use waymark_proto::rpc::{self, check_event, waymark_server};
 use waymark_proto::{API_VERSION, Inventory, NodeName, short};
 
 use crate::agents::{AgentError, Agents};
+use crate::armed::Progress;
 use crate::documents::{NodeStatus, Status};
 use crate::engine::{CheckError, check};
 use crate::gather::{GatherError, predict};
@@ -20,7 +21,6 @@ use crate::request::{Request, RequestError};
 use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
 use crate::target::MAX_NAME;
-use crate::watch::Progress;
 use crate::watching::{WatchError, WatchSpec, Watches};
 
 /// Events of a check that may wait for a slow client.

@@ -10,13 +10,13 @@ use waymark_proto::{
 };
 
 use crate::agents::{AgentError, Agents};
+use crate::armed::{Armed, Progress, Seen, Settled};
 use crate::deviation;
 use crate::diagnose::{Case, Sent, diagnose};
 use crate::gather::{GatherError, Picture, gather, with_source_port};
 use crate::observe::{Lens, observe};
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
-use crate::watch::{Progress, Seen, Settled, Watch};
 
 /// How long agents stay armed beyond what the check itself takes, should the controller die.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -71,12 +71,12 @@ pub async fn check(
     disturbs_nobody(request, &ends)?;
     let picture = gather(agents.as_ref(), inventory, &ends, progress).await?;
     progress.say("arming tracers");
-    let watch = arm(agents, request, &secret, &ends, &picture.prediction).await;
+    let tracers = arm(agents, request, &secret, &ends, &picture.prediction).await;
     let sent = tokio::select! {
-        sent = send(agents, &watch, request, &secret, &ends, progress) => sent,
+        sent = send(agents, &tracers, request, &secret, &ends, progress) => sent,
         () = progress.cancelled() => Err(CheckError::Cancelled),
     };
-    let seen = watch.disarm().await;
+    let seen = tracers.disarm().await;
     let sent = sent?;
     progress.say("comparing the walks");
     Ok(conclude(inventory, request, &secret, &ends, picture, &sent, seen))
@@ -121,7 +121,7 @@ async fn arm(
     secret: &Secret,
     ends: &Ends,
     prediction: &PathSet,
-) -> Watch {
+) -> Armed {
     let on_path = places(prediction);
     let mut nodes: BTreeMap<NodeName, BTreeSet<NetnsName>> = BTreeMap::new();
     for place in on_path.iter().chain(&ends.destinations).chain([&ends.source]) {
@@ -143,21 +143,21 @@ async fn arm(
         netns: Vec::new(),
     };
     let settled = Settled { source: ends.source.clone(), one_way: request.one_way, on_path };
-    Watch::arm(agents, secret.check, &order, &nodes, settled).await
+    Armed::arm(agents, secret.check, &order, &nodes, settled).await
 }
 
 /// Sends the packets and waits until their fates are known.
 async fn send(
     agents: &Arc<dyn Agents>,
-    watch: &Watch,
+    tracers: &Armed,
     request: &Request,
     secret: &Secret,
     ends: &Ends,
     progress: &Progress,
 ) -> Result<Vec<Sent>, CheckError> {
     let node = &ends.source.node;
-    if !watch.sight.watches(node) {
-        return Err(CheckError::Arm(watch.notes.join("; ")));
+    if !tracers.sight.watches(node) {
+        return Err(CheckError::Arm(tracers.notes.join("; ")));
     }
     progress.say(format!("sending {} packets from {}", request.count, ends.source));
     let order = rpc::Inject {
@@ -175,7 +175,7 @@ async fn send(
     let sent: Vec<Sent> = injected.packets.into_iter().map(Sent::from).collect();
     let out = sent.iter().filter(|packet| packet.error.is_none()).map(|packet| packet.seq).collect();
     progress.say("waiting for sightings");
-    watch.settle(&out, request.timeout).await;
+    tracers.settle(&out, request.timeout).await;
     Ok(sent)
 }
 

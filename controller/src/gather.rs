@@ -7,11 +7,11 @@ use waymark_proto::{API_VERSION, Disposition, Facts, Inventory, NodeName, PathSe
 use waymark_sim::{Cluster, SimError};
 
 use crate::agents::{AgentError, Agents};
+use crate::armed::Progress;
 use crate::deviation;
 use crate::documents::Prediction;
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
-use crate::watch::Progress;
 
 /// Why there is no prediction.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@
 //! * `agents`: what is asked of agents, whoever carries it
 //! * `hub`: agents over gRPC
 //! * `gather`: facts and prediction, node by node
-//! * `watch`: the tracers of a check, from arming to disarming
+//! * `armed`: the tracers of a check, from arming to disarming
 //! * [`watching`]: continuous probing
 //! * `engine`: a check from question to result
 //! * `observe`: sightings to walks
@@ -40,6 +40,7 @@
 mod advice;
 mod agents;
 mod api;
+mod armed;
 mod deviation;
 mod diagnose;
 mod documents;
@@ -62,12 +63,12 @@ mod source;
 mod target;
 pub mod tls;
 pub mod validate;
-mod watch;
 pub mod watching;
 
 pub use advice::advice;
 pub use agents::{AgentError, Agents};
 pub use api::Api;
+pub use armed::Progress;
 pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};
 pub use documents::{NodeStatus, Prediction, Status};
 pub use engine::{CheckError, check};
@@ -87,4 +88,3 @@ pub use resolve::{Ends, ResolveError, resolve};
 pub use serve::{Security, serve};
 pub use source::{FileSource, Source, SourceError};
 pub use target::{Target, TargetError};
-pub use watch::Progress;

@@ -15,10 +15,10 @@ use super::spec::{WatchError, WatchSpec};
 use super::store::Store;
 use super::targets::{question, targets};
 use crate::agents::Agents;
+use crate::armed::Progress;
 use crate::engine::check;
 use crate::hub::Hub;
 use crate::source::Source;
-use crate::watch::Progress;
 
 /// How long agents go on probing when the controller is gone.
 const LEASE: Duration = Duration::from_secs(120);

@@ -15,13 +15,13 @@ use super::question::Rejection;
 use super::report::{NoResult, Run, Stage, status};
 use super::store::{Store, Written};
 use crate::agents::{AgentError, Agents};
+use crate::armed::Progress;
 use crate::engine::{CheckError, check};
 use crate::gather::GatherError;
 use crate::kubernetes::crd::{CheckStatus, Expectation};
 use crate::request::{Request, RequestError};
 use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
-use crate::watch::Progress;
 
 /// How often a run that waits for something tries again.
 const AGAIN: Duration = Duration::from_millis(500);

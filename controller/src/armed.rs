@@ -98,7 +98,7 @@ struct Inbox {
 }
 
 /// The armed tracers of one check.
-pub(crate) struct Watch {
+pub(crate) struct Armed {
     agents: Arc<dyn Agents>,
     check: CheckId,
     armed: Vec<NodeName>,
@@ -110,7 +110,7 @@ pub(crate) struct Watch {
     collector: JoinHandle<()>,
 }
 
-impl Watch {
+impl Armed {
     /// Arms the tracers of these nodes in parallel. A node that cannot be armed is noted.
     pub(crate) async fn arm(
         agents: &Arc<dyn Agents>,
@@ -127,7 +127,7 @@ impl Watch {
             let (order, sink) = (rpc::Arm { netns, ..order.clone() }, sink.clone());
             async move { (node.clone(), agents.arm(node, order, sink).await) }
         });
-        let mut watch = Self {
+        let mut tracers = Self {
             agents: Arc::clone(agents),
             check,
             armed: Vec::new(),
@@ -139,13 +139,13 @@ impl Watch {
         for (node, outcome) in join_all(orders).await {
             match outcome {
                 Ok(reports) => {
-                    watch.sight.armed(node.clone(), reports);
-                    watch.armed.push(node);
+                    tracers.sight.armed(node.clone(), reports);
+                    tracers.armed.push(node);
                 }
-                Err(error) => watch.lost(node, &error),
+                Err(error) => tracers.lost(node, &error),
             }
         }
-        watch
+        tracers
     }
 
     fn lost(&mut self, node: NodeName, error: &AgentError) {
@@ -196,7 +196,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Armed {
     /// A check that was cut short, for example by a panic, still disarms.
     fn drop(&mut self) {
         let armed = std::mem::take(&mut self.armed);
