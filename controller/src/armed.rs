@@ -101,7 +101,7 @@ struct Inbox {
 pub(crate) struct Armed {
     agents: Arc<dyn Agents>,
     check: CheckId,
-    armed: Vec<NodeName>,
+    nodes: Vec<NodeName>,
     /// What can be seen.
     pub(crate) sight: Sight,
     /// Nodes that could not be armed.
@@ -130,7 +130,7 @@ impl Armed {
         let mut tracers = Self {
             agents: Arc::clone(agents),
             check,
-            armed: Vec::new(),
+            nodes: Vec::new(),
             sight: Sight::default(),
             notes: Vec::new(),
             inbox,
@@ -140,7 +140,7 @@ impl Armed {
             match outcome {
                 Ok(reports) => {
                     tracers.sight.armed(node.clone(), reports);
-                    tracers.armed.push(node);
+                    tracers.nodes.push(node);
                 }
                 Err(error) => tracers.lost(node, &error),
             }
@@ -171,7 +171,7 @@ impl Armed {
     /// Disarms everywhere and returns what was seen, what could be seen, and what was lost.
     pub(crate) async fn disarm(mut self) -> Seen {
         let mut losses = Losses::default();
-        let armed = std::mem::take(&mut self.armed);
+        let armed = std::mem::take(&mut self.nodes);
         let agents = Arc::clone(&self.agents);
         let orders = armed.iter().map(|node| agents.disarm(node, self.check));
         for (node, outcome) in armed.iter().zip(join_all(orders).await) {
@@ -199,7 +199,7 @@ impl Armed {
 impl Drop for Armed {
     /// A check that was cut short, for example by a panic, still disarms.
     fn drop(&mut self) {
-        let armed = std::mem::take(&mut self.armed);
+        let armed = std::mem::take(&mut self.nodes);
         if let (false, Ok(runtime)) = (armed.is_empty(), tokio::runtime::Handle::try_current()) {
             let (agents, check) = (Arc::clone(&self.agents), self.check);
             runtime.spawn(async move {
