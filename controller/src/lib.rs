@@ -77,7 +77,7 @@ pub use health::Health;
 pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
 pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
 pub use metrics::Figures;
-pub use notices::Notices;
+pub use notices::{Notice, Notices};
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
 pub use request::{

@@ -47,7 +47,7 @@ use self::work::Bench;
 use crate::agents::Agents;
 use crate::kubernetes::client::Connection;
 use crate::kubernetes::crd::Check;
-use crate::notices::Notices;
+use crate::notices::{Notice, Notices};
 use crate::source::Source;
 
 /// The subject of notices about the watch.
@@ -115,7 +115,7 @@ impl Checks {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
-        let board = Board { notices: notices.clone(), address: connection.address.clone() };
+        let board = Board { notice: notices.about(SUBJECT), address: connection.address.clone() };
         let task = tokio::spawn(serve(api, ledger, board, stopped));
         Self { stop, task }
     }
@@ -145,14 +145,14 @@ fn events(
 
 /// Where the watch tells what is in its way.
 struct Board {
-    notices: Notices,
+    notice: Notice,
     /// The API server, for messages.
     address: String,
 }
 
 impl Board {
     fn say(&self, error: &watcher::Error) {
-        self.notices.say(SUBJECT, words::of_watch(&self.address, error));
+        self.notice.say(words::of_watch(&self.address, error));
     }
 }
 
@@ -191,7 +191,7 @@ fn hear(ledger: &mut Ledger, event: Event<Object>, board: &Board) {
         Event::Delete(object) => ledger.forget(object.meta().uid.as_deref().unwrap_or_default()),
         Event::InitDone => {
             ledger.relisted();
-            board.notices.withdraw(SUBJECT);
+            board.notice.withdraw();
         }
     }
 }

@@ -99,16 +99,15 @@ impl Store {
 
     async fn persist(&self, meta: &ObjectMeta, change: &Change, cancel: &Cancel) -> Written {
         let (mut wait, longest) = WAITS;
+        // However this ends, its trouble ends with it.
+        let notice = self.notices.about(SUBJECT);
         loop {
             let outcome = tokio::select! {
                 outcome = self.attempt(meta, change) => outcome,
                 () = cancel.asked() => return Written::Cancelled,
             };
             let error = match outcome {
-                Ok(()) => {
-                    self.notices.withdraw(SUBJECT);
-                    return Written::Done;
-                }
+                Ok(()) => return Written::Done,
                 Err(error) => error,
             };
             match refusal(&error) {
@@ -116,7 +115,7 @@ impl Store {
                 Refusal::Changed => return Written::Changed,
                 Refusal::Again => {}
                 Refusal::Trouble => {
-                    self.notices.say(SUBJECT, of_change(change.doing(), &self.connection.address, &error));
+                    notice.say(of_change(change.doing(), &self.connection.address, &error));
                 }
             }
             tokio::select! {
