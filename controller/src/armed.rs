@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -38,9 +40,12 @@ impl Progress {
         drop(self.0.try_send(words.into()));
     }
 
-    /// Returns when nobody listens any more.
-    pub(crate) async fn cancelled(&self) {
-        self.0.closed().await;
+    /// Does something, unless nobody listens any more: then it is not done to its end.
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.0.closed() => None,
+        }
     }
 }
 
@@ -136,7 +141,9 @@ impl Armed {
             inbox,
             collector,
         };
-        for (node, outcome) in join_all(orders).await {
+        // Each as it comes: should nobody want them any more meanwhile, those that are armed are disarmed.
+        let mut outcomes: FuturesUnordered<_> = orders.collect();
+        while let Some((node, outcome)) = outcomes.next().await {
             match outcome {
                 Ok(reports) => {
                     tracers.sight.armed(node.clone(), reports);
@@ -145,6 +152,7 @@ impl Armed {
                 Err(error) => tracers.lost(node, &error),
             }
         }
+        tracers.notes.sort();
         tracers
     }
 

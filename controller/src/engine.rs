@@ -69,15 +69,14 @@ pub async fn check(
     let secret = Secret::random()?;
     let ends = with_source_port(resolve(inventory, request)?, secret.port);
     disturbs_nobody(request, &ends)?;
-    let picture = gather(agents.as_ref(), inventory, &ends, progress).await?;
+    let picture = gather(agents.as_ref(), inventory, &ends, progress);
+    let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
     progress.say("arming tracers");
-    let tracers = arm(agents, request, &secret, &ends, &picture.prediction).await;
-    let sent = tokio::select! {
-        sent = send(agents, &tracers, request, &secret, &ends, progress) => sent,
-        () = progress.cancelled() => Err(CheckError::Cancelled),
-    };
+    let tracers = arm(agents, request, &secret, &ends, &picture.prediction);
+    let tracers = progress.unless_cancelled(tracers).await.ok_or(CheckError::Cancelled)?;
+    let sent = progress.unless_cancelled(send(agents, &tracers, request, &secret, &ends, progress)).await;
     let seen = tracers.disarm().await;
-    let sent = sent?;
+    let sent = sent.ok_or(CheckError::Cancelled)??;
     progress.say("comparing the walks");
     Ok(conclude(inventory, request, &secret, &ends, picture, &sent, seen))
 }

@@ -163,7 +163,7 @@ async fn carry_out(
             let reports = agent.arm(&arm, sink).await?;
             forwarders.add(arm.check, tokio::spawn(forward(arm.check, sightings, outbox.clone())));
             let reports_json = serde_json::to_vec(&reports).map_err(|error| malformed(error.to_string()))?;
-            Ok(from_agent::Body::Armed(rpc::Armed { reports_json }))
+            Ok(from_agent::Body::Armed(rpc::Armed { reports_json, check: arm.check }))
         }
         Some(to_agent::Body::Inject(inject)) => Ok(from_agent::Body::Injected(agent.inject(&inject).await?)),
         Some(to_agent::Body::Disarm(rpc::Disarm { check })) => {

@@ -19,6 +19,8 @@ struct Fakes {
     broken: bool,
     /// Whether answers come back.
     mute: bool,
+    /// The node whose agent never answers when it is to arm.
+    stuck: Option<NodeName>,
 }
 
 #[async_trait]
@@ -39,6 +41,9 @@ impl Agents for Fakes {
     ) -> Result<Vec<HookReport>, AgentError> {
         if self.absent.as_ref() == Some(node) {
             return Err(AgentError::NoAgent { node: node.clone() });
+        }
+        if self.stuck.as_ref() == Some(node) {
+            std::future::pending::<()>().await;
         }
         self.sinks.lock().unwrap().insert(node.clone(), sink);
         let own = if node.as_str() == "node1" { ["t-cart", "t-node1"] } else { ["t-pay", "t-node2"] };
@@ -156,4 +161,24 @@ async fn a_cancelled_check_disarms() {
     let (result, ()) = tokio::join!(check(&agents, &inventory, &patient, &progress), hang_up);
     assert!(matches!(result, Err(CheckError::Cancelled)));
     assert_eq!(fakes.disarmed.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_check_that_is_cancelled_while_it_arms_disarms_who_is_armed() {
+    let fakes = Arc::new(Fakes { stuck: Some("node2".into()), ..Fakes::default() });
+    let agents: Arc<dyn Agents> = Arc::clone(&fakes) as _;
+    let (progress, lines) = Progress::channel();
+    let hang_up = async {
+        while fakes.sinks.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        drop(lines);
+    };
+    let (inventory, request) = (inventory(), request());
+    let (result, ()) = tokio::join!(check(&agents, &inventory, &request, &progress), hang_up);
+    assert!(matches!(result, Err(CheckError::Cancelled)));
+    while fakes.disarmed.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*fakes.disarmed.lock().unwrap(), [NodeName::from("node1")]);
 }

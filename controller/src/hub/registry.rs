@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
-use waymark_proto::rpc::{ToAgent, from_agent};
-use waymark_proto::{NodeName, ProbeReport, Sighting};
+use waymark_proto::rpc::{ToAgent, from_agent, to_agent};
+use waymark_proto::{NodeName, ProbeReport, Sighting, rpc};
 
 use super::scopes::Assigned;
 use crate::agents::AgentError;
@@ -64,6 +64,21 @@ struct State {
     generations: u64,
     closed: Option<String>,
 }
+
+impl State {
+    /// An answer came that nobody waits for any more. What was armed meanwhile is not to stay so.
+    fn unwanted(&self, node: &NodeName, body: from_agent::Body) {
+        let from_agent::Body::Armed(armed) = body else { return };
+        if let Some(agent) = self.agents.get(node) {
+            let body = Some(to_agent::Body::Disarm(rpc::Disarm { check: armed.check }));
+            // Nobody waits for the answer. If there is no room in the queue, the lease ends it.
+            drop(agent.orders.try_send(Ok(ToAgent { order: NO_ANSWER, body })));
+        }
+    }
+}
+
+/// The number of orders whose answer nobody waits for.
+const NO_ANSWER: u64 = 0;
 
 /// The registry. Its lock is never held across an await.
 #[derive(Debug, Default)]
@@ -187,10 +202,12 @@ impl Registry {
         let mut state = self.state();
         let agent = state.agents.get_mut(node).filter(|agent| agent.generation == generation);
         if let Some(waiting) = agent.and_then(|agent| agent.waiting.remove(&order)) {
-            // Who gave up waiting since does not want it any more.
-            drop(waiting.send(body));
+            if let Err(body) = waiting.send(body) {
+                state.unwanted(node, body);
+            }
         } else {
             tracing::debug!(%node, order, "an answer that nobody waits for");
+            state.unwanted(node, body);
         }
     }
 
@@ -265,8 +282,13 @@ impl<'a> Ticket<'a> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if let Some(agent) = self.registry.state().agents.get_mut(&self.node) {
+        let mut state = self.registry.state();
+        if let Some(agent) = state.agents.get_mut(&self.node) {
             agent.waiting.remove(&self.order);
+        }
+        // It came, and whoever waited went away before looking.
+        if let Ok(body) = self.answer.try_recv() {
+            state.unwanted(&self.node, body);
         }
     }
 }

@@ -124,7 +124,7 @@ async fn sightings_before_the_disarm_are_delivered_and_the_sink_ends() {
             observability: Observability::Observed { provider: "x".into() },
         };
         let reports_json = serde_json::to_vec(&[report]).unwrap();
-        puppet.answer(order, from_agent::Body::Armed(rpc::Armed { reports_json })).await;
+        puppet.answer(order, from_agent::Body::Armed(rpc::Armed { reports_json, check: 7 })).await;
         let order = puppet.order().await.order;
         let sighting = rpc::Sighting {
             netns: "t".into(),
@@ -205,6 +205,21 @@ async fn a_silent_agent_runs_out_of_time() {
     let order = puppet.order().await.order;
     puppet.answer(order, from_agent::Body::Facts(rpc::Facts { json: Vec::new() })).await;
     assert_eq!(stage.hub.attached().len(), 1);
+}
+
+#[tokio::test]
+async fn who_arms_too_late_is_disarmed() {
+    let patience = Patience { arm: Duration::from_millis(20), ..Patience::default() };
+    let stage = stage(patience).await;
+    let mut puppet = Puppet::attach(&stage, "node1").await;
+    let (sink, _sightings) = mpsc::channel(1);
+    let error = stage.hub.arm(&node(), arm_order(), sink).await.unwrap_err();
+    assert!(matches!(error, AgentError::Timeout { .. }));
+    let order = puppet.order().await.order;
+    let armed = rpc::Armed { reports_json: b"[]".to_vec(), check: 7 };
+    puppet.answer(order, from_agent::Body::Armed(armed)).await;
+    let disarm = puppet.order().await.body;
+    assert_eq!(disarm, Some(to_agent::Body::Disarm(rpc::Disarm { check: 7 })));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use waymark_proto::{Inventory, TransportProtocol};
-use waymark_sim::{Pair, Reach, Target, Traffic, selects};
+use waymark_sim::{Change, Pair, Reach, Target, Traffic, selects};
 
 use super::expect::{Expectations, is_itself};
 use super::foresee::Foresight;
@@ -61,7 +61,10 @@ pub fn choose(
             Some(why) => *skipped.entry(why).or_default() += 1,
         }
     }
-    changes.sort_by_key(|sample| Shift::of(sample.before, sample.predicted));
+    // What nobody gave up first: the room may not suffice for all.
+    changes.sort_by_key(|sample| {
+        (Shift::of(sample.before, sample.predicted), expectations.accepts_loss(&sample.pair))
+    });
     let changes = spread(changes, &groups);
     let backends = backends(inventories[0]);
     let stays = |(pair, before): (Pair, Reach)| {
@@ -91,13 +94,40 @@ pub fn choose(
     choice
 }
 
+/// What is predicted to be lost, was not given up, and is not among what was checked, not even by another
+/// connection of the same groups: a sentence each. Nobody would notice that it is lost.
+pub fn unchecked_losses(
+    foresight: &Foresight,
+    inventories: &[&Inventory; 2],
+    checked: &[&Sample],
+    expectations: &Expectations,
+    bounds: Bounds,
+) -> Vec<String> {
+    let groups = Groups::new(inventories);
+    let seen: BTreeSet<_> = checked.iter().map(|sample| kind(sample, &groups)).collect();
+    let told = |change: &Change| {
+        let sample = Sample { pair: change.pair.clone(), before: change.before, predicted: change.after };
+        if is_itself(&sample.pair) || seen.contains(&kind(&sample, &groups)) {
+            return None;
+        }
+        let why = obstacle(&sample, bounds.udp).unwrap_or(NO_ROOM);
+        Some(format!("{} would be lost, and that is not checked: {why}; {ACCEPT}", sample.pair))
+    };
+    expectations.unwanted(&foresight.changes).into_iter().filter_map(told).collect()
+}
+
+/// How a loss is accepted.
+pub(super) const ACCEPT: &str = "--accept-lost or --expect accepts that";
+/// Why a pair is not checked that could be.
+const NO_ROOM: &str = "it could not be checked as it is, or --max-checks leaves no room";
+
 /// Why a pair cannot be checked.
 fn obstacle(sample: &Sample, udp: bool) -> Option<&'static str> {
     match (sample.pair.destination.traffic, sample.predicted) {
-        (_, Reach::Absent) => Some("one of their ends will not be there any more"),
+        (_, Reach::Absent) => Some("one of its ends will not be there any more"),
         (Traffic::Port(TransportProtocol::Sctp, _), _) => Some("SCTP cannot be sent"),
         (Traffic::Port(TransportProtocol::Udp, _), _) if !udp => {
-            Some("the application behind a UDP port would get the packets; --udp allows that")
+            Some("the application behind a UDP port would get the packets, which --udp allows")
         }
         _ if is_itself(&sample.pair) => Some("a pod reaches itself without any network"),
         _ => None,
@@ -161,21 +191,20 @@ fn backends(inventory: &Inventory) -> Backends {
     backends
 }
 
+/// What connections have in common of which one stands for all.
+fn kind(sample: &Sample, groups: &Groups) -> (String, String, Traffic, Reach, Reach) {
+    let Pair { namespace, pod, destination } = &sample.pair;
+    let (source, target) = (groups.of(namespace, pod), groups.target(&sample.pair));
+    (source, target, destination.traffic, sample.before, sample.predicted)
+}
+
 /// Reorders samples so that each group's first one comes before any group's second.
 fn spread(samples: Vec<Sample>, groups: &Groups) -> Vec<Sample> {
     let mut seen: BTreeMap<_, usize> = BTreeMap::new();
     let mut ranked: Vec<(usize, Sample)> = samples
         .into_iter()
         .map(|sample| {
-            let Pair { namespace, pod, destination } = &sample.pair;
-            let key = (
-                groups.of(namespace, pod),
-                groups.target(&sample.pair),
-                destination.traffic,
-                sample.before,
-                sample.predicted,
-            );
-            let rank = seen.entry(key).or_default();
+            let rank = seen.entry(kind(&sample, groups)).or_default();
             *rank += 1;
             (*rank, sample)
         })

@@ -48,7 +48,8 @@ use waymark_proto::Inventory;
 use waymark_sim::Reach;
 
 pub use change::{Change, ChangeError, Intention, Item, Key, Kind, Namespaces};
-pub use choose::{Bounds, Choice, Sample, choose};
+use choose::ACCEPT;
+pub use choose::{Bounds, Choice, Sample, choose, unchecked_losses};
 pub use expect::{ExpectError, Expectation, Expectations, Expected};
 pub use foresee::{Foresight, foresee};
 pub use groups::{Group, Shift};
@@ -212,8 +213,14 @@ pub async fn validate(
     report.remarks.extend(choice.remarks);
     say(format!("checking {} connections as they are", choice.samples.len()));
     let looks = baseline(probe, choice.samples, &mut report, stop).await?;
-    let unwanted = predicted_losses(&looks, &plan.expectations);
-    if plan.cautious && !unwanted.is_empty() {
+    let checked: Vec<&Sample> = looks.iter().map(|look| &look.sample).collect();
+    // Where nobody could see the loss, applying the change would show nothing: it would be taken back in any case.
+    let mut unwanted =
+        unchecked_losses(&foresight, &[&before, &after], &checked, &plan.expectations, plan.bounds);
+    if plan.cautious {
+        unwanted.extend(predicted_losses(&looks, &plan.expectations));
+    }
+    if !unwanted.is_empty() {
         report.outcome = Outcome::Failed;
         report.failures = shortened(unwanted);
         report.checks = looks.iter().map(|look| look.report(&plan.expectations)).collect();
@@ -289,10 +296,7 @@ fn predicted_losses(looks: &[Looks], expectations: &Expectations) -> Vec<String>
             && Shift::of(sample.before, sample.predicted) == Shift::Lost
             && !expectations.accepts_loss(&sample.pair)
     });
-    lost.map(|look| {
-        format!("{} works now and would be lost; --accept-lost or --expect accepts that", look.sample.pair)
-    })
-    .collect()
+    lost.map(|look| format!("{} works now and would be lost; {ACCEPT}", look.sample.pair)).collect()
 }
 
 /// Applies or deletes each object. Ends at the first that is refused.

@@ -285,6 +285,49 @@ async fn a_cautious_validation_does_not_even_try() {
 }
 
 #[tokio::test]
+async fn a_loss_that_no_check_would_see_is_not_even_tried() {
+    let (mut world, stop) = World::new(Trouble::None);
+    let dns = json!({"name": "dns", "containerPort": 53, "protocol": "UDP"});
+    let pay = Arc::make_mut(&mut world.base.pods[1]);
+    let ports = pay.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap();
+    *ports = vec![serde_json::from_value(dns).unwrap()];
+    let change = plan(Intention::Apply, &[("p", only("cart"))]);
+    let report = run(&world, &stop, &change).await;
+    assert_eq!((report.outcome, report.state, report.exit_code()), (Outcome::Failed, State::NotApplied, 2));
+    let [failure] = report.failures.as_slice() else { panic!("{:?}", report.failures) };
+    assert!(failure.starts_with("pod/shop/web → pod/shop/pay 53/udp would be lost"), "{failure}");
+    assert!(failure.contains("--udp") && failure.contains("--accept-lost"), "{failure}");
+    assert!(world.requests.lock().unwrap().is_empty());
+    // Where it is checked, it is tried; where it is given up, it stays.
+    let bounds = Bounds { udp: true, ..change.bounds };
+    let report = run(&world, &stop, &Plan { bounds, ..change.clone() }).await;
+    assert_eq!((report.outcome, report.state), (Outcome::Failed, State::RolledBack));
+    let expectations = Expectations { accept_lost: true, ..change.expectations.clone() };
+    let report = run(&world, &stop, &Plan { expectations, ..change }).await;
+    assert_eq!((report.outcome, report.state), (Outcome::AsPredicted, State::Applied));
+}
+
+#[test]
+fn what_a_deleted_service_cuts_is_a_loss() {
+    let (world, _) = World::new(Trouble::None);
+    let mut service = fixture::service("pay", "pay", "http");
+    service.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.1".to_owned());
+    let before = convert(&objects::after(&world.base, &[Edit::Service(Box::new(service))]));
+    let after = convert(&world.base);
+    let touched = BTreeSet::from(["shop".to_owned()]);
+    let foresight = foresee(&before, &after, &touched);
+    let bounds = Bounds { most: 24, udp: false };
+    let losses = |expectations: &Expectations| {
+        unchecked_losses(&foresight, &[&before, &after], &[], expectations, bounds)
+    };
+    let told = losses(&Expectations::default());
+    let of_cart = |loss: &&String| loss.starts_with("pod/shop/cart → svc/shop/pay");
+    let loss = told.iter().find(of_cart).unwrap_or_else(|| panic!("{told:?}"));
+    assert!(loss.contains("will not be there any more"), "{loss}");
+    assert_eq!(losses(&Expectations { accept_lost: true, ..Default::default() }), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_changed_policy_comes_back_with_its_managers() {
     let (world, stop) = World::new(Trouble::None);
     let world = world.with("p", &only("web"));
