@@ -214,15 +214,13 @@ pub async fn validate(
     say(format!("checking {} connections as they are", choice.samples.len()));
     let looks = baseline(probe, choice.samples, &mut report, stop).await?;
     let checked: Vec<&Sample> = looks.iter().map(|look| &look.sample).collect();
-    // Where nobody could see the loss, applying the change would show nothing: it would be taken back in any case.
-    let mut unwanted =
+    let foreseen = predicted_losses(&looks, &plan.expectations);
+    let unchecked =
         unchecked_losses(&foresight, &[&before, &after], &checked, &plan.expectations, plan.bounds);
-    if plan.cautious {
-        unwanted.extend(predicted_losses(&looks, &plan.expectations));
-    }
-    if !unwanted.is_empty() {
+    // Where no check would show anything of what is lost, the change would be taken back for nothing.
+    if (plan.cautious || foreseen.is_empty()) && !(foreseen.is_empty() && unchecked.is_empty()) {
         report.outcome = Outcome::Failed;
-        report.failures = shortened(unwanted);
+        report.failures = shortened([foreseen, unchecked].concat());
         report.checks = looks.iter().map(|look| look.report(&plan.expectations)).collect();
         return Ok(report);
     }
@@ -233,7 +231,7 @@ pub async fn validate(
     let (done, refused) = apply(cluster, plan.change.intention, &states, stop).await;
     let verdict = match refused {
         Some(failure) => failure,
-        None => observe(probe, plan, looks.clone(), &mut report, stop, say).await,
+        None => observe(probe, plan, looks.clone(), unchecked, &mut report, stop, say).await,
     };
     conclude(cluster, probe, plan, &looks, &done, verdict, &mut report, say).await;
     Ok(report)
@@ -343,11 +341,12 @@ fn pinned(item: &Item, before: Option<&Value>) -> Item {
     item
 }
 
-/// Checks until all is as predicted or the time is over, and judges.
+/// Checks until all is as predicted or the time is over, and judges. What is lost `unchecked` fails as well.
 async fn observe(
     probe: &dyn Probe,
     plan: &Plan,
     mut looks: Vec<Looks>,
+    unchecked: Vec<String>,
     report: &mut ValidationReport,
     stop: &Stop,
     say: &(dyn Fn(String) + Send + Sync),
@@ -365,12 +364,11 @@ async fn observe(
         Some(Ok(after)) => report.settled_ms = after.map(|after| after.as_millis() as u64),
     }
     let failing = report.checks.iter().filter(|check| check.judgement.is_some_and(Judgement::fails));
-    let failures: Vec<String> = failing
-        .map(|check| {
-            let words = check.judgement.map(Judgement::words).unwrap_or_default();
-            format!("{}: {words}", check.pair)
-        })
-        .collect();
+    let failing = failing.map(|check| {
+        let words = check.judgement.map(Judgement::words).unwrap_or_default();
+        format!("{}: {words}", check.pair)
+    });
+    let failures: Vec<String> = failing.chain(unchecked).collect();
     if failures.is_empty() { Standing::Good } else { Standing::Bad(failures) }
 }
 

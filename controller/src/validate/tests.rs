@@ -59,6 +59,17 @@ impl World {
         (world, stop)
     }
 
+    /// `pay` serves DNS, too; or nothing else.
+    fn with_dns(&mut self, alone: bool) {
+        let dns = json!({"name": "dns", "containerPort": 53, "protocol": "UDP"});
+        let pay = Arc::make_mut(&mut self.base.pods[1]);
+        let ports = pay.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap();
+        if alone {
+            ports.clear();
+        }
+        ports.push(serde_json::from_value(dns).unwrap());
+    }
+
     fn with(self, name: &str, spec: &Value) -> Self {
         let key = key(name);
         let mut object = manifest(name, spec);
@@ -287,10 +298,7 @@ async fn a_cautious_validation_does_not_even_try() {
 #[tokio::test]
 async fn a_loss_that_no_check_would_see_is_not_even_tried() {
     let (mut world, stop) = World::new(Trouble::None);
-    let dns = json!({"name": "dns", "containerPort": 53, "protocol": "UDP"});
-    let pay = Arc::make_mut(&mut world.base.pods[1]);
-    let ports = pay.spec.as_mut().unwrap().containers[0].ports.as_mut().unwrap();
-    *ports = vec![serde_json::from_value(dns).unwrap()];
+    world.with_dns(true);
     let change = plan(Intention::Apply, &[("p", only("cart"))]);
     let report = run(&world, &stop, &change).await;
     assert_eq!((report.outcome, report.state, report.exit_code()), (Outcome::Failed, State::NotApplied, 2));
@@ -305,6 +313,17 @@ async fn a_loss_that_no_check_would_see_is_not_even_tried() {
     let expectations = Expectations { accept_lost: true, ..change.expectations.clone() };
     let report = run(&world, &stop, &Plan { expectations, ..change }).await;
     assert_eq!((report.outcome, report.state), (Outcome::AsPredicted, State::Applied));
+}
+
+#[tokio::test]
+async fn a_loss_that_no_check_sees_is_told_beside_those_that_are_seen() {
+    let (mut world, stop) = World::new(Trouble::None);
+    world.with_dns(false);
+    let report = run(&world, &stop, &plan(Intention::Apply, &[("p", only("cart"))])).await;
+    assert_eq!((report.outcome, report.state), (Outcome::Failed, State::RolledBack));
+    let [seen, unseen] = report.failures.as_slice() else { panic!("{:?}", report.failures) };
+    assert!(seen.ends_with("8080/tcp: lost, as predicted, and not accepted"), "{seen}");
+    assert!(unseen.contains("53/udp would be lost, and that is not checked"), "{unseen}");
 }
 
 #[test]
