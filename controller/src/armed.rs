@@ -221,7 +221,8 @@ impl Drop for Armed {
     }
 }
 
-/// What a watch brought in.
+/// What the tracers of a check brought in.
+#[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) sightings: Vec<Sighting>,
     pub(crate) sight: Sight,

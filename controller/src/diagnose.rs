@@ -7,6 +7,7 @@
 //! * `align`: an observed walk beside a predicted one
 //! * `locate`: where one walk ended, and why
 //! * `suspect`: where a packet vanished that nobody reported
+//! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
@@ -14,7 +15,9 @@
 mod align;
 mod compare;
 mod errno;
+mod factor;
 mod locate;
+mod loss;
 mod mismatch;
 mod sight;
 mod suspect;
@@ -23,14 +26,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use waymark_proto::{
-    Action, Branch, Cause, Direction, Disposition, FaultPoint, Flow, Hook, Inventory, Losses, NotObservable,
-    Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
+    Action, Branch, Cause, Choice, Direction, Disposition, FaultPoint, Flow, Hook, Inventory, LossReport,
+    Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
 };
 
 use crate::advice::advice;
 use crate::observe::{Observed, Walk};
-use align::Alignment;
+use align::Fit;
 use locate::{Fate, Fault, Trail};
+pub(crate) use loss::ENOUGH_LOSSES;
 pub use sight::Sight;
 
 /// One packet as it was sent.
@@ -44,6 +48,10 @@ pub struct Sent {
     pub sent_ns: u64,
     /// The error of the sending system call.
     pub error: Option<String>,
+    /// Its length in bytes.
+    pub size: u32,
+    /// Its code point.
+    pub dscp: u8,
 }
 
 /// All that a diagnosis rests on.
@@ -84,6 +92,8 @@ pub struct Diagnosis {
     pub rtt_ns: Option<[u64; 3]>,
     /// The fault that most packets met.
     pub fault_point: Option<FaultPoint>,
+    /// How much is lost there, where some packets come through.
+    pub loss: Option<LossReport>,
     /// The headers of a packet that met it, there.
     pub fault_flow: Option<Flow>,
     /// The way there.
@@ -108,7 +118,9 @@ struct Packet<'a> {
 /// One packet on one way.
 struct Leg<'a> {
     walk: &'a Walk,
-    fit: Option<(&'a Branch, Alignment)>,
+    fit: Option<Fit<'a>>,
+    /// What was chosen on its way, as far as that is certain.
+    choices: Vec<&'a Choice>,
     fate: Fate,
 }
 
@@ -167,6 +179,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         }),
         rtt_ns: case.rtt().filter(|_| !case.one_way),
         fault_point,
+        loss: fault.and_then(|fault| case.loss(&packets, fault)),
         fault_flow: fault.map(|fault| fault.flow),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
@@ -239,8 +252,8 @@ fn mysteries(packets: &[Packet<'_>]) -> Vec<String> {
 
 impl<'a> Case<'a> {
     fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
-        let fit = align::best(&self.prediction.branches, &observed.forward);
-        let forward = self.leg(Direction::Forward, &observed.forward, fit, sent.error.as_deref(), None);
+        let best = align::best(&self.prediction.branches, &observed.forward);
+        let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);
         let forward =
             if observed.back.steps.is_empty() { self.refused_by_receiver(forward) } else { forward };
         let answers: &[Branch] = forward.fit.as_ref().map_or(&[], |(branch, _)| &branch.answer);
@@ -253,8 +266,8 @@ impl<'a> Case<'a> {
         };
         let receiver = observed.forward.steps.last();
         let back = expected.then(|| {
-            let fit = align::best(answers, &observed.back);
-            let leg = self.leg(Direction::Return, &observed.back, fit, None, receiver);
+            let best = align::best(answers, &observed.back);
+            let leg = self.leg(Direction::Return, &observed.back, best, None, receiver);
             self.refused_by_asker(leg, &forward, sent)
         });
         Packet { forward: self.misdelivered(forward), back }
@@ -264,7 +277,7 @@ impl<'a> Case<'a> {
         &self,
         direction: Direction,
         walk: &'a Walk,
-        fit: Option<(&'a Branch, Alignment)>,
+        (fit, choices): (Option<Fit<'a>>, Vec<&'a Choice>),
         send_error: Option<&str>,
         receiver: Option<&Step>,
     ) -> Leg<'a> {
@@ -279,7 +292,7 @@ impl<'a> Case<'a> {
             send_error,
         };
         let fate = self.locate(&trail);
-        Leg { walk, fit, fate }
+        Leg { walk, fit, choices, fate }
     }
 
     /// The step at which a prediction ends badly.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use waymark_proto::{API_VERSION, Disposition, Facts, Inventory, NodeName, PathSet};
+use waymark_proto::{API_VERSION, Disposition, Facts, Hook, Inventory, NodeName, PathSet};
 use waymark_sim::{Cluster, SimError};
 
 use crate::agents::{AgentError, Agents};
@@ -46,8 +46,21 @@ pub(crate) struct Picture {
     pub(crate) prediction: PathSet,
     /// The facts that this rests on.
     pub(crate) cluster: Cluster,
+    /// Length of the largest packet that the source's own device lets out, in bytes.
+    pub(crate) full_size: Option<u16>,
     /// Facts that were missing, a sentence each.
     pub(crate) notes: Vec<String>,
+}
+
+impl Picture {
+    fn new(prediction: PathSet, cluster: Cluster, ends: &Ends, notes: Vec<String>) -> Self {
+        let mut steps = prediction.branches.iter().flat_map(|branch| branch.path.steps());
+        let first = steps.find(|step| step.hook == Hook::Qdisc && step.place == ends.source);
+        let device = first.and_then(|step| step.device.as_deref());
+        let mtu = device.and_then(|device| cluster.mtu(&ends.source, device));
+        let full_size = mtu.and_then(|mtu| u16::try_from(mtu).ok());
+        Self { prediction, cluster, full_size, notes }
+    }
 }
 
 /// Collects the facts that the prediction needs, and predicts.
@@ -87,7 +100,7 @@ pub(crate) async fn gather(
         let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
         wanted = prediction.needs.iter().filter(|node| !asked.contains(*node)).cloned().collect();
         if wanted.is_empty() {
-            return Ok(Picture { prediction, cluster, notes });
+            return Ok(Picture::new(prediction, cluster, ends, notes));
         }
     }
 }
@@ -118,18 +131,23 @@ pub fn predict_offline(
     }
     let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
     let missing = prediction.needs.iter().map(|node| format!("facts of {node} would be needed")).collect();
-    Ok(document(inventory, request, &ends, Picture { prediction, cluster, notes: missing }))
+    Ok(document(inventory, request, &ends, Picture::new(prediction, cluster, &ends, missing)))
 }
 
 /// First of the source ports that are proposed. The agent takes the next free one that has not been used for
 /// a while.
 const FIRST_SOURCE_PORT: u16 = 20000;
 /// How many there are, less those that the packets of one check may take.
-const SOURCE_PORTS: u16 = u16::MAX - FIRST_SOURCE_PORT - crate::request::MAX_COUNT as u16;
+const SOURCE_PORTS: u16 = u16::MAX - FIRST_SOURCE_PORT - crate::request::MAX_ROUND as u16;
+
+/// A source port, or an echo identifier, by a random number.
+pub(crate) fn source_port(random: u16) -> u16 {
+    FIRST_SOURCE_PORT + random % SOURCE_PORTS
+}
 
 /// Chooses a source port, or an echo identifier on both sides, by a random number.
 pub(crate) fn with_source_port(mut ends: Ends, random: u16) -> Ends {
-    ends.flow.src_port = FIRST_SOURCE_PORT + random % SOURCE_PORTS;
+    ends.flow.src_port = source_port(random);
     if !ends.flow.protocol.has_ports() {
         ends.flow.dst_port = ends.flow.src_port;
     }
@@ -137,7 +155,7 @@ pub(crate) fn with_source_port(mut ends: Ends, random: u16) -> Ends {
 }
 
 fn document(inventory: &Inventory, request: &Request, ends: &Ends, picture: Picture) -> Prediction {
-    let Picture { prediction, cluster, notes } = picture;
+    let Picture { prediction, cluster, notes, .. } = picture;
     let question =
         deviation::Question { inventory, flow: ends.flow, prediction: &prediction, cluster: &cluster };
     let intent = deviation::of_prediction(&question);

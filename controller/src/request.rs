@@ -7,10 +7,19 @@ use waymark_proto::{Flow, Protocol, rpc};
 
 use crate::target::{Target, TargetError};
 
-/// Packets of a check unless asked otherwise: enough to tell a lost packet from a broken path.
+/// Packets of a check unless asked otherwise: enough to tell a lost packet from a broken path. Further ones follow
+/// where some of them are lost.
 pub const DEFAULT_COUNT: u32 = 5;
-/// Most packets of a check.
-pub const MAX_COUNT: u32 = 1000;
+/// Most packets of a check with all of its rounds.
+pub const MAX_COUNT: u32 = 10_000;
+/// Most packets of one round: what agents take by default.
+pub const MAX_ROUND: u32 = 1000;
+/// Most packets with those of further rounds, unless asked otherwise: a loss of 5 % shows with them.
+pub const DEFAULT_MAX_PACKETS: u32 = 400;
+/// Most different sizes or code points.
+const MAX_VARIANTS: usize = 4;
+/// Largest code point (RFC 2474).
+const MAX_DSCP: u8 = 63;
 /// Time between packets unless asked otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(10);
 /// Shortest time between packets.
@@ -39,8 +48,13 @@ pub struct Request {
     pub protocol: Option<Protocol>,
     /// How many packets.
     pub count: u32,
-    /// Length of the IP packets in bytes; `None` for the smallest that holds a marker.
-    pub size: Option<u16>,
+    /// Lengths of the IP packets in bytes, taken in turn; 0 for the smallest that holds a marker. None means that
+    /// and the largest that leaves the source.
+    pub sizes: Vec<u16>,
+    /// Differentiated services code points, taken in turn.
+    pub dscps: Vec<u8>,
+    /// Most packets with those of further rounds, which are sent where some are lost and some are not.
+    pub max_packets: u32,
     /// How long to wait after the last packet.
     pub timeout: Duration,
     /// Time between packets.
@@ -106,7 +120,9 @@ impl Request {
             destination,
             protocol: None,
             count: DEFAULT_COUNT,
-            size: None,
+            sizes: Vec::new(),
+            dscps: vec![0],
+            max_packets: DEFAULT_MAX_PACKETS,
             timeout: DEFAULT_TIMEOUT,
             interval: DEFAULT_INTERVAL,
             ttl: DEFAULT_TTL,
@@ -118,18 +134,13 @@ impl Request {
     /// Whether packets of this flow can have the size that was asked for.
     ///
     /// # Errors
-    /// Too small for headers and marker; or TCP, of which a lone SYN is sent, without data.
+    /// Too small for headers and marker.
     pub fn check_size(&self, flow: &Flow) -> Result<(), RequestError> {
         let (least, protocol, ipv6) = (least_size(flow), flow.protocol, flow.is_ipv6());
-        let (most, range) = match protocol {
-            Protocol::Tcp => (least, least.to_string()),
-            Protocol::Udp | Protocol::Icmp => (u16::MAX, format!("{least} to {}", u16::MAX)),
-        };
-        match self.size {
-            Some(size) if !(least..=most).contains(&size) => {
-                Err(RequestError::Size { protocol, ipv6, range, size })
-            }
-            _ => Ok(()),
+        let range = format!("{least} to {}", u16::MAX);
+        match self.sizes.iter().find(|&&size| size != 0 && size < least) {
+            Some(&size) => Err(RequestError::Size { protocol, ipv6, range, size }),
+            None => Ok(()),
         }
     }
 
@@ -138,6 +149,19 @@ impl Request {
         let range = |what, range: String, value: String| Err(RequestError::Range { what, range, value });
         if !(1..=MAX_COUNT).contains(&self.count) {
             return range("the count", format!("1 to {MAX_COUNT}"), self.count.to_string());
+        }
+        if self.max_packets > MAX_COUNT {
+            return range("the most packets", format!("at most {MAX_COUNT}"), self.max_packets.to_string());
+        }
+        for (what, variants) in
+            [("the number of sizes", self.sizes.len()), ("the number of code points", self.dscps.len())]
+        {
+            if variants > MAX_VARIANTS {
+                return range(what, format!("at most {MAX_VARIANTS}"), variants.to_string());
+            }
+        }
+        if let Some(dscp) = self.dscps.iter().find(|&&dscp| dscp > MAX_DSCP) {
+            return range("a code point", format!("0 to {MAX_DSCP}"), dscp.to_string());
         }
         if self.timeout > MAX_TIMEOUT {
             return range("the timeout", format!("at most {MAX_TIMEOUT:?}"), format!("{:?}", self.timeout));
@@ -174,9 +198,18 @@ impl TryFrom<rpc::CheckRequest> for Request {
         if asked.count != 0 {
             request.count = asked.count;
         }
-        if asked.size != 0 {
-            let size = u16::try_from(asked.size).map_err(|_| too_large("the size", 65535, asked.size))?;
-            request.size = Some(size);
+        let size = |size: u32| u16::try_from(size).map_err(|_| too_large("the size", 65535, size));
+        if !asked.sizes.is_empty() {
+            request.sizes = asked.sizes.into_iter().map(size).collect::<Result<_, _>>()?;
+        } else if asked.size != 0 {
+            request.sizes = vec![size(asked.size)?];
+        }
+        if !asked.dscps.is_empty() {
+            let dscp = |dscp: u32| u8::try_from(dscp).map_err(|_| too_large("a code point", 63, dscp));
+            request.dscps = asked.dscps.into_iter().map(dscp).collect::<Result<_, _>>()?;
+        }
+        if asked.max_packets != 0 {
+            request.max_packets = asked.max_packets;
         }
         if asked.ttl != 0 {
             request.ttl = u8::try_from(asked.ttl).map_err(|_| too_large("the TTL", 255, asked.ttl))?;
@@ -204,20 +237,23 @@ mod tests {
     #[test]
     fn defaults_fill_in() {
         let request = Request::try_from(asked()).unwrap();
-        assert_eq!((request.count, request.ttl, request.size), (DEFAULT_COUNT, DEFAULT_TTL, None));
+        assert_eq!((request.count, request.ttl, request.sizes), (DEFAULT_COUNT, DEFAULT_TTL, vec![]));
     }
 
     #[test]
     fn limits_hold() {
         let says = |request: rpc::CheckRequest| Request::try_from(request).unwrap_err().to_string();
         assert_eq!(
-            says(rpc::CheckRequest { count: 1001, ..asked() }),
-            "the count must be 1 to 1000, not 1001"
+            says(rpc::CheckRequest { count: 10_001, ..asked() }),
+            "the count must be 1 to 10000, not 10001"
         );
         assert_eq!(
             says(rpc::CheckRequest { size: 65536, ..asked() }),
             "the size must be at most 65535, not 65536"
         );
+        assert!(says(rpc::CheckRequest { dscps: vec![64], ..asked() }).contains("0 to 63, not 64"));
+        assert!(says(rpc::CheckRequest { sizes: vec![100; 5], ..asked() }).contains("at most 4, not 5"));
+        assert!(says(rpc::CheckRequest { max_packets: 10_001, ..asked() }).contains("at most 10000"));
         assert!(says(rpc::CheckRequest { ttl: 256, ..asked() }).contains("TTL"));
         assert!(says(rpc::CheckRequest { timeout_ms: 60_001, ..asked() }).contains("timeout"));
         assert!(

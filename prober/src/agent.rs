@@ -4,6 +4,7 @@ mod probing;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -347,7 +348,9 @@ impl Agent {
             flow,
             count: order.count,
             interval: Duration::from_micros(order.interval_us.into()).max(least),
-            size: order.size,
+            sizes: or_one(order.sizes.clone()),
+            dscps: or_one(order.dscps.iter().map(|&dscp| code_point(dscp)).collect::<Result<_, _>>()?),
+            flows: NonZeroU32::new(order.flows),
             ttl: match order.ttl {
                 0 => 64,
                 ttl => u8::try_from(ttl).map_err(|_| AgentError::Malformed(format!("ttl {ttl}")))?,
@@ -365,6 +368,8 @@ impl Agent {
             source_port: packet.source_port.into(),
             sent_ns: packet.sent_ns,
             error: packet.error.unwrap_or_default(),
+            size: packet.size,
+            dscp: packet.dscp.into(),
         });
         Ok(rpc::Injected { packets: packets.collect() })
     }
@@ -479,6 +484,19 @@ fn within(what: &'static str, asked: u32, limit: u32) -> Result<(), AgentError> 
 
 fn check_id(id: u32) -> Result<CheckId, AgentError> {
     CheckId::new(id).ok_or_else(|| AgentError::Malformed("check id 0".to_owned()))
+}
+
+/// What is taken in turn: the default alone, if nothing was asked for.
+fn or_one<T: Default>(asked: Vec<T>) -> Vec<T> {
+    if asked.is_empty() { vec![T::default()] } else { asked }
+}
+
+/// Largest code point (RFC 2474).
+const MAX_DSCP: u8 = 63;
+
+fn code_point(number: u32) -> Result<u8, AgentError> {
+    let known = u8::try_from(number).ok().filter(|&dscp| dscp <= MAX_DSCP);
+    known.ok_or_else(|| AgentError::Malformed(format!("code point {number}")))
 }
 
 fn key(bytes: &[u8]) -> Result<MarkerKey, AgentError> {

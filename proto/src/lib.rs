@@ -30,7 +30,7 @@
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
 //! * `probe`: continuous probing
 //! * `intent`: what the cluster's owner asked for
-//! * `result`: what a check answers
+//! * `result`, `loss`: what a check answers
 //! * `short`: input as errors repeat it
 //! * [`rpc`]: the gRPC messages and their conversions
 
@@ -44,6 +44,7 @@ mod hook;
 mod ids;
 mod intent;
 mod inventory;
+mod loss;
 pub mod marker;
 mod policy;
 mod probe;
@@ -73,6 +74,7 @@ pub use intent::{
 pub use inventory::{
     Absent, Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
 };
+pub use loss::{Factor, FactorKind, LossReport, Share};
 pub use marker::{Marker, MarkerKey, Tag};
 pub use policy::{
     EgressRule, IngressRule, IpBlock, LabelOperator, LabelRequirement, LabelSelector, NetworkPolicy,
@@ -88,4 +90,7 @@ pub use result::{
 };
 pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};
-pub use walk::{Action, Branch, Direction, Disposition, Outer, Path, PathSet, PathShape, RuleRef, Step};
+pub use walk::{
+    Action, Branch, Choice, ChoiceKind, Direction, Disposition, Outer, Path, PathSet, PathShape, RuleRef,
+    Step,
+};

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, Losses, NetnsName, NodeName, RuleRef,
-    Step,
+    Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, LossReport, Losses, NetnsName,
+    NodeName, RuleRef, Step,
 };
 
 /// Version of the result documents.
@@ -238,6 +238,9 @@ pub struct CheckResult {
     /// Where and why it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault_point: Option<FaultPoint>,
+    /// How much is lost at the fault point and what that goes with, where only some packets are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossReport>,
     /// What Kubernetes' objects ask for, and what is otherwise; absent if the source of the inventory knows no
     /// such objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -337,15 +337,50 @@ impl Path {
     }
 }
 
+/// What kind of thing a configuration leaves to chance or to a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ChoiceKind {
+    /// The backend of a Service.
+    Backend,
+    /// The next hop of a route.
+    NextHop,
+    /// Whether a rule matches (`statistic`, `limit`), or what its random number is (`numgen`).
+    Rule,
+}
+
+/// How a choice fell out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Choice {
+    /// What was chosen.
+    pub kind: ChoiceKind,
+    /// What it became (`10.1.2.3:80`, `10.0.0.2 dev eth0`).
+    pub taken: String,
+    /// How likely that was, 0 to 1.
+    pub probability: f64,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ChoiceKind::Backend => "backend ",
+            ChoiceKind::NextHop => "next hop ",
+            ChoiceKind::Rule => "",
+        };
+        write!(f, "{kind}{} (prob {:.2})", self.taken, self.probability)
+    }
+}
+
 /// One of the ways that a packet may take.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Branch {
     /// How likely the configuration makes it, 0 to 1; the branches of a set add up to 1.
     pub probability: f64,
-    /// What decided for it ("backend 10.1.2.3:80", "next hop 10.0.0.2"), in order.
+    /// What decided for it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub choices: Vec<String>,
+    pub choices: Vec<Choice>,
     /// The walk.
     pub path: Path,
     /// The ways that the answer may take; empty if the packet is not delivered or was not asked for.

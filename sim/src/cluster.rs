@@ -29,6 +29,12 @@ impl Cluster {
         }
     }
 
+    /// The MTU of a device in bytes, if it is known and no loopback's.
+    pub fn mtu(&self, place: &Place, device: &str) -> Option<u32> {
+        let link = self.namespaces.get(place)?.links().find(|link| link.name == device)?;
+        (link.kind != LinkKind::Loopback).then_some(link.mtu)
+    }
+
     /// Adds the facts of a node, in place of older ones. Rulesets are compiled here.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Disposition, Flow, Hook, NodeName, Outer, Place, RuleRef, Step};
+use waymark_proto::{Action, Cause, Choice, Disposition, Flow, Hook, NodeName, Outer, Place, RuleRef, Step};
 
 use crate::cluster::Cluster;
 use crate::conntrack;
@@ -84,7 +84,7 @@ pub(crate) struct Walk {
     pub(crate) connections: BTreeMap<Place, conntrack::Table>,
     pub(crate) steps: Vec<Step>,
     pub(crate) probability: f64,
-    pub(crate) choices: Vec<String>,
+    pub(crate) choices: Vec<Choice>,
     pub(crate) fate: Option<Disposition>,
     pub(crate) needs: Option<NodeName>,
     /// The answer's receiver and its flow, if this is the walk of an answer.

@@ -307,5 +307,5 @@ fn equal_cost_routes_are_branches() {
     assert!((paths.branches[0].probability - 0.75).abs() < 1e-9);
     assert_eq!(paths.branches[0].path.disposition(), Disposition::ExitsCluster);
     assert_eq!(paths.branches[1].path.disposition(), Disposition::Delivered);
-    assert_eq!(paths.branches[1].choices, ["next hop 192.168.77.2 dev eth0 (prob 0.25)"]);
+    assert_eq!(support::choices(&paths.branches[1]), ["next hop 192.168.77.2 dev eth0 (prob 0.25)"]);
 }

@@ -20,7 +20,7 @@ fn labs(dataplane: Dataplane) -> [(&'static str, Lab); 2] {
 }
 
 fn to(paths: &PathSet, backend: &str) -> Branch {
-    let with = |branch: &&Branch| branch.choices.iter().any(|choice| choice.contains(backend));
+    let with = |branch: &&Branch| branch.choices.iter().any(|choice| choice.taken.contains(backend));
     paths
         .branches
         .iter()
@@ -39,7 +39,7 @@ fn a_service_is_two_branches_with_answers_translated_back() {
             assert_eq!(paths.branches.len(), 2, "{mode} {dataplane:?}\n{text}");
             for backend in ["10.244.1.10:80", "10.244.2.10:80"] {
                 let branch = to(&paths, backend);
-                assert_eq!(branch.choices, [format!("backend {backend} (prob 0.50)")]);
+                assert_eq!(support::choices(branch), [format!("backend {backend} (prob 0.50)")]);
                 assert!((branch.probability - 0.5).abs() < 1e-9);
                 assert_eq!(branch.path.disposition(), Disposition::Delivered, "{mode} {dataplane:?}\n{text}");
                 let dnat = branch.path.steps().iter().find(|step| step.action == Action::Translated).unwrap();
@@ -220,7 +220,7 @@ fn statistic_makes_branches() {
     let paths = lab.predict("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
     let fates: Vec<_> = paths.branches.iter().map(|b| (b.path.disposition(), b.probability)).collect();
     assert_eq!(fates, [(Disposition::Delivered, 0.75), (Disposition::Dropped, 0.25)]);
-    assert_eq!(paths.branches[1].choices, ["filter FORWARD rule 1 matches (prob 0.25)"]);
+    assert_eq!(support::choices(&paths.branches[1]), ["filter FORWARD rule 1 matches (prob 0.25)"]);
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn a_dump_of_many_expressions_is_read() {
     assert_eq!(branch.path.disposition(), Disposition::ExitsCluster);
     // UDP gets there by a map of numgen's outcomes; in forward, which two rules further on drops.
     let paths = lab.predict("pod11", &udp("10.244.1.10", "10.244.2.10", 443));
-    let choices: Vec<_> = paths.branches.iter().flat_map(|branch| branch.choices.clone()).collect();
+    let choices: Vec<_> = paths.branches.iter().flat_map(support::choices).collect();
     for backend in ["10.0.0.1", "10.0.0.2"] {
         let wanted = format!("backend {backend}:443 (prob 0.50)");
         assert!(choices.contains(&wanted), "{choices:?}\n{}", render(&paths));

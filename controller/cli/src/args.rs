@@ -12,7 +12,7 @@ use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 use crate::cluster::Kube;
 use crate::failure::Failure;
 use crate::validate::ValidateArguments;
-use crate::values::{duration, endpoint, node, number, path};
+use crate::values::{duration, endpoint, node, number, path, percent};
 use crate::watch::WatchCommand;
 
 /// Where exactly does this packet die, and why?
@@ -123,9 +123,24 @@ pub(crate) struct CheckArguments {
         value_parser = number(1..=MAX_COUNT), default_value_t = waymark_controller::DEFAULT_COUNT
     )]
     pub(crate) count: u32,
-    /// Length of the IP packets in bytes [default: the smallest].
-    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true, value_parser = number(1..=u16::MAX))]
-    pub(crate) size: Option<u16>,
+    /// Most packets with those that follow where some are lost and some are not, to find out what the loss goes with.
+    #[arg(
+        long, value_name = "COUNT", allow_negative_numbers = true,
+        value_parser = number(1..=MAX_COUNT), default_value_t = waymark_controller::DEFAULT_MAX_PACKETS
+    )]
+    pub(crate) max_packets: u32,
+    /// Send as many packets as it takes to see a loss of so many percent, in place of --count and --max-packets: 5, 0.5.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["count", "max_packets"])]
+    pub(crate) loss: Option<f64>,
+    /// Lengths of the IP packets in bytes, taken in turn [default: the smallest and the largest that leaves the source].
+    #[arg(
+        short, long, value_name = "BYTES", value_delimiter = ',', allow_negative_numbers = true,
+        value_parser = number(1..=u16::MAX)
+    )]
+    pub(crate) size: Vec<u16>,
+    /// Differentiated services code points, taken in turn [default: 0].
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', allow_negative_numbers = true, value_parser = number(0..=63u8))]
+    pub(crate) dscp: Vec<u8>,
     /// How long to wait after the last packet: 2, 2s, 500ms.
     #[arg(
         long, value_name = "TIME", allow_hyphen_values = true,
@@ -206,12 +221,26 @@ impl Question {
     }
 }
 
+/// How sure it is that a loss is seen which is as frequent as was asked for.
+const SURE: f64 = 0.99;
+
+/// The packets of the first round that see at least one loss of a rate, 1 − (1 − rate)^n ≥ 99 %; and those of all
+/// rounds, four times as many: what the loss goes with takes more than one.
+fn packets_for(percent: f64) -> (u32, u32) {
+    let count = ((1.0 - SURE).ln() / (1.0 - percent / 100.0).ln()).ceil() as u32;
+    let count = count.clamp(1, MAX_COUNT);
+    (count, (4 * count).min(MAX_COUNT))
+}
+
 impl CheckArguments {
     /// The question with how to send, as a message.
     pub(crate) fn message(&self) -> rpc::CheckRequest {
+        let (count, max_packets) = self.loss.map_or((self.count, self.max_packets), packets_for);
         rpc::CheckRequest {
-            count: self.count,
-            size: self.size.unwrap_or(0).into(),
+            count,
+            max_packets,
+            sizes: self.size.iter().map(|&size| size.into()).collect(),
+            dscps: self.dscp.iter().map(|&dscp| dscp.into()).collect(),
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             one_way: self.one_way,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
@@ -224,6 +253,14 @@ impl CheckArguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_of_loss_takes_so_many_packets() {
+        assert_eq!(packets_for(0.5), (919, 3676));
+        assert_eq!(packets_for(5.0), (90, 360));
+        assert_eq!(packets_for(0.05), (9209, MAX_COUNT));
+        assert_eq!(packets_for(99.0), (1, 4));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use owo_colors::OwoColorize;
 use waymark_controller::{Prediction, Status};
-use waymark_proto::{CheckResult, Direction, Verdict};
+use waymark_proto::{CheckResult, Choice, Direction, Verdict};
 
 /// Paints text, or leaves it as it is.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     }
     if let Some(fault) = fault {
         line!(out);
-        fault::point(&mut out, fault, paint);
+        fault::point(&mut out, fault, result.loss.as_ref(), paint);
     }
     if let Some(report) = &result.intent {
         intent::deviations(&mut out, report, fault, paint);
@@ -182,8 +182,8 @@ pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
 }
 
 /// Each choice after a comma.
-fn listed(choices: &[String]) -> String {
-    choices.iter().flat_map(|choice| [", ", choice.as_str()]).collect()
+fn listed(choices: &[Choice]) -> String {
+    choices.iter().map(|choice| format!(", {choice}")).collect()
 }
 
 /// The status of a controller.

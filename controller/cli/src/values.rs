@@ -33,6 +33,17 @@ pub(crate) fn number<T: Copy + Display + TryFrom<i64> + Into<i64>>(
     }
 }
 
+/// Least rate of loss that can be asked for, in percent: it takes as many packets as a check may send.
+const LEAST_LOSS: f64 = 0.05;
+
+/// A rate of loss, in percent.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    number
+        .filter(|percent| (LEAST_LOSS..100.0).contains(percent))
+        .ok_or_else(|| format!("must be a number of percent from {LEAST_LOSS} to less than 100, like 0.5"))
+}
+
 /// A length of time within a range: seconds, or a number with one of the units us, ms, s, m.
 pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone {
     move |text| {
@@ -91,6 +102,14 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_of_loss_are_read() {
+        assert_eq!((percent("0.5"), percent("5%")), (Ok(0.5), Ok(5.0)));
+        for wrong in ["0", "100", "-1", "x", "", "NaN", "inf", "1e-9"] {
+            assert!(percent(wrong).unwrap_err().contains("must be a number of percent"), "{wrong}");
+        }
+    }
 
     #[test]
     fn lengths_of_time_are_read() {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{Branch, Disposition, Hook, Path, Place, Step};
+use waymark_proto::{Branch, Choice, Disposition, Hook, Path, Place, Step};
 
 use crate::observe::Walk;
 
@@ -64,9 +64,14 @@ pub(super) fn align(path: &Path, walk: &Walk) -> Alignment {
     Alignment { matched, progress, unexpected }
 }
 
-/// The branch that fits a walk best, with its alignment; of equals the likeliest.
-pub(super) fn best<'a>(branches: &'a [Branch], walk: &Walk) -> Option<(&'a Branch, Alignment)> {
+/// A branch beside a walk.
+pub(super) type Fit<'a> = (&'a Branch, Alignment);
+
+/// The branch that fits a walk best, with its alignment; of equals the likeliest. And the choices that were made
+/// for certain: those of all branches that fit as well.
+pub(super) fn best<'a>(branches: &'a [Branch], walk: &Walk) -> (Option<Fit<'a>>, Vec<&'a Choice>) {
     let mut best: Option<(usize, &Branch, Alignment)> = None;
+    let mut equals: Vec<&Branch> = Vec::new();
     for branch in branches {
         let alignment = align(&branch.path, walk);
         let hits = alignment.matched.iter().flatten().count();
@@ -74,9 +79,17 @@ pub(super) fn best<'a>(branches: &'a [Branch], walk: &Walk) -> Option<(&'a Branc
         // Each observed step is a hit or a miss, so hits alone tell; the end decides between branches that
         // differ in nothing else.
         let score = 2 * hits + same_end;
-        if best.as_ref().is_none_or(|(most, _, _)| score > *most) {
+        let most = best.as_ref().map(|(most, ..)| *most);
+        if most.is_none_or(|most| score > most) {
             best = Some((score, branch, alignment));
+            equals.clear();
+        }
+        if most.is_none_or(|most| score >= most) {
+            equals.push(branch);
         }
     }
-    best.map(|(_, branch, alignment)| (branch, alignment))
+    let is_certain = |choice: &&Choice| equals.iter().all(|branch| branch.choices.contains(choice));
+    let choices =
+        equals.first().map_or(&[][..], |branch| &branch.choices).iter().filter(is_certain).collect();
+    (best.map(|(_, branch, alignment)| (branch, alignment)), choices)
 }

@@ -33,6 +33,12 @@ impl Sight {
         self.blind.insert(node, why.into());
     }
 
+    /// Adds what could be seen in another round: what was out of sight once is not known to have been in sight.
+    pub fn add(&mut self, other: Self) {
+        self.reports.extend(other.reports);
+        self.blind.extend(other.blind);
+    }
+
     /// Whether anything was watched on a node.
     pub fn watches(&self, node: &NodeName) -> bool {
         self.reports.contains_key(node) && !self.blind.contains_key(node)

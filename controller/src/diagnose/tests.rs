@@ -82,6 +82,8 @@ impl Story {
                 source_port: tcp().src_port,
                 sent_ns: 9_000_000,
                 error: self.errors.map(str::to_owned),
+                size: 44,
+                dscp: 0,
             })
             .collect();
         let lens = Lens {

@@ -106,6 +106,8 @@ pub fn question(pair: &Pair) -> Option<rpc::CheckRequest> {
         source: format!("pod/{}/{}", pair.namespace, pair.pod),
         destination: to.traffic.port().map_or(end.clone(), |port| format!("{end}:{port}")),
         protocol: protocol.to_owned(),
+        // Whether it works is asked, not what a partial loss goes with.
+        max_packets: DEFAULT_COUNT,
         ..Default::default()
     })
 }

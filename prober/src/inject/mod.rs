@@ -1,8 +1,8 @@
 //! Injecting: marked packets sent from a pod's network namespace by raw sockets, so that the pod's own
 //! output hooks, routes, neighbours and policies apply.
 //!
-//! Every packet is a flow of its own: its source port is reserved by a bound socket for as long as the
-//! check lasts, so that no connection of the pod can have the same and that the answer to a UDP packet
+//! Every packet is a flow of its own, or one of a few flows: its source port is reserved by a bound socket for
+//! as long as the check lasts, so that no connection of the pod can have the same and that the answer to a UDP packet
 //! does not meet a closed port. A lone SYN's answer is reset by the pod's own kernel. The raw socket is bound
 //! to the source address, because policy routing asks the socket for it and not the packet.
 
@@ -11,10 +11,12 @@ mod ports;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
 use socket2::{Domain, Protocol as RawProtocol, SockAddr, Socket, Type};
 use waymark_proto::{CheckId, Flow, Marker, MarkerKey, Protocol, Seq};
 
@@ -40,10 +42,27 @@ pub struct InjectSpec {
     pub count: u32,
     /// Time between two packets.
     pub interval: Duration,
-    /// IP packet length in bytes; 0 for the smallest.
-    pub size: u32,
+    /// IP packet lengths in bytes, taken in turn; 0 for the smallest. At least one.
+    pub sizes: Vec<u32>,
+    /// Code points, taken in turn for each round of the sizes. At least one.
+    pub dscps: Vec<u8>,
+    /// How many source ports are taken in turn, each for a round of all sizes and code points; `None` for one of
+    /// its own for each packet.
+    pub flows: Option<NonZeroU32>,
     /// TTL or hop limit.
     pub ttl: u8,
+}
+
+impl InjectSpec {
+    /// The shape of a packet, and which of the flows it belongs to. Every combination has its turn before one
+    /// comes again.
+    fn packet(&self, number: u32) -> (Shape, u32) {
+        let (sizes, dscps) = (self.sizes.len() as u32, self.dscps.len() as u32);
+        let size = self.sizes[(number % sizes) as usize];
+        let dscp = self.dscps[(number / sizes % dscps) as usize];
+        let flow = self.flows.map_or(number, |flows| number / (sizes * dscps) % flows);
+        (Shape { size, ttl: self.ttl, dscp }, flow)
+    }
 }
 
 /// What became of one packet in the sending system call.
@@ -57,6 +76,10 @@ pub struct Sent {
     pub sent_ns: u64,
     /// Why the kernel did not take it, with the name of the error number.
     pub error: Option<String>,
+    /// IP packet length in bytes.
+    pub size: u32,
+    /// Code point.
+    pub dscp: u8,
 }
 
 /// Reserved ports. They are free again when this is dropped.
@@ -113,7 +136,9 @@ pub fn inject(
             address,
             source,
         })?;
+        learn_no_mtu(&socket, address).map_err(failed)?;
         let mut reservations = Vec::new();
+        let mut flows: Vec<Flow> = Vec::new();
         let mut sent = Vec::new();
         let start = Instant::now();
         for number in 0..spec.count {
@@ -123,10 +148,14 @@ pub fn inject(
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
-            let seq = Seq(number);
-            sent.push(match reserve(spec, number, ports, &mut reservations) {
-                Ok(flow) => send(&socket, spec, flow, seq)?,
-                Err(error) => unsent(seq, spec.flow.src_port, &error),
+            let (shape, index) = spec.packet(number);
+            let flow = match flows.get(index as usize) {
+                Some(flow) => Ok(*flow),
+                None => reserve(spec, number, ports, &mut reservations).inspect(|flow| flows.push(*flow)),
+            };
+            sent.push(match flow {
+                Ok(flow) => send(&socket, spec, flow, Seq(number), shape)?,
+                Err(error) => unsent(Seq(number), spec.flow.src_port, shape, &error),
             });
         }
         Ok((sent, Reservations(reservations)))
@@ -134,19 +163,40 @@ pub fn inject(
 }
 
 /// A packet for which no source port could be had.
-fn unsent(seq: Seq, source_port: u16, error: &io::Error) -> Sent {
+fn unsent(seq: Seq, source_port: u16, Shape { size, dscp, .. }: Shape, error: &io::Error) -> Sent {
     let error = format!("no source port: {}", errno_text(error));
-    Sent { seq, source_port, sent_ns: now_ns(), error: Some(error) }
+    Sent { seq, source_port, sent_ns: now_ns(), error: Some(error), size, dscp }
 }
 
-fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq) -> Result<Sent, PacketError> {
+fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq, shape: Shape) -> Result<Sent, PacketError> {
     let marker = Marker { check: spec.check, seq };
     let sent_ns = now_ns();
-    let bytes = build(&flow, &spec.key, marker, sent_ns, Shape { size: spec.size, ttl: spec.ttl })?;
+    let bytes = build(&flow, &spec.key, marker, sent_ns, shape)?;
     // Port 0: raw sockets of IPv6 refuse any other.
     let to = SockAddr::from(SocketAddr::new(flow.dst, 0));
     let error = socket.send_to(&bytes, &to).err().map(|error| errno_text(&error));
-    Ok(Sent { seq, source_port: flow.src_port, sent_ns, error })
+    let size = bytes.len() as u32;
+    Ok(Sent { seq, source_port: flow.src_port, sent_ns, error, size, dscp: shape.dscp })
+}
+
+nix::sockopt_impl!(
+    /// How packets of IPv4 are held against path MTUs.
+    MtuDiscover, SetOnly, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int
+);
+nix::sockopt_impl!(
+    /// The same for IPv6.
+    MtuDiscover6, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int
+);
+
+/// Has a socket's packets measured by the MTU of the device alone: what the kernel has learned of the path, perhaps
+/// from an earlier check, would keep large packets from the place that does not let them pass
+/// (`ip_sk_use_pmtu`, `ip6_skb_dst_mtu`).
+fn learn_no_mtu(socket: &Socket, address: IpAddr) -> io::Result<()> {
+    let set = match address {
+        IpAddr::V4(_) => setsockopt(socket, MtuDiscover, &libc::IP_PMTUDISC_PROBE),
+        IpAddr::V6(_) => setsockopt(socket, MtuDiscover6, &libc::IPV6_PMTUDISC_PROBE),
+    };
+    Ok(set?)
 }
 
 /// `ENETUNREACH: Network is unreachable`

@@ -25,10 +25,13 @@ const MSS: u16 = 536;
 /// Parameters of a packet beside its flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// IP packet length in bytes; 0 for the smallest that holds the tag. Not for TCP.
+    /// IP packet length in bytes; 0 for the smallest that holds the tag. A SYN is filled up with data, which a
+    /// listener ignores (RFC 9293, 3.10.7.2, lets it; Linux does, but for TCP fast open with a cookie).
     pub size: u32,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Differentiated services code point, 0 to 63 (RFC 2474).
+    pub dscp: u8,
 }
 
 /// Why a packet cannot be built.
@@ -73,8 +76,7 @@ pub fn build(
             Protocol::Icmp => ECHO_HEADER + TAG_LEN,
             Protocol::Tcp => TCP_HEADER,
         };
-    // A SYN carries no data: a listener would have to keep it until the handshake is done.
-    let most = if flow.protocol == Protocol::Tcp { least } else { usize::from(u16::MAX) };
+    let most = usize::from(u16::MAX);
     let size = if shape.size == 0 { least } else { shape.size as usize };
     if !(least..=most).contains(&size) {
         return Err(PacketError::Size { size: shape.size, least, most });
@@ -88,14 +90,14 @@ pub fn build(
         Protocol::Icmp => echo(transport, flow, marker, &tag),
         Protocol::Tcp => syn(transport, flow, key.isn(marker)),
     }
-    ip(header, flow, transport.len(), shape.ttl);
+    ip(header, flow, transport.len(), shape);
     Ok(packet)
 }
 
 /// The buffers' lengths were chosen to hold the headers.
 const FITS: &str = "the buffer holds the header";
 
-fn ip(header: &mut [u8], flow: &Flow, payload: usize, ttl: u8) {
+fn ip(header: &mut [u8], flow: &Flow, payload: usize, Shape { ttl, dscp, .. }: Shape) {
     let protocol = IpNextHeaderProtocol(flow.protocol.number(flow.is_ipv6()));
     match (flow.src, flow.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -103,6 +105,7 @@ fn ip(header: &mut [u8], flow: &Flow, payload: usize, ttl: u8) {
             let mut ip = MutableIpv4Packet::new(header).expect(FITS);
             ip.set_version(4);
             ip.set_header_length((IPV4_HEADER / 4) as u8);
+            ip.set_dscp(dscp);
             ip.set_total_length(total);
             ip.set_flags(Ipv4Flags::DontFragment);
             ip.set_ttl(ttl);
@@ -113,6 +116,7 @@ fn ip(header: &mut [u8], flow: &Flow, payload: usize, ttl: u8) {
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let mut ip = MutableIpv6Packet::new(header).expect(FITS);
             ip.set_version(6);
+            ip.set_traffic_class(dscp << 2);
             ip.set_payload_length(payload as u16);
             ip.set_hop_limit(ttl);
             ip.set_next_header(protocol);
@@ -181,7 +185,7 @@ mod tests {
     use waymark_proto::{CheckId, Seq};
 
     const KEY: MarkerKey = MarkerKey([7; 16]);
-    const SMALLEST: Shape = Shape { size: 0, ttl: 64 };
+    const SMALLEST: Shape = Shape { size: 0, ttl: 64, dscp: 0 };
 
     fn marker() -> Marker {
         Marker { check: CheckId::new(5).unwrap(), seq: Seq(2) }
@@ -209,9 +213,9 @@ mod tests {
     #[test]
     fn checksums_are_right() {
         for protocol in [Protocol::Udp, Protocol::Icmp, Protocol::Tcp] {
-            for ipv6 in [false, true] {
+            for (ipv6, size) in [(false, 0), (true, 0), (false, 1501), (true, 1500)] {
                 let flow = flow(protocol, ipv6);
-                let bytes = build(&flow, &KEY, marker(), 1, SMALLEST).unwrap();
+                let bytes = build(&flow, &KEY, marker(), 1, Shape { size, ..SMALLEST }).unwrap();
                 let transport = &bytes[if ipv6 { 40 } else { 20 }..];
                 let never = transport.len();
                 let sum = if protocol == Protocol::Icmp && !ipv6 {
@@ -225,8 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn the_code_point_is_in_the_header() {
+        let expedited = Shape { dscp: 46, ..SMALLEST };
+        let bytes = build(&flow(Protocol::Udp, false), &KEY, marker(), 1, expedited).unwrap();
+        assert_eq!(bytes[1], 46 << 2);
+        let bytes = build(&flow(Protocol::Udp, true), &KEY, marker(), 1, expedited).unwrap();
+        assert_eq!(bytes[..2], [0x60 | 46 >> 2, (46 & 3) << 6]);
+    }
+
+    #[test]
     fn impossible_sizes_are_refused() {
-        let shape = |size| Shape { size, ttl: 64 };
+        let shape = |size| Shape { size, ..SMALLEST };
         let udp = flow(Protocol::Udp, false);
         assert_eq!(build(&udp, &KEY, marker(), 0, shape(1400)).unwrap().len(), 1400);
         for size in [1, 59, 70_000] {
@@ -235,7 +248,7 @@ mod tests {
                 Err(PacketError::Size { least: 60, most: 65535, .. })
             ));
         }
-        assert!(build(&flow(Protocol::Tcp, false), &KEY, marker(), 0, shape(100)).is_err());
+        assert_eq!(build(&flow(Protocol::Tcp, false), &KEY, marker(), 0, shape(100)).unwrap().len(), 100);
         let mixed = Flow { dst: "fd00::2".parse().unwrap(), ..udp };
         assert!(matches!(build(&mixed, &KEY, marker(), 0, shape(0)), Err(PacketError::Families { .. })));
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Hook, RuleRef};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, RuleRef};
 
 use super::nat;
 use super::read::Context;
@@ -169,7 +169,8 @@ fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, b
 fn branch(walk: &Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<String>, bool) {
     let mut branch = walk.clone();
     branch.probability *= run.probability;
-    let backend = run.backend.map(|to| format!("backend {to} (prob {:.2})", run.probability));
+    let backend =
+        run.backend.map(|taken| Choice { kind: ChoiceKind::Backend, taken, probability: run.probability });
     branch.choices.extend(backend);
     branch.choices.extend(run.chances);
     branch.packet = run.packet;

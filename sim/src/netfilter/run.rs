@@ -1,6 +1,6 @@
 //! A packet in the chains of one hook: an interpreter of rules that branches where chance decides.
 
-use waymark_proto::RuleRef;
+use waymark_proto::{Choice, ChoiceKind, RuleRef};
 
 use super::nat;
 use super::read::{self, Context, Reading, Stop};
@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// Whether a Service without endpoints was looked up (a map of kube-proxy's nftables mode).
     pub(crate) without_endpoints: bool,
     /// Rules that chance decided for or against, until a translation says it better.
-    pub(crate) chances: Vec<String>,
+    pub(crate) chances: Vec<Choice>,
     frames: Vec<Frame>,
 }
 
@@ -168,7 +168,8 @@ fn by_chance(run: &Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<(Ru
         if share < 1.0 {
             let verb = if matches { "matches" } else { "does not match" };
             let position = name.position.map(|n| format!(" rule {n}")).unwrap_or_default();
-            branch.chances.push(format!("{} {}{position} {verb} (prob {share:.2})", name.table, name.chain));
+            let taken = format!("{} {}{position} {verb}", name.table, name.chain);
+            branch.chances.push(Choice { kind: ChoiceKind::Rule, taken, probability: share });
         }
         if !matches {
             next_rule(&mut branch);
@@ -191,7 +192,9 @@ fn by_number(
     for number in 0..u64::from(modulus) {
         let mut branch = asked.clone();
         branch.probability /= f64::from(modulus);
-        branch.chances.push(format!("{} {} outcome {number} of {modulus}", chain.table, chain.name));
+        let taken = format!("{} {} outcome {number} of {modulus}", chain.table, chain.name);
+        let probability = 1.0 / f64::from(modulus);
+        branch.chances.push(Choice { kind: ChoiceKind::Rule, taken, probability });
         let Ok((run, next)) = execute(at, chain, rule, statement, branch, Some(number)) else { continue };
         let twin = branches.iter_mut().find(|(twin, other)| {
             *other == next

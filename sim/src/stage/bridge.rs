@@ -1,7 +1,7 @@
 //! Bridges: forwarding by link-layer address, and netfilter on behalf of the network layer
 //! (`br_handle_frame`, `br_netfilter`).
 
-use waymark_proto::{Action, Cause, Hook, Link, LinkKind};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind};
 
 use super::Here;
 use super::neighbour::{self, Resolved};
@@ -68,7 +68,8 @@ fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<
         branch.probability *= share;
         let next_hop = hop.via.unwrap_or(flow.dst);
         if several {
-            branch.choices.push(format!("next hop {next_hop} (prob {share:.2})"));
+            let taken = next_hop.to_string();
+            branch.choices.push(Choice { kind: ChoiceKind::NextHop, taken, probability: share });
         }
         if hop.index != Some(bridge.index) {
             branch.packet.mac.clone_from(&bridge.mac);

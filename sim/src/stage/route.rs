@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Hook, NextHop, Route};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, NextHop, Route};
 
 use super::{Here, source};
 use crate::fib::{self, Found};
@@ -80,7 +80,8 @@ fn by_hops(
             let next_hop = hop.via.unwrap_or(branch.packet.flow.dst);
             if several {
                 let name = here.namespace.name_of(device);
-                branch.choices.push(format!("next hop {next_hop} dev {name} (prob {share:.2})"));
+                let taken = format!("{next_hop} dev {name}");
+                branch.choices.push(Choice { kind: ChoiceKind::NextHop, taken, probability: *share });
             }
             go(branch, Egress { device, next_hop, local: false })
         })

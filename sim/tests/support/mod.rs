@@ -314,7 +314,7 @@ pub fn render(paths: &PathSet) -> String {
     let mut lines = Vec::new();
     for branch in &paths.branches {
         let fate = branch.path.disposition();
-        lines.push(format!("{:.3} {:?} {fate}", branch.probability, branch.choices));
+        lines.push(format!("{:.3} {:?} {fate}", branch.probability, choices(branch)));
         lines.extend(branch.path.steps().iter().map(step));
         for answer in &branch.answer {
             lines.push(format!("  answer {}", answer.path.disposition()));
@@ -323,4 +323,9 @@ pub fn render(paths: &PathSet) -> String {
     }
     lines.push(format!("needs {:?}", paths.needs));
     lines.join("\n")
+}
+
+/// What decided for a branch, as text.
+pub fn choices(branch: &Branch) -> Vec<String> {
+    branch.choices.iter().map(ToString::to_string).collect()
 }

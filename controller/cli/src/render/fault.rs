@@ -2,18 +2,22 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{Cause, Confidence, Direction, Disposition, FaultPoint, Hook};
+use waymark_proto::{Cause, Confidence, Direction, Disposition, FaultPoint, Hook, LossReport};
 
 use super::{Paint, line};
 
 /// Writes where and why it ends, what that rests on, and what to do.
-pub(super) fn point(out: &mut String, fault: &FaultPoint, paint: Paint) {
+pub(super) fn point(out: &mut String, fault: &FaultPoint, loss: Option<&LossReport>, paint: Paint) {
     line!(out, "{} {}", paint.bad("Fault:"), paint.strong(&sentence(fault)));
     if let Some(culprit) = &fault.culprit {
         line!(out, "  {}  {}", paint.strong("Culprit:"), paint.strong(&culprit.to_string()));
     }
     if let Some(object) = &fault.object {
         line!(out, "  Object:   {object}");
+    }
+    if let Some(loss) = loss {
+        line!(out, "  Loss:     {} of the packets that came there", loss.share);
+        line!(out, "  {} {}", paint.strong("Pattern: "), paint.strong(&pattern(loss)));
     }
     let confidence = match fault.confidence {
         Confidence::High => "high",
@@ -26,6 +30,39 @@ pub(super) fn point(out: &mut String, fault: &FaultPoint, paint: Paint) {
     line!(out, "  Confidence: {confidence}");
     line!(out, "{} {}", paint.strong("Next:"), fault.advice);
 }
+
+/// What a partial loss goes with.
+fn pattern(loss: &LossReport) -> String {
+    match (&loss.factor, loss.wanted) {
+        (Some(factor), _) => {
+            let many = |values: &[String]| match values {
+                [] => String::new(),
+                [one] => one.clone(),
+                values if values.len() <= MOST_VALUES => values.join(", "),
+                values => {
+                    format!("{} and {} more", values[..MOST_VALUES].join(", "), values.len() - MOST_VALUES)
+                }
+            };
+            format!(
+                "it goes with the {}: {} of {} are lost with {}, {} of {} with {}",
+                factor.kind,
+                factor.with.lost,
+                factor.with.of,
+                many(&factor.values),
+                factor.without.lost,
+                factor.without.of,
+                many(&factor.others)
+            )
+        }
+        (None, Some(wanted)) => {
+            format!("not known yet; about {wanted} more packets would tell: --max-packets")
+        }
+        (None, None) => "none: it hits packets of all sizes, code points and source ports alike".to_owned(),
+    }
+}
+
+/// Values of a factor that are listed.
+const MOST_VALUES: usize = 8;
 
 /// `dropped on node2 in netfilter-forward by rule ip filter FORWARD handle 7 (filter-drop)`
 pub(crate) fn sentence(fault: &FaultPoint) -> String {

@@ -103,7 +103,8 @@ pub(super) fn question(
             crd::Protocol::Icmp => waymark_proto::Protocol::Icmp,
         }),
         count: spec.count,
-        size: spec.size,
+        sizes: spec.size.into_iter().collect(),
+        max_packets: spec.max_packets,
         timeout: time("timeout", &spec.timeout, MIN_TIMEOUT, MAX_TIMEOUT)?,
         interval: time("interval", &spec.interval, MIN_INTERVAL, MAX_INTERVAL)?,
         ttl: spec.hop_limit,
@@ -216,7 +217,7 @@ mod tests {
         }));
         let request = request.unwrap();
         assert_eq!(request.protocol, Some(waymark_proto::Protocol::Udp));
-        assert_eq!((request.count, request.size, request.ttl), (7, Some(1500), 3));
+        assert_eq!((request.count, request.sizes, request.ttl), (7, vec![1500], 3));
         assert_eq!((request.interval, request.timeout), (Duration::from_millis(1500), MAX_TIMEOUT));
         assert!(request.one_way && request.ipv6);
     }

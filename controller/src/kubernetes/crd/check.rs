@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{DURATION, LABEL, SUBDOMAIN, any_address, destination_rules, one_of, source_rules};
 use super::status::CheckStatus;
-use crate::request::{DEFAULT_COUNT, DEFAULT_TTL, MAX_COUNT};
+use crate::request::{DEFAULT_COUNT, DEFAULT_MAX_PACKETS, DEFAULT_TTL, MAX_COUNT};
 
 /// A question about connectivity: marked packets are sent, watched on their way, and compared with the
 /// predicted one. It is asked once; a changed spec asks again.
@@ -41,10 +41,14 @@ pub struct CheckSpec {
     /// The family of addresses, if it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family: Option<Family>,
-    /// How many packets are sent.
+    /// How many packets are sent, and more where some of them are lost and some are not.
     #[serde(default = "default_count")]
     #[schemars(range(min = 1, max = MAX_COUNT))]
     pub count: u32,
+    /// Most packets with those that follow to find out what the loss of some goes with.
+    #[serde(default = "default_max_packets")]
+    #[schemars(range(min = 0, max = MAX_COUNT))]
+    pub max_packets: u32,
     /// Time between packets, from 1us to 10s: a number with one of the units us, ms, s, m. All packets must
     /// be sent within three minutes.
     #[serde(default = "default_interval")]
@@ -54,7 +58,8 @@ pub struct CheckSpec {
     #[serde(default = "default_timeout")]
     #[schemars(length(max = 16), pattern(DURATION))]
     pub timeout: String,
-    /// Length of the IP packets in bytes. Without it: the smallest that holds a marker. TCP takes no other.
+    /// Length of the IP packets in bytes. Without it: by turns the smallest that holds a marker and the largest that
+    /// leaves the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 44, max = 65535))]
     pub size: Option<u16>,
@@ -159,6 +164,10 @@ pub enum Expectation {
 
 fn default_count() -> u32 {
     DEFAULT_COUNT
+}
+
+fn default_max_packets() -> u32 {
+    DEFAULT_MAX_PACKETS
 }
 
 fn default_interval() -> String {

@@ -1,0 +1,63 @@
+//! Partial loss at the fault point: its rate, what it goes with, and whether more packets would tell more.
+
+use std::collections::BTreeMap;
+
+use waymark_proto::{ChoiceKind, FactorKind, LossReport, Share};
+
+use super::factor::{Trial, decisive};
+use super::locate::Fault;
+use super::{Case, Packet, Sent, same_fault};
+
+/// Losses after which a factor that mattered would have shown: with fewer, chance can hide it.
+pub const ENOUGH_LOSSES: u32 = 10;
+
+impl Case<'_> {
+    /// What is known of a fault that some packets met and others did not; `None` if all did that came to it.
+    pub(super) fn loss(&self, packets: &[Packet<'_>], fault: &Fault) -> Option<LossReport> {
+        let trials: Vec<Trial> = self
+            .sent
+            .iter()
+            .zip(packets)
+            .filter_map(|(sent, packet)| self.trial(sent, packet, fault))
+            .collect();
+        let lost = trials.iter().filter(|trial| trial.lost).count() as u32;
+        let share = Share::new(lost, trials.len() as u32);
+        if share.lost == share.of {
+            return None;
+        }
+        let factor = decisive(&trials);
+        let wanted = (factor.is_none() && share.lost < ENOUGH_LOSSES)
+            .then(|| (f64::from(ENOUGH_LOSSES) / share.rate()).ceil() as u32)
+            .map(|all| all.saturating_sub(share.of).max(1));
+        Some(LossReport { share, factor, wanted })
+    }
+
+    /// What one packet says about a fault: it met it, or it came by. One that died elsewhere or whose fate is not
+    /// known says nothing.
+    fn trial(&self, sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
+        let lost = match packet.fault() {
+            Some(own) => same_fault(&own.point, &fault.point).then_some(true)?,
+            None => packet.arrived().then_some(false)?,
+        };
+        let mut values = BTreeMap::from([
+            (FactorKind::Size, format!("{} bytes", sent.size)),
+            (FactorKind::Dscp, sent.dscp.to_string()),
+            (FactorKind::SourcePort, sent.source_port.to_string()),
+        ]);
+        // How it was steered is known as far as it was seen.
+        let walks = [Some(&packet.forward), packet.back.as_ref()].into_iter().flatten();
+        for choice in walks.flat_map(|leg| &leg.choices) {
+            let kind = match choice.kind {
+                ChoiceKind::Backend => FactorKind::Backend,
+                ChoiceKind::NextHop => FactorKind::NextHop,
+                ChoiceKind::Rule => FactorKind::Rule,
+            };
+            let value = values.entry(kind).or_default();
+            if !value.is_empty() {
+                value.push_str(", ");
+            }
+            value.push_str(&choice.taken);
+        }
+        Some(Trial { lost, values })
+    }
+}

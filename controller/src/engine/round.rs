@@ -1,0 +1,176 @@
+//! One round of a check: arm the path, send the packets, wait for their fates, disarm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use waymark_proto::{
+    Branch, CheckId, Disposition, Flow, MarkerKey, NetnsName, NodeName, PathSet, Place, Seq, Sighting, Step,
+    rpc,
+};
+
+use super::CheckError;
+use super::survey::Salvo;
+use crate::agents::Agents;
+use crate::armed::{Armed, Progress, Seen, Settled};
+use crate::diagnose::Sent;
+use crate::gather::source_port;
+use crate::request::Request;
+use crate::resolve::Ends;
+
+/// How long agents stay armed beyond what the round itself takes, should the controller die.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// What rounds need, whichever they are.
+pub(super) struct Range<'a> {
+    pub(super) agents: &'a Arc<dyn Agents>,
+    pub(super) request: &'a Request,
+    pub(super) ends: &'a Ends,
+    pub(super) prediction: &'a PathSet,
+    pub(super) progress: &'a Progress,
+}
+
+/// What was sent and seen in all rounds so far, their packets numbered through.
+#[derive(Default)]
+pub(super) struct Trials {
+    pub(super) sent: Vec<Sent>,
+    pub(super) seen: Seen,
+}
+
+/// What tells the packets of a round from all others.
+pub(super) struct Secret {
+    pub(super) check: CheckId,
+    key: MarkerKey,
+    pub(super) port: u16,
+}
+
+impl Secret {
+    pub(super) fn random() -> Result<Self, CheckError> {
+        let mut bytes = [0; 22];
+        loop {
+            getrandom::fill(&mut bytes).map_err(CheckError::Random)?;
+            let (id, rest) = bytes.split_at(4);
+            let (port, key) = rest.split_at(2);
+            let id = u32::from_ne_bytes(id.try_into().expect("four bytes"));
+            let port = u16::from_ne_bytes(port.try_into().expect("two bytes"));
+            let key = MarkerKey(key.try_into().expect("the remaining sixteen of 22 bytes"));
+            if let Some(check) = CheckId::new(id) {
+                return Ok(Self { check, key, port });
+            }
+        }
+    }
+}
+
+impl Trials {
+    /// Adds a round.
+    pub(super) fn add(&mut self, (sent, seen): (Vec<Sent>, Seen)) {
+        let before = self.sent.len() as u32;
+        let number = |seq: Seq| Seq(seq.0 + before);
+        self.sent.extend(sent.into_iter().map(|sent| Sent { seq: number(sent.seq), ..sent }));
+        let renumbered = |mut sighting: Sighting| {
+            sighting.marker.seq = number(sighting.marker.seq);
+            sighting
+        };
+        self.seen.sightings.extend(seen.sightings.into_iter().map(renumbered));
+        self.seen.sight.add(seen.sight);
+        self.seen.losses += seen.losses;
+        self.seen.notes.extend(
+            seen.notes.into_iter().filter(|note| !self.seen.notes.contains(note)).collect::<Vec<_>>(),
+        );
+    }
+}
+
+/// Fires a salvo and returns what was sent and seen. Whatever happens, nothing is armed behind it.
+pub(super) async fn fire(
+    range: &Range<'_>,
+    secret: &Secret,
+    salvo: &Salvo,
+) -> Result<(Vec<Sent>, Seen), CheckError> {
+    let progress = range.progress;
+    progress.say("arming tracers");
+    let tracers = progress.unless_cancelled(arm(range, secret, salvo)).await.ok_or(CheckError::Cancelled)?;
+    let sent = progress.unless_cancelled(send(range, &tracers, secret, salvo)).await;
+    let seen = tracers.disarm().await;
+    Ok((sent.ok_or(CheckError::Cancelled)??, seen))
+}
+
+/// Arms the nodes of the predicted paths, of the source, and of the destinations.
+async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
+    let Range { request, ends, prediction, .. } = *range;
+    let on_path: BTreeSet<Place> = all_steps(&prediction.branches).map(|step| step.place.clone()).collect();
+    let mut nodes: BTreeMap<NodeName, BTreeSet<NetnsName>> = BTreeMap::new();
+    for place in on_path.iter().chain(&ends.destinations).chain([&ends.source]) {
+        nodes.entry(place.node.clone()).or_default().insert(place.netns.clone());
+    }
+    let answers = prediction.branches.iter().flat_map(|branch| &branch.answer);
+    let mut all = prediction.branches.iter().chain(answers);
+    if all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo) {
+        // Where the prediction knows no further, any namespace of these nodes may be next.
+        nodes.values_mut().for_each(BTreeSet::clear);
+    }
+    let lease = salvo.interval * salvo.count + salvo.timeout + LEASE_MARGIN;
+    let order = rpc::Arm {
+        check: secret.check.get(),
+        key: secret.key.0.to_vec(),
+        count: salvo.count,
+        lease_ms: lease.as_millis() as u32,
+        protocol: ends.flow.protocol.number(ends.flow.is_ipv6()).into(),
+        netns: Vec::new(),
+    };
+    let settled = Settled { source: ends.source.clone(), one_way: request.one_way, on_path };
+    Armed::arm(range.agents, secret.check, &order, &nodes, settled).await
+}
+
+/// Sends the packets and waits until their fates are known.
+async fn send(
+    range: &Range<'_>,
+    tracers: &Armed,
+    secret: &Secret,
+    salvo: &Salvo,
+) -> Result<Vec<Sent>, CheckError> {
+    let Range { agents, request, ends, progress, .. } = *range;
+    let node = &ends.source.node;
+    if !tracers.sight.watches(node) {
+        return Err(CheckError::Arm(tracers.notes.join("; ")));
+    }
+    progress.say(format!("sending {} packets from {}", salvo.count, ends.source));
+    let flow = Flow { src_port: source_port(secret.port), ..ends.flow };
+    let order = rpc::Inject {
+        check: secret.check.get(),
+        key: secret.key.0.to_vec(),
+        netns: ends.source.netns.to_string(),
+        flow_json: serde_json::to_vec(&flow).expect("a flow is plain data"),
+        count: salvo.count,
+        interval_us: salvo.interval.as_micros() as u32,
+        sizes: salvo.sizes.iter().map(|&size| size.into()).collect(),
+        dscps: salvo.dscps.iter().map(|&dscp| dscp.into()).collect(),
+        flows: salvo.flows,
+        ttl: request.ttl.into(),
+        budget_pps: 0,
+    };
+    let injected = agents.inject(node, order).await.map_err(CheckError::Inject)?;
+    let sent: Vec<Sent> = injected.packets.into_iter().map(Sent::from).collect();
+    let out = sent.iter().filter(|packet| packet.error.is_none()).map(|packet| packet.seq).collect();
+    progress.say("waiting for sightings");
+    tracers.settle(&out, salvo.timeout).await;
+    Ok(sent)
+}
+
+impl From<rpc::SentPacket> for Sent {
+    fn from(packet: rpc::SentPacket) -> Self {
+        Self {
+            seq: Seq(packet.seq),
+            source_port: packet.source_port as u16,
+            sent_ns: packet.sent_ns,
+            error: (!packet.error.is_empty()).then_some(packet.error),
+            size: packet.size,
+            dscp: packet.dscp as u8,
+        }
+    }
+}
+
+/// All steps of branches and their answers.
+pub(super) fn all_steps(branches: &[Branch]) -> impl Iterator<Item = &Step> {
+    let answers = branches.iter().flat_map(|branch| &branch.answer);
+    branches.iter().chain(answers).flat_map(|branch| branch.path.steps())
+}

@@ -1,0 +1,164 @@
+//! How many packets, of which kinds: the rounds of a check. Pure.
+//!
+//! The first round is small. Only where some of its packets are lost and others are not there are more: packets
+//! that differ in size, code point and source port, every combination of them as often as any other, until it is
+//! known what the loss goes with, or that it goes with nothing, or until no more may be sent. Each round doubles
+//! what was sent, so that a clear case is cheap and a rare loss is still found.
+
+use std::time::Duration;
+
+use waymark_proto::{LossReport, Verdict};
+
+use crate::diagnose::{Diagnosis, ENOUGH_LOSSES};
+use crate::request::{MAX_ROUND, Request};
+
+/// Source ports of a round that looks for what loss goes with: enough that one dead member of eight is among those
+/// that they are hashed to (1 − (7/8)^16 is 88 %; the second round has others), each used several times.
+const FLOWS: u32 = 16;
+/// A code point beside the default: expedited forwarding (RFC 3246), which networks treat differently if any.
+const EXPEDITED: u8 = 46;
+/// Packets after which a loss that goes with nothing is called that, if it was seen often enough.
+const ENOUGH_PACKETS: u32 = 192;
+/// Time between the packets of further rounds.
+const BRISK: Duration = Duration::from_millis(2);
+/// How long further rounds wait for packets that may be lost: this many of the longest round trips seen.
+const ROUND_TRIPS: u32 = 20;
+/// But at least so long.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The packets of one round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Salvo {
+    pub(crate) count: u32,
+    /// IP lengths, taken in turn; 0 for the smallest.
+    pub(crate) sizes: Vec<u16>,
+    pub(crate) dscps: Vec<u8>,
+    /// Source ports, taken in turn; 0 for one each.
+    pub(crate) flows: u32,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// The next round after `sent` packets; `None` if all is known that can be. `full` is the largest packet that
+/// leaves the source, where that is known.
+pub(crate) fn next(
+    request: &Request,
+    full: Option<u16>,
+    sent: u32,
+    so_far: Option<&Diagnosis>,
+) -> Option<Salvo> {
+    let sizes = sizes(request, full);
+    let Some(diagnosis) = so_far.filter(|_| sent >= request.count) else {
+        let count = (request.count - sent).min(MAX_ROUND);
+        let Request { interval, timeout, .. } = *request;
+        return Some(Salvo { count, sizes, dscps: request.dscps.clone(), flows: 0, interval, timeout });
+    };
+    let room = request.max_packets.saturating_sub(sent);
+    let mut dscps = request.dscps.clone();
+    if dscps == [0] {
+        dscps.push(EXPEDITED);
+    }
+    // Every combination equally often, or a factor that is none looks like one.
+    let block = sizes.len() as u32 * dscps.len() as u32 * FLOWS;
+    let count = sent.clamp(block, MAX_ROUND).min(room) / block * block;
+    if count == 0 || !is_open(diagnosis, sent) {
+        return None;
+    }
+    let slowest = diagnosis.rtt_ns.map_or(Duration::ZERO, |[.., most]| Duration::from_nanos(most));
+    let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
+    let interval = request.interval.min(BRISK);
+    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout })
+}
+
+/// The lengths of a check's packets.
+fn sizes(request: &Request, full: Option<u16>) -> Vec<u16> {
+    if !request.sizes.is_empty() {
+        return request.sizes.clone();
+    }
+    std::iter::once(0).chain(full).collect()
+}
+
+/// Whether more packets would tell more.
+fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
+    if diagnosis.verdict != Verdict::Inconsistent {
+        return false;
+    }
+    match &diagnosis.loss {
+        None => false,
+        Some(LossReport { factor: Some(_), .. }) => false,
+        Some(LossReport { share, .. }) => share.lost < ENOUGH_LOSSES || sent < ENOUGH_PACKETS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::{Factor, FactorKind, Share};
+
+    use super::*;
+    use crate::diagnose::tests::healthy;
+
+    fn request() -> Request {
+        Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap())
+    }
+
+    fn lossy(lost: u32, of: u32) -> Diagnosis {
+        let loss = LossReport { share: Share::new(lost, of), factor: None, wanted: None };
+        Diagnosis { verdict: Verdict::Inconsistent, loss: Some(loss), ..healthy() }
+    }
+
+    #[test]
+    fn the_first_round_is_what_was_asked_for() {
+        let salvo = next(&request(), Some(1500), 0, None).unwrap();
+        assert_eq!((salvo.count, salvo.flows), (request().count, 0));
+        assert_eq!((salvo.sizes, salvo.dscps), (vec![0, 1500], vec![0]));
+        let fixed = Request { sizes: vec![100], ..request() };
+        assert_eq!(next(&fixed, Some(1500), 0, None).unwrap().sizes, [100]);
+    }
+
+    #[test]
+    fn what_is_clear_takes_one_round() {
+        assert_eq!(next(&request(), None, 5, Some(&healthy())), None);
+        let dead = Diagnosis { verdict: Verdict::Unreachable, ..lossy(5, 5) };
+        assert_eq!(next(&request(), None, 5, Some(&dead)), None);
+    }
+
+    #[test]
+    fn rounds_double_until_the_factor_is_known_or_the_room_is_used_up() {
+        let request = Request { max_packets: 400, ..request() };
+        let (mut sent, mut counts) = (5, Vec::new());
+        while let Some(salvo) = next(&request, Some(1500), sent, Some(&lossy(1, sent))) {
+            assert_eq!(salvo.count % 64, 0, "every combination equally often");
+            counts.push(salvo.count);
+            sent += salvo.count;
+        }
+        assert_eq!(counts, [64, 64, 128, 128]);
+        assert!(sent <= 400);
+        let mut known = lossy(32, 64);
+        known.loss.as_mut().unwrap().factor = Some(Factor {
+            kind: FactorKind::Size,
+            values: Vec::new(),
+            others: Vec::new(),
+            with: Share::new(32, 32),
+            without: Share::new(0, 32),
+            chance: 0.001,
+        });
+        assert_eq!(next(&request, None, 69, Some(&known)), None);
+    }
+
+    #[test]
+    fn a_loss_that_goes_with_nothing_ends_the_rounds_once_it_is_frequent() {
+        assert_eq!(next(&request(), None, 256, Some(&lossy(ENOUGH_LOSSES, 256))), None);
+        assert!(
+            next(&request(), None, 64, Some(&lossy(ENOUGH_LOSSES, 64))).is_some(),
+            "a factor may hide yet"
+        );
+    }
+
+    #[test]
+    fn a_large_count_goes_out_in_rounds_that_agents_take() {
+        let request = Request { count: 2500, max_packets: 2500, ..request() };
+        let counts = [0, MAX_ROUND, 2 * MAX_ROUND];
+        let counts = counts.map(|sent| next(&request, None, sent, Some(&healthy())).unwrap().count);
+        assert_eq!(counts, [MAX_ROUND, MAX_ROUND, 500]);
+    }
+}
