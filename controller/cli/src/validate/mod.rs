@@ -194,7 +194,7 @@ fn keep_what_is_left(report: &ValidationReport) -> Result<(), Failure> {
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         let exit = match &error {
-            ClusterError::Forbidden(_) => Exit::NoPermission,
+            ClusterError::Unauthorized(_) | ClusterError::Forbidden(_) => Exit::NoPermission,
             ClusterError::Unavailable(_) => Exit::Unavailable,
             ClusterError::Conflict(_) | ClusterError::NotFound(_) | ClusterError::Refused(_) => Exit::Data,
         };
@@ -205,7 +205,9 @@ impl From<ClusterError> for Failure {
 impl From<ValidateError> for Failure {
     fn from(error: ValidateError) -> Self {
         let exit = match &error {
-            ValidateError::Cluster(ClusterError::Forbidden(_)) => Exit::NoPermission,
+            ValidateError::Cluster(ClusterError::Unauthorized(_) | ClusterError::Forbidden(_)) => {
+                Exit::NoPermission
+            }
             ValidateError::Cluster(ClusterError::Unavailable(_))
             | ValidateError::Probe(ProbeError::Away(_) | ProbeError::Impossible(_)) => Exit::Unavailable,
             ValidateError::Cluster(_) | ValidateError::Missing(_) | ValidateError::Expectations(_) => {
