@@ -27,6 +27,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
             ),
         },
         Cause::ServiceWithoutEndpoints => "see that the Service's selector matches pods that are ready: `kubectl get endpointslices` and `kubectl get pods -o wide`".to_owned(),
+        Cause::ServiceWithoutLocalEndpoints => format!("run a pod of the Service on {node}, or set its traffic policy to Cluster: `kubectl get services -o yaml` shows internalTrafficPolicy and externalTrafficPolicy, `kubectl get endpointslices -o yaml` the endpoints' nodes"),
         Cause::NoRoute => {
             format!("on {node}: {route} finds no route; add it, or see why the network plugin did not")
         }

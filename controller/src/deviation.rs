@@ -18,7 +18,7 @@ mod words;
 
 use waymark_proto::{
     Cause, Confidence, Deviation, DeviationKind, Disposition, FaultPoint, Flow, Intent, IntentReport,
-    Inventory, PathSet, Service, Verdict,
+    Inventory, LocalOnly, PathSet, PolicyField, Service, Verdict,
 };
 use waymark_sim::{Cluster, intend};
 
@@ -95,9 +95,14 @@ impl<'a> Question<'a> {
     /// What deviates whatever becomes of the packets.
     fn standing(&self, intent: &Intent) -> Vec<Deviation> {
         let Some(service) = self.service(intent) else { return Vec::new() };
-        let mut deviations = rules::of_service(self, service);
+        let mut deviations = rules::of_service(self, service, intent);
         if self.inventory.has_objects() {
-            deviations.extend(endpoints::of_service(self.inventory, service));
+            deviations.extend(endpoints::of_service(self.inventory, service, intent));
+            // Whom kube-proxy takes for a sender within the cluster, it leads on in spite of the policy.
+            let is_external = |only: &LocalOnly| only.policy == PolicyField::External;
+            if intent.local_only.as_ref().is_some_and(is_external) && !self.delivered().is_empty() {
+                deviations.retain(|deviation| deviation.kind != DeviationKind::NoLocalEndpoints);
+            }
         } else {
             // A plain inventory says where a Service leads, and no more.
             deviations.retain(|deviation| deviation.kind == DeviationKind::StaleServiceRule);
@@ -113,7 +118,8 @@ impl<'a> Question<'a> {
             let named = object.name == service.name && object.namespace.as_ref() == Some(&service.namespace);
             let by_address = service.cluster_ip == flow.dst && service.port == flow.dst_port;
             let by_node = service.cluster_ip != flow.dst && service.node_port == Some(flow.dst_port);
-            named && service.protocol == flow.protocol && (by_address || by_node)
+            let from_outside = service.external_ips.contains(&flow.dst) && service.port == flow.dst_port;
+            named && service.protocol == flow.protocol && (by_address || by_node || from_outside)
         })
     }
 
@@ -139,7 +145,10 @@ impl<'a> Question<'a> {
     fn explains(&self, deviation: &Deviation, ending: &Ending<'_>) -> Option<u8> {
         let met = |ip| [ending.flow.dst, ending.flow.src].contains(&ip);
         let untranslated = ending.flow.dst == self.flow.dst;
-        let refused = matches!(ending.cause, Cause::ServiceWithoutEndpoints | Cause::FilterReject);
+        let refused = matches!(
+            ending.cause,
+            Cause::ServiceWithoutEndpoints | Cause::ServiceWithoutLocalEndpoints | Cause::FilterReject
+        );
         match (deviation.kind, deviation.endpoint) {
             (DeviationKind::StaleServiceRule | DeviationKind::WrongEndpoint, Some(ip)) => {
                 // Who comes to a living but wrong receiver may still meet another fault on the way.
@@ -147,6 +156,9 @@ impl<'a> Question<'a> {
                 (met(ip) && fits).then_some(0)
             }
             (DeviationKind::StaleServiceRule, None) => (untranslated && refused).then_some(0),
+            (DeviationKind::NoLocalEndpoints, _) => {
+                (untranslated && (refused || ending.is_want_of_local_endpoints())).then_some(1)
+            }
             (
                 DeviationKind::NoEndpoints
                 | DeviationKind::NoMatchingPod

@@ -43,6 +43,8 @@ causes! {
     FilterReject, "filter-reject", Rejected;
     /// A Service has no ready endpoints.
     ServiceWithoutEndpoints, "service-without-endpoints", Rejected;
+    /// A Service's traffic policy is Local, and none of its ready endpoints is on the node.
+    ServiceWithoutLocalEndpoints, "service-without-local-endpoints", Dropped;
     /// No route matches the destination.
     NoRoute, "no-route", NoRoute;
     /// The matching route is of type blackhole.

@@ -17,9 +17,42 @@ pub struct Intent {
     /// The Service to whose address the flow goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ObjectRef>,
-    /// Who may receive it: the owner of the address, or each ready backend of the Service.
+    /// The traffic policy by which only some of the Service's ready backends count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_only: Option<LocalOnly>,
+    /// Who may receive it: the owner of the address, or each ready backend of the Service that counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receivers: Vec<Receiver>,
+}
+
+/// A Service's traffic policy that is Local: of its backends those on one node count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalOnly {
+    /// Which of its policies.
+    pub policy: PolicyField,
+    /// The node.
+    pub node: NodeName,
+}
+
+/// The fields of a Service that hold a traffic policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PolicyField {
+    /// For traffic to its virtual address.
+    #[serde(rename = "internalTrafficPolicy")]
+    Internal,
+    /// For traffic to a port of a node.
+    #[serde(rename = "externalTrafficPolicy")]
+    External,
+}
+
+impl fmt::Display for PolicyField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Internal => "internalTrafficPolicy",
+            Self::External => "externalTrafficPolicy",
+        })
+    }
 }
 
 /// Whether a flow is meant to work.
@@ -32,7 +65,7 @@ pub enum Expectation {
     Partly,
     /// No receiver may be reached.
     Denied,
-    /// The Service has no ready backend.
+    /// The Service has no ready backend, or none that its traffic policy lets count.
     NoEndpoints,
     /// The objects do not say; [`Admission::Unknown`] has the reason.
     Unknown,
@@ -183,6 +216,8 @@ pub enum DeviationKind {
     WrongEndpoint,
     /// A Service without a selector and without ready endpoints.
     NoEndpoints,
+    /// A Service whose traffic policy is Local, and none of its ready endpoints is on the node.
+    NoLocalEndpoints,
     /// A Service whose selector selects no running pod.
     NoMatchingPod,
     /// Pods that a Service selects, none of which is ready.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{NetnsName, NetworkPolicy, NodeName, ObjectRef, Place, PortRef, Protocol, TransportProtocol};
+use crate::{NetnsName, NetworkPolicy, NodeName, ObjectRef, Place, Service, TransportProtocol};
 
 /// Nodes, pods, Services and policies of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,68 +152,6 @@ impl Pod {
     pub fn address(&self, ipv6: bool) -> Option<IpAddr> {
         [Some(self.ip), self.ip6].into_iter().flatten().find(|ip| ip.is_ipv6() == ipv6)
     }
-}
-
-/// One port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Service {
-    /// Kubernetes namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Virtual address.
-    #[serde(rename = "clusterIP")]
-    pub cluster_ip: IpAddr,
-    /// Virtual port.
-    pub port: u16,
-    /// Protocol.
-    #[serde(default = "tcp")]
-    pub protocol: Protocol,
-    /// Where its traffic may go.
-    #[serde(default)]
-    pub backends: Vec<Backend>,
-    /// Name of the port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port_name: Option<String>,
-    /// The pods that it should lead to; absent if its endpoints are written by somebody else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<BTreeMap<String, String>>,
-    /// The port of those pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_port: Option<PortRef>,
-    /// The port of each node that leads here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_port: Option<u16>,
-}
-
-fn tcp() -> Protocol {
-    Protocol::Tcp
-}
-
-/// An endpoint of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Backend {
-    /// The pod, as `namespace/name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// Its address.
-    pub ip: IpAddr,
-    /// Its port.
-    pub port: u16,
-    /// Whether it may be sent to.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub ready: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_yes(value: &bool) -> bool {
-    *value
 }
 
 /// Something that exists and yet has no place in the inventory, such as a pod without an address.
@@ -366,6 +304,7 @@ impl Inventory {
         let nodes = self.nodes.iter().flat_map(|node| addresses(node.ip, node.ip6));
         let pods = self.pods.iter().flat_map(|pod| addresses(pod.ip, pod.ip6));
         let services = self.services.iter().flat_map(|service| {
+            // Not its addresses from outside: whoever may write a Service may write any there.
             std::iter::once(service.cluster_ip).chain(service.backends.iter().map(|backend| backend.ip))
         });
         let networks = self.nodes.iter().flat_map(|node| [node.pod_cidr, node.pod_cidr6]).flatten();
@@ -396,6 +335,14 @@ mod tests {
         assert_eq!(scope.known, ["10.0.0.2/31".parse().unwrap(), "10.244.1.0/24".parse().unwrap()]);
         assert_eq!(inventory.scope(&"b".into()).unwrap().pods.len(), 1);
         assert_eq!(inventory.scope(&"c".into()), None);
+    }
+
+    #[test]
+    fn a_scope_does_not_know_what_anybody_may_write_into_a_service() {
+        let service = r#"{"namespace": "x", "name": "y", "clusterIP": "10.96.0.1", "port": 80, "externalIPs": ["192.0.2.7"]}"#;
+        let inventory = format!(r#"{{"nodes": [], "services": [{service}]}}"#);
+        let known = Inventory::from_json(inventory.as_bytes()).unwrap().known();
+        assert_eq!(known, ["10.96.0.1/32".parse().unwrap()]);
     }
 
     #[test]

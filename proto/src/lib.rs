@@ -30,6 +30,7 @@
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
 //! * `probe`: continuous probing
 //! * `intent`: what the cluster's owner asked for
+//! * `service`: Services and their endpoints
 //! * `result`, `loss`: what a check answers
 //! * `short`: input as errors repeat it
 //! * [`rpc`]: the gRPC messages and their conversions
@@ -50,6 +51,7 @@ mod policy;
 mod probe;
 mod result;
 pub mod rpc;
+mod service;
 mod short;
 mod sighting;
 mod walk;
@@ -69,12 +71,14 @@ pub use flow::{Flow, Protocol};
 pub use hook::{Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
 pub use intent::{
-    Admission, Denial, Deviation, DeviationKind, Exemption, Expectation, Intent, IntentReport, Receiver,
+    Admission, Denial, Deviation, DeviationKind, Exemption, Expectation, Intent, IntentReport, LocalOnly,
+    PolicyField, Receiver,
 };
-pub use inventory::{
-    Absent, Backend, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope, Service,
-};
+<<<<<<< HEAD
 pub use loss::{Factor, FactorKind, LossReport, Share};
+=======
+pub use inventory::{Absent, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope};
+>>>>>>> wt-b
 pub use marker::{Marker, MarkerKey, Tag};
 pub use policy::{
     EgressRule, IngressRule, IpBlock, LabelOperator, LabelRequirement, LabelSelector, NetworkPolicy,
@@ -88,6 +92,7 @@ pub use result::{
     API_VERSION, Agreement, CheckResult, ComparedStep, Confidence, FaultPoint, NotObservable, ObjectRef,
     Span, SpanEnd, Verdict, WalkComparison,
 };
+pub use service::{Backend, Service, TrafficPolicy};
 pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};
 pub use walk::{

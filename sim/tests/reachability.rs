@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use waymark_proto::{
     Admission, Backend, ContainerPort, EgressRule, Expectation, Flow, IngressRule, Inventory, LabelOperator,
     LabelRequirement, LabelSelector, Namespace, NetworkPolicy, NetworkPolicySpec, Node, Pod, PolicyPeer,
-    PolicyPort, PolicyType, PortRef, Protocol, Service, TransportProtocol,
+    PolicyPort, PolicyType, PortRef, Protocol, Service, TrafficPolicy, TransportProtocol,
 };
 use waymark_sim::{Change, Destination, Pair, Reach, Survey, Target, Traffic, intend};
 
@@ -52,6 +52,9 @@ fn service(name: &str, ip: [u8; 4], backends: Vec<Backend>) -> Service {
         selector: None,
         target_port: None,
         node_port: None,
+        external_ips: Vec::new(),
+        internal_traffic_policy: TrafficPolicy::Cluster,
+        external_traffic_policy: TrafficPolicy::Cluster,
     }
 }
 
@@ -169,6 +172,102 @@ fn a_node_port_may_hide_the_source() {
     }];
     assert_eq!(ask(&inventory, 1).expectation, Expectation::Allowed, "its own node");
     assert_eq!(ask(&inventory, 2).expectation, Expectation::Unknown, "another node");
+}
+
+/// The shop with another pay-0 on cart's node, if it is there.
+fn shop_of_locals(near: bool) -> Inventory {
+    let mut inventory = shop();
+    inventory.services[0].internal_traffic_policy = TrafficPolicy::Local;
+    if near {
+        inventory.pods.push(pod("shop", "pay-0", 0, [10, 0, 0, 3]));
+        inventory.services[0].backends.push(backend([10, 0, 0, 3], 8080, true));
+    }
+    inventory
+}
+
+#[test]
+fn an_internal_traffic_policy_lets_the_sources_node_count() {
+    let ask = |inventory: &Inventory, src| {
+        let found = intend(inventory, &tcp(src, PAY, 80));
+        let pods: Vec<String> = found.receivers.iter().filter_map(|receiver| receiver.pod.clone()).collect();
+        let only = found.local_only.map(|only| format!("{} {}", only.policy, only.node));
+        (found.expectation, pods, only)
+    };
+    let only = |node: &str| Some(format!("internalTrafficPolicy {node}"));
+    let none = (Expectation::NoEndpoints, vec![], only("n0"));
+    assert_eq!(ask(&shop_of_locals(false), CART), none);
+    assert_eq!(ask(&shop_of_locals(false), [192, 168, 0, 1]), none, "a node's own packets, too");
+    let near = vec!["shop/pay-0".to_owned()];
+    assert_eq!(ask(&shop_of_locals(true), CART), (Expectation::Allowed, near, only("n0")));
+    let own = vec!["shop/pay-1".to_owned(), "shop/pay-2".to_owned()];
+    assert_eq!(ask(&shop_of_locals(true), [10, 1, 0, 2]), (Expectation::Allowed, own, only("n1")));
+    assert_eq!(ask(&shop_of_locals(true), [203, 0, 113, 1]).1.len(), 3, "of no node");
+    // A Service without any is one without endpoints, whatever its policy.
+    let mut dead = shop_of_locals(false);
+    dead.services[0].backends.clear();
+    assert_eq!(ask(&dead, CART), (Expectation::NoEndpoints, vec![], None));
+    // Surveys answer alike.
+    for inventory in [shop_of_locals(false), shop_of_locals(true)] {
+        let survey = Survey::new(&[&inventory], &BTreeSet::from(["shop".to_owned()]));
+        let reachability = survey.reachability(&inventory);
+        for from in ["cart", "pay-1"] {
+            let pair = pair(from, Target::Service("pay".into()), 80);
+            let source = inventory.pod("shop", from).unwrap().ip;
+            let flow = Flow { src: source, ..tcp(CART, PAY, 80) };
+            let explained = Survey::explain(&inventory, &pair).unwrap();
+            assert_eq!(explained, intend(&inventory, &flow));
+            assert_eq!(Reach::from(explained.expectation), reachability.get(&pair));
+        }
+    }
+}
+
+#[test]
+fn an_external_traffic_policy_lets_the_ports_node_count() {
+    let mut inventory = shop();
+    inventory.services[0].external_traffic_policy = TrafficPolicy::Local;
+    let ask = |src, node: u8| {
+        let found = intend(&inventory, &tcp(src, [192, 168, 0, node], 30080));
+        (found.expectation, found.local_only.map(|only| format!("{} {}", only.policy, only.node)))
+    };
+    let only = |node: &str| Some(format!("externalTrafficPolicy {node}"));
+    assert_eq!(ask([203, 0, 113, 1], 1), (Expectation::NoEndpoints, only("n0")));
+    assert_eq!(ask([203, 0, 113, 1], 2), (Expectation::Allowed, only("n1")));
+    assert_eq!(ask([192, 168, 0, 2], 1), (Expectation::NoEndpoints, only("n0")));
+    assert_eq!(ask([192, 168, 0, 1], 1), (Expectation::Allowed, None), "what the node itself sends");
+    assert_eq!(intend(&inventory, &tcp(CART, PAY, 80)).local_only, None, "the other policy's affair");
+}
+
+#[test]
+fn an_address_from_outside_leads_to_its_service() {
+    let balancer = [192, 0, 2, 7];
+    let mut inventory = shop();
+    inventory.services[0].external_ips = vec![balancer.into()];
+    inventory.services[0].external_traffic_policy = TrafficPolicy::Local;
+    let found = intend(&inventory, &tcp(CART, balancer, 80));
+    assert_eq!((found.expectation, found.receivers.len()), (Expectation::Allowed, 2));
+    assert_eq!((found.service.unwrap().name.as_str(), found.local_only), ("pay", None));
+    let elsewhere = intend(&inventory, &tcp(CART, balancer, 81));
+    assert_eq!(
+        (elsewhere.service, elsewhere.receivers.len()),
+        (None, 1),
+        "another port is not the Service's"
+    );
+    // The backends may see the node's address: a policy that tells it from the pod's leaves it open.
+    let from = PolicyPeer {
+        pod_selector: Some(LabelSelector {
+            match_labels: labels(&[("app", "cart")]),
+            ..LabelSelector::default()
+        }),
+        ..PolicyPeer::default()
+    };
+    inventory.policies = vec![policy("p", "pay-1", &[8080])];
+    inventory.policies[0].spec.ingress[0].from = vec![from];
+    let found = intend(&inventory, &tcp(CART, balancer, 80));
+    assert_eq!(found.expectation, Expectation::Unknown);
+    let Admission::Unknown { why } = &found.receivers[0].admission else { panic!("{found:?}") };
+    assert!(why.contains("192.0.2.7 or node n0 in place of 10.0.0.2"), "{why}");
+    inventory.policies = vec![policy("p", "pay-1", &[80]), policy("q", "pay-2", &[80])];
+    assert_eq!(intend(&inventory, &tcp(CART, balancer, 80)).expectation, Expectation::Denied);
 }
 
 fn pair(from: &str, target: Target, port: u16) -> Pair {

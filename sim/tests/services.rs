@@ -117,6 +117,28 @@ fn a_service_without_endpoints_is_rejected() {
 }
 
 #[test]
+fn a_service_without_local_endpoints_is_dropped() {
+    let iptables = IPTABLES.replace(
+        "has no endpoints\" -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable",
+        "has no local endpoints\" -m tcp --dport 80 -j DROP",
+    );
+    let nft = NFT.replacen(r#"{"goto":{"target":"reject-chain"}}"#, r#"{"drop":null}"#, 1);
+    for mode in ["iptables", "nft"] {
+        let mut lab = Lab::new(Dataplane::Routed);
+        if mode == "nft" {
+            lab.nft("node1", &nft);
+        } else {
+            lab.iptables("node1", &iptables);
+        }
+        let branch = lab.one("pod11", &tcp("10.244.1.10", "10.96.0.11", 80));
+        let last = branch.path.last();
+        assert_eq!(last.cause, Some(Cause::ServiceWithoutLocalEndpoints), "{mode}");
+        assert_eq!((last.hook, last.action), (Hook::NetfilterForward, Action::Dropped));
+        assert!(last.rule.is_some());
+    }
+}
+
+#[test]
 fn handles_of_iptables_nft_come_by_position() {
     let mut lab = Lab::new(Dataplane::Routed);
     lab.iptables(

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use waymark_proto::{Backend, Fabric, Inventory, Node, Pod, Service};
+use waymark_proto::{Backend, Fabric, Inventory, Node, Pod, Service, TrafficPolicy};
 
 use crate::topology::Topology;
 
@@ -316,6 +316,9 @@ impl Cluster {
             selector: None,
             target_port: None,
             node_port: None,
+            external_ips: Vec::new(),
+            internal_traffic_policy: TrafficPolicy::Cluster,
+            external_traffic_policy: TrafficPolicy::Cluster,
         });
         let services = services.collect();
         Self { dataplane, proxy, nodes, pods, services, fabric: format!("{prefix}fabric"), control: None }

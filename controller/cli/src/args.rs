@@ -9,7 +9,7 @@ use waymark_controller::{
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 
-use crate::cluster::Kube;
+use crate::cluster::{Kube, Namespace};
 use crate::failure::Failure;
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path, percent};
@@ -79,10 +79,10 @@ pub(crate) struct Question {
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
     #[command(flatten)]
-    pub(crate) kube: Kube,
+    pub(crate) namespace: Namespace,
 }
 
-/// The way to a controller.
+/// The way to a controller, and the cluster that it is of.
 #[derive(Debug, Args)]
 pub(crate) struct Line {
     /// The controller: `unix:/PATH`, `https://HOST:PORT`, `HOST:PORT` for the same, or `http://HOST:PORT`.
@@ -98,6 +98,8 @@ pub(crate) struct Line {
     /// Dial http://HOST:PORT without encryption.
     #[arg(long)]
     pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) kube: Kube,
 }
 
 /// Who answers.
@@ -200,8 +202,8 @@ pub(crate) struct StatusArguments {
 
 impl Question {
     /// Completes the names of both ends, as kubectl would.
-    pub(crate) async fn complete(&mut self) -> Result<(), Failure> {
-        self.kube.complete([&mut self.source, &mut self.destination]).await
+    pub(crate) async fn complete(&mut self, kube: &Kube) -> Result<(), Failure> {
+        kube.complete(&self.namespace, [&mut self.source, &mut self.destination]).await
     }
 
     /// The question as a message.

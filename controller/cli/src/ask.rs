@@ -8,7 +8,6 @@ use waymark_proto::rpc::{self, check_event};
 use waymark_proto::{CheckResult, Facts, Inventory, short};
 
 use crate::args::{Answerer, CheckArguments, FactsArguments, Line, PredictArguments};
-use crate::cluster::Kube;
 use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::local::LocalAgents;
@@ -33,7 +32,7 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Fai
         return Ok(result?);
     }
     let line = progress::Line::start();
-    let controller = Controller::dial(&arguments.answerer.line, &arguments.question.kube).await?;
+    let controller = Controller::dial(&arguments.answerer.line).await?;
     let mut events = controller.ask(async |mut client| client.check(message).await).await?;
     let mut begun = false;
     while let Some(event) = events.message().await.map_err(|status| controller.failure(status, begun))? {
@@ -62,7 +61,7 @@ pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, 
         return Ok(waymark_controller::predict(&agents, &inventory, &request, &progress).await?);
     }
     let message = arguments.question.message();
-    let controller = Controller::dial(&arguments.answerer.line, &arguments.question.kube).await?;
+    let controller = Controller::dial(&arguments.answerer.line).await?;
     document(&controller.ask(async |mut client| client.predict(message).await).await?.json)
 }
 
@@ -79,13 +78,13 @@ pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> 
         return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?);
     }
     let request = rpc::FactsRequest { node: arguments.node.to_string() };
-    let controller = Controller::dial(&arguments.answerer.line, &Kube::default()).await?;
+    let controller = Controller::dial(&arguments.answerer.line).await?;
     document(&controller.ask(async |mut client| client.collect_facts(request).await).await?.json)
 }
 
 /// Asks for the controller's status.
 pub(crate) async fn status(line: &Line) -> Result<Status, Failure> {
-    let controller = Controller::dial(line, &Kube::default()).await?;
+    let controller = Controller::dial(line).await?;
     document(&controller.ask(async |mut client| client.status(rpc::StatusRequest {}).await).await?.json)
 }
 

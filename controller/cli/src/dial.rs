@@ -22,11 +22,12 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// Dials it.
-    pub(crate) async fn dial(line: &Line, kube: &Kube) -> Result<Self, Failure> {
+    pub(crate) async fn dial(line: &Line) -> Result<Self, Failure> {
+        line.kube.check().await?;
         let plaintext = if line.insecure { Plaintext::Accepted } else { Plaintext::Refused };
         let credentials = match (&line.tls, &line.tls_secret) {
             (Some(folder), _) => Some(Credentials::Folder(folder.clone())),
-            (None, Some(namespace)) => Some(of_secret(namespace, kube).await?),
+            (None, Some(namespace)) => Some(of_secret(namespace, &line.kube).await?),
             (None, None) => None,
         };
         let dial = Dial::new(line.controller.clone(), credentials, plaintext).map_err(undialled)?;
@@ -118,7 +119,7 @@ fn undialled(error: DialError) -> Failure {
 
 fn absent(address: &Endpoint) -> Failure {
     let message = format!(
-        "no controller answers at {address}: start one with `waymark-controller run --inventory FILE --listen {address}`, name another with --controller, or do without by --local --inventory FILE"
+        "no controller answers at {address}: start one with `waymark-controller run --inventory FILE --listen {address}`, name another with --controller, or let check, predict and facts do without by --local --inventory FILE"
     );
     Failure::new(Exit::Unavailable, message)
 }

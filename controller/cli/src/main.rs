@@ -70,13 +70,13 @@ fn tell(failure: &Failure) -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(mut arguments) => {
-            arguments.question.complete().await?;
+            arguments.question.complete(&arguments.answerer.line.kube).await?;
             let result = ask::check(&arguments).await?;
             print(arguments.question.output, &result, render::check)?;
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
         }
         Command::Predict(mut arguments) => {
-            arguments.question.complete().await?;
+            arguments.question.complete(&arguments.answerer.line.kube).await?;
             let prediction = ask::predict(&arguments).await?;
             print(arguments.question.output, &prediction, render::prediction)?;
             Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))

@@ -18,7 +18,6 @@ use waymark_proto::rpc;
 
 use crate::args::{Format, Line};
 use crate::ask::document;
-use crate::cluster::Kube;
 use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::{print, write_out};
@@ -46,7 +45,7 @@ async fn start(arguments: &StartArguments) -> Result<(), Failure> {
     let spec = arguments.spec();
     spec.check().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let spec_json = serde_json::to_vec(&spec).expect("a spec is plain data");
-    let controller = Controller::dial(&arguments.line, &arguments.kube).await?;
+    let controller = Controller::dial(&arguments.line).await?;
     let request = rpc::StartWatchRequest { spec_json };
     let answer = controller.ask(async |mut client| client.start_watch(request).await).await?;
     let list: WatchList = document(&answer.json)?;
@@ -55,7 +54,7 @@ async fn start(arguments: &StartArguments) -> Result<(), Failure> {
 
 async fn stop(arguments: &StopArguments) -> Result<(), Failure> {
     let name = arguments.name.clone().unwrap_or_default();
-    let controller = Controller::dial(&arguments.line, &Kube::default()).await?;
+    let controller = Controller::dial(&arguments.line).await?;
     let request = rpc::StopWatchRequest { name };
     let answer = controller.ask(async |mut client| client.stop_watch(request).await).await?;
     let stopped: Vec<String> = document(&answer.json)?;
@@ -65,7 +64,7 @@ async fn stop(arguments: &StopArguments) -> Result<(), Failure> {
 
 /// Asks for one watch or all.
 async fn list(line: &Line, name: Option<&str>) -> Result<WatchList, Failure> {
-    poll(&Controller::dial(line, &Kube::default()).await?, name).await
+    poll(&Controller::dial(line).await?, name).await
 }
 
 async fn poll(controller: &Controller, name: Option<&str>) -> Result<WatchList, Failure> {
@@ -86,7 +85,7 @@ async fn show(arguments: TopArguments) -> Result<(), Failure> {
         let message = "the live view needs a terminal: say --once for a table, or --once -o json";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let controller = Controller::dial(&arguments.line, &Kube::default()).await?;
+    let controller = Controller::dial(&arguments.line).await?;
     // An unknown name is told before the screen is taken.
     let first = poll(&controller, arguments.name.as_deref()).await?;
     top::run(&controller, arguments.name.as_deref(), first).await

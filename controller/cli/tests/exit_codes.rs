@@ -6,6 +6,13 @@ use std::process::{Command, Output};
 const INVENTORY: &str =
     r#"{"nodes":[{"name":"a","netns":"a","ip":"10.0.0.1"},{"name":"b","netns":"b","ip":"10.0.0.2"}]}"#;
 
+/// Of an API server that nobody is.
+const KUBECONFIG: &str = r#"{"apiVersion":"v1","kind":"Config","current-context":"dev",
+    "clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],
+    "users":[{"name":"u","user":{"token":"t"}}],
+    "contexts":[{"name":"dev","context":{"cluster":"c","user":"u"}}]}"#;
+const CHANGE: &str = "{apiVersion: v1, kind: Service, metadata: {name: pay}, spec: {ports: [{port: 80}]}}\n";
+
 struct Stage {
     folder: tempfile::TempDir,
     inventory: PathBuf,
@@ -143,11 +150,22 @@ fn a_malformed_target_is_64_before_anybody_is_asked() {
 fn no_controller_is_69_and_says_what_to_do() {
     let stage = Stage::new();
     let address = format!("unix:{}", stage.path("nobody").display());
+    // No API server is asked before the controller was found.
+    let (kubeconfig, change) = (stage.path("kubeconfig"), stage.path("change.yaml"));
+    std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
+    std::fs::write(&change, CHANGE).unwrap();
+    let (kubeconfig, change) = (kubeconfig.to_str().unwrap(), change.to_str().unwrap());
     for arguments in [
         &["check", "node/a", "10.0.0.2"][..],
         &["predict", "node/a", "10.0.0.2"],
         &["facts", "a"],
         &["status"],
+        &["watch", "start", "mesh", "--from", "nodes", "--to", "nodes"],
+        &["watch", "stop", "mesh"],
+        &["watch", "stop", "--all"],
+        &["watch", "list"],
+        &["watch", "top", "--once"],
+        &["validate", "-f", change, "--kubeconfig", kubeconfig],
     ] {
         let (code, message) = outcome(&waymark(arguments.iter().copied().chain(["--controller", &address])));
         assert_eq!(code, 69, "{message}");

@@ -6,10 +6,12 @@ use std::process::{Command, Output};
 const INVENTORY: &str = r#"{"nodes":[{"name":"a","netns":"a","ip":"10.0.0.1"}]}"#;
 const FACTS: &str = r#"{"apiVersion":"waymark.io/facts/v1alpha1","node":"a","kernel":"6","namespaces":[]}"#;
 const KUBECONFIG: &str = r#"{"apiVersion":"v1","kind":"Config","current-context":"dev",
-    "clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],
+    "clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}},
+                {"name":"far","cluster":{"server":"http://127.0.0.1:2"}}],
     "users":[{"name":"u","user":{"token":"t"}}],
     "contexts":[{"name":"dev","context":{"cluster":"c","user":"u","namespace":"shop"}},
-                {"name":"bare","context":{"cluster":"c","user":"u"}}]}"#;
+                {"name":"bare","context":{"cluster":"c","user":"u"}},
+                {"name":"far","context":{"cluster":"far","user":"u"}}]}"#;
 
 /// A home without anything, and files beside it.
 struct Stage {
@@ -46,6 +48,12 @@ impl Stage {
         let path = |name| self.path(name).display().to_string();
         let words = ["predict", source, "10.0.0.1", "--inventory", &path("inventory.json"), "--facts"];
         words.iter().map(ToString::to_string).chain([path("facts.json")]).collect()
+    }
+
+    /// What is said when this is run by somebody with the kubeconfig.
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.bare(Command::new(env!("CARGO_BIN_EXE_waymark")));
+        command.env("KUBECONFIG", self.path("kubeconfig")).args(arguments).output().unwrap()
     }
 
     /// What is said of a source that is not there.
@@ -97,13 +105,71 @@ fn without_a_kubeconfig_names_stay_as_they_are() {
 fn mistakes_of_a_kubeconfig_are_told() {
     let stage = Stage::new();
     let unknown = stage.says("pod/own/cart", Some("kubeconfig"), &["--context", "prod"]);
-    assert!(unknown.ends_with("has no context \"prod\": it has dev, bare"), "{unknown}");
+    assert!(unknown.ends_with("has no context \"prod\": it has dev, bare, far"), "{unknown}");
     let missing = stage.says("pod/own/cart", None, &["--kubeconfig", "/no/such"]);
     assert!(missing.starts_with("cannot use the kubeconfig /no/such: No such file"), "{missing}");
     let nobody = stage.says("deploy/cart", Some("kubeconfig"), &[]);
     assert!(nobody.starts_with("no Kubernetes API server answers at http://127.0.0.1:1"), "{nobody}");
     let nowhere = stage.says("deploy/cart", None, &[]);
     assert!(nowhere.starts_with("there is no Kubernetes cluster to talk to"), "{nowhere}");
+}
+
+/// Every command that talks to a controller.
+const COMMANDS: [&[&str]; 9] = [
+    &["check", "pod/own/cart", "10.0.0.1"],
+    &["predict", "pod/own/cart", "10.0.0.1"],
+    &["facts", "a"],
+    &["status"],
+    &["validate", "-f", "CHANGE"],
+    &["watch", "start", "mesh", "--from", "nodes", "--to", "nodes"],
+    &["watch", "stop", "mesh"],
+    &["watch", "list"],
+    &["watch", "top", "--once"],
+];
+
+#[test]
+fn every_command_reads_the_secret_of_the_context_that_was_said() {
+    let stage = Stage::new();
+    let change = stage.path("change.yaml");
+    let manifest = "{apiVersion: v1, kind: Service, metadata: {name: pay}, spec: {ports: [{port: 80}]}}\n";
+    std::fs::write(&change, manifest).unwrap();
+    let line = ["--tls-secret", "waymark", "--controller", "https://127.0.0.1:3"];
+    let kubeconfig = stage.path("kubeconfig").display().to_string();
+    for command in COMMANDS {
+        let command: Vec<&str> = command
+            .iter()
+            .map(|word| if *word == "CHANGE" { change.to_str().unwrap() } else { word })
+            .collect();
+        for (more, server) in [
+            (&[][..], "http://127.0.0.1:1"),
+            (&["--context", "far"], "http://127.0.0.1:2"),
+            (&["--kubeconfig", &kubeconfig, "--context", "far"], "http://127.0.0.1:2"),
+        ] {
+            let output = stage.run(&[&command[..], &line, more].concat());
+            let words = said(&output);
+            assert_eq!(output.status.code(), Some(69), "{command:?} {more:?}: {words}");
+            let told = words.contains("Secret waymark/waymark-client-tls") && words.contains(server);
+            assert!(told, "{command:?} {more:?}: {words}");
+        }
+        let output = stage.run(&[&command[..], &["--context", "prod"]].concat());
+        let words = said(&output);
+        assert_eq!(output.status.code(), Some(64), "{command:?}: {words}");
+        assert!(words.contains("has no context \"prod\""), "{command:?}: {words}");
+    }
+}
+
+#[test]
+fn only_commands_that_complete_names_take_a_namespace() {
+    let stage = Stage::new();
+    for command in COMMANDS {
+        let verb: Vec<&str> =
+            command.iter().copied().take(if command[0] == "watch" { 2 } else { 1 }).collect();
+        let help = stage.run(&[&verb[..], &["--help"]].concat());
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains("--context") && help.contains("--kubeconfig"), "{help}");
+        let completes = matches!(verb[..], ["check" | "predict" | "validate"] | ["watch", "start"]);
+        assert_eq!(help.contains("--namespace"), completes, "{verb:?}: {help}");
+    }
 }
 
 #[test]

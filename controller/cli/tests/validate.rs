@@ -1,5 +1,7 @@
 //! `waymark validate` without a cluster: two folders compared, and mistakes told in one sentence.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -165,6 +167,39 @@ fn saved_facts_are_simulated() {
         "{prediction}"
     );
     assert!(prediction["before"].is_null(), "there were no facts");
+}
+
+#[test]
+fn credentials_that_are_not_accepted_are_77() {
+    let stage = Stage::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    // An API server to which every token has expired.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.next().is_some_and(|line| !line.is_empty()) {}
+            let body = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}"#;
+            let length = body.len();
+            // The client may have gone: the first answer is enough for it.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
+        }
+    });
+    let kubeconfig = format!(
+        r#"{{"apiVersion":"v1","kind":"Config","current-context":"dev",
+            "clusters":[{{"name":"c","cluster":{{"server":"{server}"}}}}],
+            "users":[{{"name":"u","user":{{"token":"expired"}}}}],
+            "contexts":[{{"name":"dev","context":{{"cluster":"c","user":"u"}}}}]}}"#
+    );
+    stage.write("kubeconfig", &kubeconfig);
+    let output = validate(stage.0.path(), ["-f", "to/policy.yaml", "--static", "--kubeconfig", "kubeconfig"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(77), "{message}");
+    assert!(message.contains("does not accept the credentials (401 Unauthorized)"), "{message}");
 }
 
 #[test]

@@ -46,6 +46,20 @@ impl<'a> Ending<'a> {
         })
     }
 
+    /// Whether it is a rule of kube-proxy's for want of local endpoints. Before 1.26 it marked packets in the
+    /// Service's chain, and dropped those with the mark here.
+    pub(super) fn is_want_of_local_endpoints(&self) -> bool {
+        let says = |rule: &RuleRef| {
+            rule.chain == "KUBE-FIREWALL"
+                || rule.text.as_deref().is_some_and(|text| text.contains("has no local endpoints"))
+        };
+        match self.cause {
+            Cause::ServiceWithoutLocalEndpoints => true,
+            Cause::FilterDrop => self.rule.is_some_and(says),
+            _ => false,
+        }
+    }
+
     /// Whether it is what a wrong receiver does to packets.
     pub(super) fn is_at_receiver(&self) -> bool {
         match self.cause {

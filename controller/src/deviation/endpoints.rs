@@ -1,8 +1,8 @@
 //! A Service, its endpoints and its pods, held against one another.
 
 use waymark_proto::{
-    Absent, Backend, Deviation, DeviationKind, Inventory, ObjectRef, Pod, PortRef, Protocol, Service,
-    TransportProtocol,
+    Absent, Backend, Deviation, DeviationKind, Intent, Inventory, LocalOnly, ObjectRef, Pod, PortRef,
+    Protocol, Service, TransportProtocol,
 };
 
 use crate::resolve::edits;
@@ -10,12 +10,46 @@ use crate::resolve::edits;
 use super::words::{labels, list, look_at_service, owner, pod_at, service as object};
 
 /// What is wrong with a Service's endpoints.
-pub(super) fn of_service(inventory: &Inventory, service: &Service) -> Vec<Deviation> {
+pub(super) fn of_service(inventory: &Inventory, service: &Service, intent: &Intent) -> Vec<Deviation> {
     let ready: Vec<&Backend> = service.backends.iter().filter(|backend| backend.ready).collect();
     if ready.is_empty() {
         return vec![without_endpoints(inventory, service)];
     }
-    ready.into_iter().filter_map(|backend| wrong(inventory, service, backend)).collect()
+    let wrong = ready.iter().filter_map(|backend| wrong(inventory, service, backend));
+    let only = intent.local_only.as_ref().filter(|_| intent.receivers.is_empty());
+    wrong.chain(only.map(|only| none_is_local(inventory, service, &ready, only))).collect()
+}
+
+/// A Service whose traffic policy leaves no endpoint.
+fn none_is_local(
+    inventory: &Inventory,
+    service: &Service,
+    ready: &[&Backend],
+    only: &LocalOnly,
+) -> Deviation {
+    let LocalOnly { policy, node } = only;
+    let name = object(service);
+    let placed = |backend: &&Backend| match pod_at(inventory, backend.ip) {
+        Some(pod) => format!("{} on {}", pod.full_name(), pod.node),
+        None => owner(inventory, backend.ip),
+    };
+    let elsewhere: Vec<String> = ready.iter().map(placed).collect();
+    Deviation {
+        kind: DeviationKind::NoLocalEndpoints,
+        culprit: name.clone(),
+        node: Some(node.clone()),
+        endpoint: None,
+        rule: None,
+        summary: format!(
+            "the {policy} of {name} is Local, so {node} leads it only to endpoints on {node}, of which none is ready; ready elsewhere {} {}",
+            if elsewhere.len() == 1 { "is" } else { "are" },
+            list(&elsewhere)
+        ),
+        advice: format!(
+            "run a pod of {name} on {node}, as a DaemonSet does, or set its {policy} to Cluster: {}",
+            look_at_service(service)
+        ),
+    }
 }
 
 /// The running pods that a Service's selector selects.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use waymark_proto::{
-    Branch, Cause, Deviation, DeviationKind, Disposition, Hook, Path, RuleRef, Service, Step,
+    Branch, Cause, Deviation, DeviationKind, Disposition, Hook, Intent, Path, PolicyField, RuleRef, Service,
+    Step,
 };
 
 use super::Question;
@@ -12,32 +13,38 @@ use super::words::{list, look_at_service, owner, service as object};
 use crate::advice::look_at_rule;
 
 /// What is wrong with the rules that the prediction met for a Service.
-pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Deviation> {
-    let ready: BTreeSet<SocketAddr> = service
-        .backends
+pub(super) fn of_service(question: &Question<'_>, service: &Service, intent: &Intent) -> Vec<Deviation> {
+    // The ready backends that the traffic policy lets count.
+    let meant: BTreeSet<SocketAddr> = intent
+        .receivers
         .iter()
-        .filter(|backend| backend.ready)
-        .map(|backend| SocketAddr::new(backend.ip, backend.port))
+        .filter_map(|receiver| Some(SocketAddr::new(receiver.address, receiver.port?)))
         .collect();
+    // Whom kube-proxy takes for a sender within the cluster, and leads to all backends in spite of an
+    // externalTrafficPolicy, depends on its configuration.
+    let strict = intent.local_only.as_ref().is_none_or(|only| only.policy == PolicyField::Internal);
+    let ready: BTreeSet<SocketAddr> = if strict { meant.clone() } else { ready(service) };
     let branches = &question.prediction.branches;
     let led: Vec<(&Step, SocketAddr)> =
         branches.iter().filter_map(|branch| translation(question, &branch.path)).collect();
     let mut deviations: Vec<Deviation> = led
         .iter()
         .filter(|(_, to)| !ready.contains(to) && !falls_back(service, &ready, *to))
-        .map(|(step, to)| stale(question, service, &ready, step, *to))
+        .map(|(step, to)| stale(question, service, intent, &ready, step, *to))
         .collect();
-    deviations.extend(branches.iter().filter_map(|branch| refused(question, service, &ready, branch)));
+    deviations.extend(branches.iter().filter_map(|branch| refused(question, service, &meant, branch)));
     // Where a rule leads elsewhere, the one that is missing is the same one.
     let complete = deviations.is_empty() && led.len() == branches.len();
     let reached: BTreeSet<SocketAddr> = led.iter().map(|(_, to)| *to).collect();
     let left_out: Vec<String> =
-        ready.difference(&reached).map(|endpoint| named(question, *endpoint)).collect();
+        meant.difference(&reached).map(|endpoint| named(question, *endpoint)).collect();
     if let Some((step, _)) = led.first().filter(|_| complete && !left_out.is_empty()) {
         deviations.push(missing(question, service, step, &left_out));
     }
     if led.is_empty()
-        && !ready.is_empty()
+        && !meant.is_empty()
+        // What no rule translates may still come there by a load balancer.
+        && !service.external_ips.contains(&question.flow.dst)
         && let Some(step) = branches.iter().find_map(|branch| untouched(question, &branch.path))
     {
         deviations.push(absent(question, service, step));
@@ -45,11 +52,16 @@ pub(super) fn of_service(question: &Question<'_>, service: &Service) -> Vec<Devi
     deviations
 }
 
+fn ready(service: &Service) -> BTreeSet<SocketAddr> {
+    let ready = service.backends.iter().filter(|backend| backend.ready);
+    ready.map(|backend| SocketAddr::new(backend.ip, backend.port)).collect()
+}
+
 /// Whether an endpoint that is not ready serves for want of better: kube-proxy takes those that terminate and
 /// still serve.
 fn falls_back(service: &Service, ready: &BTreeSet<SocketAddr>, to: SocketAddr) -> bool {
-    ready.is_empty()
-        && service.backends.iter().any(|backend| (backend.ip, backend.port) == (to.ip(), to.port()))
+    let is_it = |backend: &&waymark_proto::Backend| (backend.ip, backend.port) == (to.ip(), to.port());
+    ready.is_empty() && service.backends.iter().filter(is_it).any(|backend| !backend.ready)
 }
 
 /// The step that gives the packet another destination, and that destination.
@@ -61,6 +73,11 @@ fn translation<'a>(question: &Question<'_>, path: &'a Path) -> Option<(&'a Step,
     })
 }
 
+/// Whether kube-proxy refuses packets for this cause.
+fn is_want_of_endpoints(cause: Cause) -> bool {
+    matches!(cause, Cause::ServiceWithoutEndpoints | Cause::ServiceWithoutLocalEndpoints)
+}
+
 /// The step at which rules of a node could have translated the packet and did not.
 fn untouched<'a>(question: &Question<'_>, path: &'a Path) -> Option<&'a Step> {
     let of_node = |step: &Step| {
@@ -68,7 +85,7 @@ fn untouched<'a>(question: &Question<'_>, path: &'a Path) -> Option<&'a Step> {
         node.is_some_and(|node| node.netns == step.place.netns)
     };
     let settled = path.disposition() != Disposition::InsufficientInfo
-        && path.last().cause != Some(Cause::ServiceWithoutEndpoints);
+        && !path.last().cause.is_some_and(is_want_of_endpoints);
     path.steps().iter().find(|step| {
         settled
             && matches!(step.hook, Hook::NetfilterPrerouting | Hook::NetfilterOutput)
@@ -124,16 +141,24 @@ fn address(service: &Service) -> SocketAddr {
 fn stale(
     question: &Question<'_>,
     service: &Service,
+    intent: &Intent,
     ready: &BTreeSet<SocketAddr>,
     step: &Step,
     to: SocketAddr,
 ) -> Deviation {
     let (name, node) = (object(service), &step.place.node);
-    let listed = service.backends.iter().any(|backend| SocketAddr::new(backend.ip, backend.port) == to);
-    let what = if listed { "which is not ready" } else { "which is no endpoint of it" };
+    let listed = service.backends.iter().find(|backend| SocketAddr::new(backend.ip, backend.port) == to);
+    let what = match (listed, &intent.local_only) {
+        (None, _) => "which is no endpoint of it".to_owned(),
+        (Some(backend), Some(only)) if backend.ready => {
+            format!("which is not on {}, and its {} is Local", only.node, only.policy)
+        }
+        (Some(_), _) => "which is not ready".to_owned(),
+    };
     let rule = step.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
     let endpoints: Vec<String> = ready.iter().map(|endpoint| named(question, *endpoint)).collect();
     let endpoints = match endpoints.as_slice() {
+        [] if intent.local_only.is_some() => "none there is ready".to_owned(),
         [] => "it has no ready endpoint".to_owned(),
         some => format!("ready is {}", list(some)),
     };
@@ -152,26 +177,27 @@ fn stale(
 fn refused(
     question: &Question<'_>,
     service: &Service,
-    ready: &BTreeSet<SocketAddr>,
+    meant: &BTreeSet<SocketAddr>,
     branch: &Branch,
 ) -> Option<Deviation> {
     let last = branch.path.last();
-    if ready.is_empty() || last.cause != Some(Cause::ServiceWithoutEndpoints) {
+    if meant.is_empty() || !last.cause.is_some_and(is_want_of_endpoints) {
         return None;
     }
     let summary = format!(
-        "{} refuses {} ({}) as one without endpoints, though {} are ready",
+        "{} refuses {} ({}) as one without endpoints, though {} {} ready",
         last.place.node,
         object(service),
         address(service),
-        ready.len()
+        meant.len(),
+        if meant.len() == 1 { "is" } else { "are" },
     );
     Some(deviation(question, DeviationKind::StaleServiceRule, service, last, last.rule.clone(), summary))
 }
 
 fn missing(question: &Question<'_>, service: &Service, step: &Step, left_out: &[String]) -> Deviation {
     let summary = format!(
-        "no rule on {} leads {} to {}, which {} ready; that may be meant, by internalTrafficPolicy or topology hints",
+        "no rule on {} leads {} to {}, which {} ready; that may be meant, by topology hints",
         step.place.node,
         object(service),
         list(left_out),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use waymark_proto::{
     Action, Backend, Branch, Cause, ContainerPort, Expectation, Facts, FaultPoint, Hook, IngressRule,
     LabelSelector, Namespace, NetworkPolicy, NetworkPolicySpec, Path, Pod, PolicyPeer, PortRef, Protocol,
-    RuleRef, Step, TransportProtocol, WalkComparison,
+    RuleRef, Step, TrafficPolicy, TransportProtocol, WalkComparison,
 };
 
 use super::*;
@@ -56,7 +56,12 @@ fn rule(text: &str) -> RuleRef {
 
 /// The way to the Service, which node1 translates to this endpoint.
 fn translated(to: &str, port: u16) -> Vec<Step> {
-    let mut way = steps(THERE, to_service());
+    led(to_service(), to, port)
+}
+
+/// The way of a flow that node1 gives this endpoint as its destination.
+fn led(flow: Flow, to: &str, port: u16) -> Vec<Step> {
+    let mut way = steps(THERE, flow);
     let at = way
         .iter()
         .position(|step| step.hook == Hook::NetfilterPrerouting && step.place.netns.as_str() == "t-node1")

@@ -76,7 +76,11 @@ impl LiveCluster {
             500 if status.message.starts_with("failed to create typed patch object") => {
                 ClusterError::Refused(not_taken(subject, status))
             }
-            401 | 429 | 500.. => {
+            401 => {
+                let error = KubernetesError::new(verb, subject, &self.connection.address, error);
+                ClusterError::Unauthorized(error.to_string())
+            }
+            429 | 500.. => {
                 let error = KubernetesError::new(verb, subject, &self.connection.address, error);
                 ClusterError::Unavailable(error.to_string())
             }

@@ -183,6 +183,12 @@ impl Shift {
     }
 }
 
+/// ` on node1, as its internalTrafficPolicy demands`, if it does.
+fn of_node(pair: &Pair, inventory: &Inventory) -> String {
+    let only = Survey::explain(inventory, pair).and_then(|intent| intent.local_only);
+    only.map(|only| format!(" on {}, as its {} demands", only.node, only.policy)).unwrap_or_default()
+}
+
 /// Why the answer differs: what denies it where it is denied.
 fn because(pair: &Pair, was: Reach, will: Reach, before: &Inventory, after: &Inventory) -> Option<String> {
     let (inventory, tense) = match Shift::of(was, will) {
@@ -191,8 +197,12 @@ fn because(pair: &Pair, was: Reach, will: Reach, before: &Inventory, after: &Inv
         Shift::Other => return None,
     };
     match (will, was) {
-        (Reach::NoEndpoints, _) => return Some("the Service leads to no ready pod".to_owned()),
-        (_, Reach::NoEndpoints) => return Some("the Service led to no ready pod".to_owned()),
+        (Reach::NoEndpoints, _) => {
+            return Some(format!("the Service leads to no ready pod{}", of_node(pair, after)));
+        }
+        (_, Reach::NoEndpoints) => {
+            return Some(format!("the Service led to no ready pod{}", of_node(pair, before)));
+        }
         (Reach::Absent, _) => return Some("it is not there any more".to_owned()),
         (_, Reach::Absent) => return Some("it is new".to_owned()),
         _ => {}

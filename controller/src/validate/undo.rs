@@ -52,10 +52,12 @@ async fn undo_one(cluster: &dyn Cluster, done: &Done) -> Undone {
         }
         match try_once(cluster, done).await {
             Ok(undone) => return undone,
-            // Read again: it may be a harmless change, as of its status.
-            Err(error @ (ClusterError::Conflict(_) | ClusterError::Unavailable(_))) => {
-                why = error.to_string();
-            }
+            // Read again: it may be a harmless change, as of its status, or a token that is being renewed.
+            Err(
+                error @ (ClusterError::Conflict(_)
+                | ClusterError::Unavailable(_)
+                | ClusterError::Unauthorized(_)),
+            ) => why = error.to_string(),
             Err(error) => return Undone::Left(error.to_string()),
         }
     }

@@ -49,6 +49,9 @@ pub enum ClusterError {
     /// The object is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The server does not know who asks: wrong or expired credentials.
+    #[error("{0}")]
+    Unauthorized(String),
     /// The user may not.
     #[error("{0}")]
     Forbidden(String),

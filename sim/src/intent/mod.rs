@@ -24,7 +24,10 @@ mod traffic;
 
 use std::net::IpAddr;
 
-use waymark_proto::{Admission, Expectation, Flow, Intent, Inventory, Node, ObjectRef, PolicyType, Receiver};
+use waymark_proto::{
+    Admission, Expectation, Flow, Intent, Inventory, LocalOnly, NodeName, ObjectRef, PolicyType, Receiver,
+    Service,
+};
 
 use policies::{Answer, End, Policies};
 pub use selector::selects;
@@ -34,8 +37,8 @@ pub use traffic::Traffic;
 
 /// What the objects of a cluster ask for, of a flow.
 ///
-/// The ends are known by the flow's addresses: pods, nodes, a Service's cluster IP or a port of a node that
-/// leads to a Service.
+/// The ends are known by the flow's addresses: pods, nodes, a Service's cluster IP, a port of a node that leads
+/// to a Service, or an address from outside that does.
 ///
 /// ```
 /// use waymark_proto::{Expectation, Flow, Inventory, Protocol};
@@ -58,34 +61,41 @@ pub fn intend(inventory: &Inventory, flow: &Flow) -> Intent {
     match service::destination(inventory, flow) {
         Leads::Owner => {
             let admission = policies.judge(source, policies.end(flow.dst), traffic);
-            intent(None, vec![policies.receiver(flow.dst, traffic, admission)])
+            intent(None, None, vec![policies.receiver(flow.dst, traffic, admission)])
         }
         Leads::Cluster(service) => {
-            let receivers = service::ready(service).map(|(ip, port)| {
-                let admission = policies.judge(source, policies.end(ip), traffic.at(port));
-                policies.receiver(ip, traffic.at(port), admission)
-            });
-            intent(Some(service::object(service)), receivers.collect())
+            let local_only = service::from_within(service, source.party);
+            let judge = |receiver, traffic| policies.judge(source, receiver, traffic);
+            policies.backends(service, local_only, judge)
         }
         Leads::NodePort(service, node) => {
-            let receivers = service::ready(service).map(|(ip, port)| {
-                let receiver = policies.end(ip);
-                let admission = policies.through(source, node, flow, receiver, traffic.at(port));
-                policies.receiver(ip, traffic.at(port), admission)
+            let local_only = service::at_node_port(service, node, source.party);
+            let via = Some((&node.name, policies.end(flow.dst)));
+            let judge = |receiver, traffic| policies.through(source, via, flow, receiver, traffic);
+            policies.backends(service, local_only, judge)
+        }
+        Leads::External(service) => {
+            // Within the cluster all backends count, whatever the policy: the API says so.
+            let node = source.party.node().and_then(|name| inventory.node(name));
+            let via = node.and_then(|node| {
+                let ip = node.address(flow.is_ipv6())?;
+                Some((&node.name, policies.end(ip)))
             });
-            intent(Some(service::object(service)), receivers.collect())
+            let judge = |receiver, traffic| policies.through(source, via, flow, receiver, traffic);
+            policies.backends(service, None, judge)
         }
         Leads::Nowhere(service, why) => {
             let receiver = policies.receiver(flow.dst, traffic, Admission::Unknown { why });
-            intent(Some(service::object(service)), vec![receiver])
+            intent(Some(service::object(service)), None, vec![receiver])
         }
     }
 }
 
-fn intent(service: Option<ObjectRef>, receivers: Vec<Receiver>) -> Intent {
+fn intent(service: Option<ObjectRef>, local_only: Option<LocalOnly>, receivers: Vec<Receiver>) -> Intent {
     Intent {
         expectation: expectation(receivers.iter().map(|receiver| &receiver.admission)),
         service,
+        local_only,
         receivers,
     }
 }
@@ -126,27 +136,50 @@ impl<'a> Policies<'a> {
         Receiver { pod, address, port: traffic.port(), admission }
     }
 
-    /// Whether a source may send to a Service's backend through a port of a node. Policies may see the node
-    /// in place of the backend, and the backend's the node in place of the source: where they tell them apart,
-    /// the answer is not known.
+    /// The ready backends of a Service that count, each as it is judged.
+    fn backends(
+        &self,
+        service: &Service,
+        local_only: Option<LocalOnly>,
+        judge: impl Fn(End<'a>, Traffic) -> Admission,
+    ) -> Intent {
+        let backends = service::ready(service).map(|(ip, port)| (self.end(ip), port));
+        let counting = backends.filter(|(end, _)| service::counts(local_only.as_ref(), end.party));
+        let receivers = counting.map(|(end, port)| {
+            let traffic = service::traffic(service).at(port);
+            self.receiver(end.ip, traffic, judge(end, traffic))
+        });
+        let receivers = receivers.collect();
+        intent(Some(service::object(service)), local_only, receivers)
+    }
+
+    /// Whether a source may send to a Service's backend through an address that is none of the Service's own,
+    /// by a node that may put its own address in place of the source's. The source's policies may see the flow's
+    /// destination in place of the backend, and the backend's the node in place of the source: where they tell
+    /// them apart, the answer is not known.
     fn through(
         &self,
         source: End<'_>,
-        node: &Node,
+        via: Option<(&NodeName, End<'_>)>,
         flow: &Flow,
         receiver: End<'_>,
         traffic: Traffic,
     ) -> Admission {
-        let at_node = (self.end(flow.dst), Traffic::of(flow));
-        let leaves = |(to, traffic)| self.passes(PolicyType::Egress, source, to, traffic);
+        let leaves = |to, traffic| self.passes(PolicyType::Egress, source, to, traffic);
         let enters = |from| self.passes(PolicyType::Ingress, from, receiver, traffic);
-        if leaves((receiver, traffic)) == leaves(at_node) && enters(source) == enters(at_node.0) {
+        let leaves_alike = leaves(receiver, traffic) == leaves(self.end(flow.dst), Traffic::of(flow));
+        if leaves_alike && via.is_none_or(|(_, node)| enters(source) == enters(node)) {
             return self.judge(source, receiver, traffic);
         }
+        let instead = match via {
+            Some((node, end)) if end.ip == flow.dst => format!("node {node}"),
+            Some((node, _)) => format!("{} or node {node}", flow.dst),
+            None => flow.dst.to_string(),
+        };
         Admission::Unknown {
             why: format!(
-                "through its port policies may see node {} in place of {} or {}, and they tell them apart",
-                node.name, source.ip, receiver.ip
+                "through port {} of {} policies may see {instead} in place of {} or {}, and they tell them apart",
+                flow.dst_port, flow.dst, source.ip, receiver.ip
             ),
         }
     }

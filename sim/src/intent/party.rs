@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use waymark_proto::{Inventory, Namespace, Node, Pod};
+use waymark_proto::{Inventory, Namespace, Node, NodeName, Pod};
 
 use super::selector::Labels;
 
@@ -78,6 +78,15 @@ impl<'a> Directory<'a> {
 }
 
 impl<'a> Party<'a> {
+    /// The node that it is on, or whose network its address is of.
+    pub(super) fn node(&self) -> Option<&'a NodeName> {
+        match self {
+            Self::Pod(_, pod) => Some(&pod.node),
+            Self::Node(node) | Self::Vacant(node) => Some(&node.name),
+            Self::Outside => None,
+        }
+    }
+
     /// The pod, if it is one with a network of its own.
     pub(super) fn pod(&self) -> Option<(usize, &'a Pod)> {
         match self {

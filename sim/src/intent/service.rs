@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Flow, Inventory, Node, ObjectRef, Protocol, Service};
+use waymark_proto::{
+    Flow, Inventory, LocalOnly, Node, ObjectRef, PolicyField, Protocol, Service, TrafficPolicy,
+};
 
+use super::party::Party;
 use super::traffic::Traffic;
 
 /// Where an address leads.
@@ -15,6 +18,8 @@ pub(super) enum Destination<'a> {
     Cluster(&'a Service),
     /// To the backends of a Service, by a port of a node.
     NodePort(&'a Service, &'a Node),
+    /// To the backends of a Service, by an address from outside.
+    External(&'a Service),
     /// Nowhere that a Service says; why.
     Nowhere(&'a Service, String),
 }
@@ -43,10 +48,36 @@ pub(super) fn destination<'a>(inventory: &'a Inventory, flow: &Flow) -> Destinat
             && service.protocol == flow.protocol
             && service.cluster_ip.is_ipv6() == flow.is_ipv6()
     };
-    match node.zip(inventory.services.iter().find(leads)) {
-        Some((node, service)) => Destination::NodePort(service, node),
-        None => Destination::Owner,
+    if let Some((node, service)) = node.zip(inventory.services.iter().find(leads)) {
+        return Destination::NodePort(service, node);
     }
+    // Several Services may share such an address, each with ports of its own; all else goes on outside.
+    let from_outside = |service: &&Service| service.external_ips.contains(&flow.dst) && fits(service);
+    inventory.services.iter().find(from_outside).map_or(Destination::Owner, Destination::External)
+}
+
+/// The node whose backends count for a sender to a Service's virtual address; all count where it is on none.
+pub(super) fn from_within(service: &Service, source: Party<'_>) -> Option<LocalOnly> {
+    let node = source.node().filter(|_| service.internal_traffic_policy == TrafficPolicy::Local)?;
+    some_are_ready(service).then(|| LocalOnly { policy: PolicyField::Internal, node: node.clone() })
+}
+
+/// The node whose backends count for a sender to its port. What a node itself sends is never held to it.
+pub(super) fn at_node_port(service: &Service, node: &Node, source: Party<'_>) -> Option<LocalOnly> {
+    let is_node_itself = matches!(source, Party::Node(own) if own.name == node.name);
+    let limited = service.external_traffic_policy == TrafficPolicy::Local && !is_node_itself;
+    (limited && some_are_ready(service))
+        .then(|| LocalOnly { policy: PolicyField::External, node: node.name.clone() })
+}
+
+/// Where no backend is ready, a traffic policy changes nothing.
+fn some_are_ready(service: &Service) -> bool {
+    ready(service).next().is_some()
+}
+
+/// Whether a backend counts.
+pub(super) fn counts(local_only: Option<&LocalOnly>, backend: Party<'_>) -> bool {
+    local_only.is_none_or(|only| backend.node() == Some(&only.node))
 }
 
 /// The backends that a Service's traffic may go to.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
-use waymark_proto::{Expectation, Intent, Inventory, Pod, PortRef, Service};
+use waymark_proto::{Expectation, Intent, Inventory, LocalOnly, Pod, PortRef, Service};
 
 use super::policies::{Answer, End, Policies};
 use super::traffic::Traffic;
@@ -68,7 +68,7 @@ pub enum Reach {
     Partly,
     /// It may not.
     Denied,
-    /// The Service has no ready backend.
+    /// The Service has no ready backend, or none that its traffic policy lets count.
     NoEndpoints,
     /// The objects do not say.
     Unknown,
@@ -158,10 +158,14 @@ impl Survey {
     pub fn explain(inventory: &Inventory, pair: &Pair) -> Option<Intent> {
         let board = Board::new(inventory);
         let (_, pod) = board.policies.directory.pod(&pair.namespace, &pair.pod)?;
-        let (receivers, of) = match board.ends(&pair.destination) {
+        let (receivers, of, local_only) = match board.ends(&pair.destination) {
             Ends::Absent => return None,
-            Ends::Pod(receiver, traffic) => (vec![(board.same_family(pod, receiver), traffic)], None),
-            Ends::Service(service, receivers) => (receivers, Some(service::object(service))),
+            Ends::Pod(receiver, traffic) => (vec![(board.same_family(pod, receiver), traffic)], None, None),
+            Ends::Service(service, mut receivers) => {
+                let local_only = board.local_only(service, pod);
+                receivers.retain(|(receiver, _)| service::counts(local_only.as_ref(), receiver.party));
+                (receivers, Some(service::object(service)), local_only)
+            }
         };
         let receivers = receivers.into_iter().map(|(receiver, traffic)| {
             let admission = match board.address(pod, receiver.ip.is_ipv6()) {
@@ -172,7 +176,7 @@ impl Survey {
             };
             board.policies.receiver(receiver.ip, traffic, admission)
         });
-        Some(intent(of, receivers.collect()))
+        Some(intent(of, local_only, receivers.collect()))
     }
 }
 
@@ -216,6 +220,10 @@ impl<'a> Board<'a> {
         }
     }
 
+    fn local_only(&self, service: &Service, source: &Pod) -> Option<LocalOnly> {
+        service::from_within(service, self.policies.end(source.ip).party)
+    }
+
     fn address(&self, pod: &Pod, ipv6: bool) -> Option<End<'a>> {
         pod.address(ipv6).map(|ip| self.policies.end(ip))
     }
@@ -237,8 +245,11 @@ impl<'a> Board<'a> {
             Ends::Pod(receiver, traffic) => {
                 fold(std::iter::once(answer(self.same_family(source, *receiver), *traffic)))
             }
-            Ends::Service(_, receivers) => {
-                fold(receivers.iter().map(|(receiver, traffic)| answer(*receiver, *traffic)))
+            Ends::Service(service, receivers) => {
+                let local_only = self.local_only(service, source);
+                let counting =
+                    receivers.iter().filter(|(end, _)| service::counts(local_only.as_ref(), end.party));
+                fold(counting.map(|(receiver, traffic)| answer(*receiver, *traffic)))
             }
         };
         expectation.into()

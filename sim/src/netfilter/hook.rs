@@ -198,14 +198,24 @@ fn is_confirmed(walk: &Walk) -> bool {
     matches!(walk.packet.tracking, conntrack::Tracking::Tracked { confirmed: true, .. })
 }
 
+/// Whether a rule is one of kube-proxy's with this comment.
+fn says(rule: &RuleRef, comment: &str) -> bool {
+    rule.text.as_deref().is_some_and(|text| text.contains(comment))
+}
+
+/// The walk that a run ends as. kube-proxy rejects what goes to a Service without endpoints, and drops what
+/// goes to one whose traffic policy leaves none on this node.
 fn finish(walk: &Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> Walk {
     let (walk, _, _, without_endpoints) = branch(walk, run);
     match end {
-        End::Drop(rule) => walk.refused(hook, device, Cause::FilterDrop, rule),
+        End::Drop(rule) => {
+            let local = without_endpoints || says(&rule, "has no local endpoints");
+            let cause = if local { Cause::ServiceWithoutLocalEndpoints } else { Cause::FilterDrop };
+            walk.refused(hook, device, cause, rule)
+        }
         End::Reject(rule) => {
-            let text = rule.text.as_deref().unwrap_or_default();
-            let without_endpoints = without_endpoints || text.contains("has no endpoints");
-            let cause = if without_endpoints { Cause::ServiceWithoutEndpoints } else { Cause::FilterReject };
+            let none = without_endpoints || says(&rule, "has no endpoints");
+            let cause = if none { Cause::ServiceWithoutEndpoints } else { Cause::FilterReject };
             walk.refused(hook, device, cause, rule)
         }
         End::Unknown(rule, why) => {

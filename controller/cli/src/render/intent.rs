@@ -69,9 +69,12 @@ fn sentence(intent: &Intent) -> String {
         _ => String::new(),
     };
     let why = if reasons.is_empty() { String::new() } else { format!(", {}", reasons.join("; ")) };
-    match intent.expectation {
-        Expectation::NoEndpoints => format!("{service}it has no ready endpoints"),
-        expectation => format!("{service}{expectation}{backends}{why}"),
+    match (intent.expectation, &intent.local_only) {
+        (Expectation::NoEndpoints, Some(only)) => {
+            format!("{service}its {} is Local, and it has no ready endpoint on {}", only.policy, only.node)
+        }
+        (Expectation::NoEndpoints, None) => format!("{service}it has no ready endpoints"),
+        (expectation, _) => format!("{service}{expectation}{backends}{why}"),
     }
 }
 
@@ -96,4 +99,27 @@ fn reason(admission: &Admission) -> String {
 
 fn objects(objects: &[ObjectRef]) -> String {
     objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::{LocalOnly, PolicyField};
+
+    use super::*;
+
+    #[test]
+    fn want_of_endpoints_names_the_policy_that_makes_it() {
+        let mut intent = Intent {
+            expectation: Expectation::NoEndpoints,
+            service: Some(ObjectRef::namespaced("Service", "shop", "pay")),
+            local_only: None,
+            receivers: Vec::new(),
+        };
+        assert_eq!(sentence(&intent), "Service shop/pay: it has no ready endpoints");
+        intent.local_only = Some(LocalOnly { policy: PolicyField::Internal, node: "node1".into() });
+        assert_eq!(
+            sentence(&intent),
+            "Service shop/pay: its internalTrafficPolicy is Local, and it has no ready endpoint on node1"
+        );
+    }
 }

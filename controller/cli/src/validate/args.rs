@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use waymark_controller::validate::Rollback;
 
 use crate::args::Line;
-use crate::cluster::Kube;
+use crate::cluster::Namespace;
 use crate::values::{duration, number, path};
 
 /// Most connections that one validation checks.
@@ -84,7 +84,7 @@ pub(crate) struct ValidateArguments {
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
     #[command(flatten)]
-    pub(crate) kube: Kube,
+    pub(crate) namespace: Namespace,
     #[command(flatten)]
     pub(crate) line: Line,
 }

@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: &ValidateArguments) -> Result<u8, Failure> {
 }
 
 fn offline(arguments: &ValidateArguments, from: &Path, to: &Path) -> Result<ValidationReport, Failure> {
-    let namespace = arguments.kube.namespace.as_deref().unwrap_or("default");
+    let namespace = arguments.namespace.name.as_deref().unwrap_or("default");
     let (from, to) = (Folder::read(from, namespace)?, Folder::read(to, namespace)?);
     Ok(compare_folders(&from, &to, &expectations(arguments)?, bounds(arguments))?)
 }
@@ -57,8 +57,8 @@ async fn online(arguments: &ValidateArguments) -> Result<ValidationReport, Failu
     // Files first: a mistake in them needs no cluster to be found.
     let documents = documents(&arguments.filename)?;
     let expectations = expectations(arguments)?;
-    let connection = arguments.kube.connect().await?;
-    let namespaces = match &arguments.kube.namespace {
+    let connection = arguments.line.kube.connect().await?;
+    let namespaces = match &arguments.namespace.name {
         Some(only) => Namespaces::Only(only.clone()),
         None => Namespaces::Default(connection.namespace.clone()),
     };
@@ -79,7 +79,7 @@ async fn online(arguments: &ValidateArguments) -> Result<ValidationReport, Failu
         line.say("comparing what the objects mean before and after".to_owned());
         return Ok(preview(&cluster, &plan).await?.report);
     }
-    let controller = Controller::dial(&arguments.line, &arguments.kube).await?;
+    let controller = Controller::dial(&arguments.line).await?;
     let probe = GrpcProbe::new(controller);
     let (raise, stop) = Stop::new();
     let listening = tokio::spawn(interruption(raise));
@@ -194,7 +194,7 @@ fn keep_what_is_left(report: &ValidationReport) -> Result<(), Failure> {
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         let exit = match &error {
-            ClusterError::Forbidden(_) => Exit::NoPermission,
+            ClusterError::Unauthorized(_) | ClusterError::Forbidden(_) => Exit::NoPermission,
             ClusterError::Unavailable(_) => Exit::Unavailable,
             ClusterError::Conflict(_) | ClusterError::NotFound(_) | ClusterError::Refused(_) => Exit::Data,
         };
@@ -205,7 +205,9 @@ impl From<ClusterError> for Failure {
 impl From<ValidateError> for Failure {
     fn from(error: ValidateError) -> Self {
         let exit = match &error {
-            ValidateError::Cluster(ClusterError::Forbidden(_)) => Exit::NoPermission,
+            ValidateError::Cluster(ClusterError::Unauthorized(_) | ClusterError::Forbidden(_)) => {
+                Exit::NoPermission
+            }
             ValidateError::Cluster(ClusterError::Unavailable(_))
             | ValidateError::Probe(ProbeError::Away(_) | ProbeError::Impossible(_)) => Exit::Unavailable,
             ValidateError::Cluster(_) | ValidateError::Missing(_) | ValidateError::Expectations(_) => {

@@ -9,7 +9,7 @@ use waymark_controller::watching::{
 use waymark_proto::Protocol;
 
 use crate::args::{Format, Line};
-use crate::cluster::Kube;
+use crate::cluster::Namespace;
 use crate::failure::Failure;
 use crate::values::duration;
 
@@ -59,13 +59,13 @@ pub(crate) struct StartArguments {
     #[command(flatten)]
     pub(super) line: Line,
     #[command(flatten)]
-    pub(super) kube: Kube,
+    namespace: Namespace,
 }
 
 impl StartArguments {
     /// Completes the names of all ends, as kubectl would.
     pub(super) async fn complete(&mut self) -> Result<(), Failure> {
-        self.kube.complete(self.from.iter_mut().chain(&mut self.to)).await
+        self.line.kube.complete(&self.namespace, self.from.iter_mut().chain(&mut self.to)).await
     }
 }
 

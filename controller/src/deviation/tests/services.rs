@@ -261,3 +261,104 @@ fn pods_may_share_their_nodes_address() {
     let report = Story::new(inventory, to_service(), vec![translated("172.18.0.2", 80)]).predicted();
     assert_eq!(kinds(&report), [""; 0]);
 }
+
+/// A Service whose policies are Local, and all of whose endpoints are on node2.
+fn local_only() -> Inventory {
+    let mut inventory = inventory();
+    let service = &mut inventory.services[0];
+    service.internal_traffic_policy = TrafficPolicy::Local;
+    service.external_traffic_policy = TrafficPolicy::Local;
+    service.node_port = Some(30080);
+    inventory
+}
+
+#[test]
+fn a_traffic_policy_that_leaves_no_endpoint_is_the_services() {
+    let dropped =
+        |cause| ending(steps(THERE, to_service()), "t-node1", Hook::NetfilterForward, "cni0", cause);
+    let mut by_comment = dropped(Cause::FilterDrop);
+    by_comment.last_mut().unwrap().rule =
+        Some(rule(r#"-A KUBE-SERVICES -m comment --comment "shop/pay has no local endpoints" -j DROP"#));
+    for way in [dropped(Cause::ServiceWithoutLocalEndpoints), by_comment] {
+        let (report, fault) = Story::new(local_only(), to_service(), vec![way]).checked();
+        assert_eq!(kinds(&report), ["no-local-endpoints Service shop/pay"]);
+        assert_eq!(report.intent.expectation, Expectation::NoEndpoints);
+        assert_eq!(
+            report.deviations[0].summary,
+            "the internalTrafficPolicy of Service shop/pay is Local, so node1 leads it only to endpoints on node1, \
+             of which none is ready; ready elsewhere is shop/pay on node2"
+        );
+        assert_eq!(report.deviations[0].node.as_ref().unwrap().as_str(), "node1");
+        let fault = fault.unwrap();
+        assert_eq!(culprit(Some(&fault)), "Service shop/pay");
+        assert!(fault.advice.contains("set its internalTrafficPolicy to Cluster"), "{}", fault.advice);
+    }
+    // A rule of somebody else's is not explained by it, and yet nobody can say that it is unwanted.
+    let (report, fault) = Story::new(local_only(), to_service(), vec![dropped(Cause::FilterDrop)]).checked();
+    assert_eq!(kinds(&report), ["no-local-endpoints Service shop/pay"]);
+    assert_eq!(culprit(fault.as_ref()), "nobody");
+}
+
+#[test]
+fn a_node_port_may_lead_to_its_own_node_only() {
+    let at_port = Flow { dst: ip("172.18.0.1"), dst_port: 30080, ..tcp() };
+    let cause = Cause::ServiceWithoutLocalEndpoints;
+    let way = ending(steps(THERE, at_port), "t-node1", Hook::NetfilterForward, "cni0", cause);
+    let (report, fault) = Story::new(local_only(), at_port, vec![way]).checked();
+    assert_eq!(kinds(&report), ["no-local-endpoints Service shop/pay"]);
+    let summary = &report.deviations[0].summary;
+    assert!(
+        summary.starts_with("the externalTrafficPolicy of Service shop/pay is Local, so node1"),
+        "{summary}"
+    );
+    assert_eq!(culprit(fault.as_ref()), "Service shop/pay");
+    // To kube-proxy pods may be senders within the cluster, whom it leads to all endpoints.
+    let report = Story::new(local_only(), at_port, vec![led(at_port, "10.1.2.2", 80)]).predicted();
+    assert_eq!(kinds(&report), [""; 0]);
+}
+
+#[test]
+fn rules_that_do_not_heed_a_traffic_policy_are_stale() {
+    let report = Story::new(local_only(), to_service(), vec![translated("10.1.2.2", 80)]).predicted();
+    assert_eq!(
+        kinds(&report),
+        ["stale-service-rule Service shop/pay", "no-local-endpoints Service shop/pay"]
+    );
+    let summary = &report.deviations[0].summary;
+    assert!(summary.contains("which is not on node1, and its internalTrafficPolicy is Local"), "{summary}");
+    // Endpoints elsewhere are not missing.
+    let mut inventory = local_only();
+    inventory.services[0].backends.push(Backend { pod: None, ip: ip("10.1.1.3"), port: 80, ready: true });
+    let mut near = inventory.pods[1].clone();
+    (near.name, near.node, near.ip, near.netns) =
+        ("pay-1".into(), "node1".into(), ip("10.1.1.3"), "t-pay-1".into());
+    inventory.pods.push(near);
+    let report = Story::new(inventory, to_service(), vec![translated("10.1.1.3", 80)]).predicted();
+    assert_eq!(kinds(&report), [""; 0]);
+    // Nor is there anything to refuse for.
+    let refused = ending(
+        steps(THERE, to_service()),
+        "t-node1",
+        Hook::NetfilterForward,
+        "cni0",
+        Cause::ServiceWithoutLocalEndpoints,
+    );
+    let (report, fault) = Story::new(self::inventory(), to_service(), vec![refused]).checked();
+    assert_eq!(kinds(&report), ["stale-service-rule Service shop/pay"]);
+    assert_eq!(culprit(fault.as_ref()), "Service shop/pay");
+}
+
+#[test]
+fn an_address_from_outside_is_the_services_as_well() {
+    let mut inventory = inventory();
+    inventory.services[0].external_ips = vec![ip("192.0.2.7")];
+    let flow = Flow { dst: ip("192.0.2.7"), ..tcp() };
+    let dead =
+        ending(led(flow, "10.1.2.99", 80), "t-node2", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved);
+    let (report, fault) = Story::new(inventory.clone(), flow, vec![dead]).checked();
+    assert_eq!(kinds(&report), ["stale-service-rule Service shop/pay"]);
+    assert_eq!(culprit(fault.as_ref()), "Service shop/pay");
+    // Where no node translates it, it goes to a load balancer.
+    let report = Story::new(inventory, flow, vec![steps(THERE, flow)]).predicted();
+    assert_eq!(kinds(&report), [""; 0]);
+}

@@ -1,13 +1,13 @@
 //! Services with their endpoints.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use waymark_proto::{Absent, Backend, PortRef, Protocol};
+use waymark_proto::{Absent, Backend, PortRef, Protocol, TrafficPolicy};
 
 use super::{absent, name, namespace};
 
@@ -60,6 +60,9 @@ pub(super) fn convert(
             selector: spec.selector.clone().filter(|selector| !selector.is_empty()),
             target_port: Some(target_port(port, number)),
             node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0),
+            external_ips: external_addresses(service, spec, cluster_ip.is_ipv6()),
+            internal_traffic_policy: traffic_policy(spec.internal_traffic_policy.as_deref()),
+            external_traffic_policy: traffic_policy(spec.external_traffic_policy.as_deref()),
         }));
     }
     if entries.is_empty() {
@@ -77,6 +80,25 @@ fn cluster_addresses(spec: &ServiceSpec) -> Vec<IpAddr> {
         }
     }
     addresses
+}
+
+/// The addresses from outside, of a family, that nodes lead to the Service. Where the load balancer asks for
+/// its traffic (`ipMode: Proxy`) nodes leave it alone.
+fn external_addresses(service: &Service, spec: &ServiceSpec, ipv6: bool) -> Vec<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
+    let led = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+    let texts = spec.external_ips.iter().flatten().chain(led.filter_map(|ingress| ingress.ip.as_ref()));
+    let addresses = texts.filter_map(|text| text.parse::<IpAddr>().ok());
+    addresses.filter(|ip| ip.is_ipv6() == ipv6).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What the API may add to the two is for implementations that know it: Cluster promises least.
+fn traffic_policy(name: Option<&str>) -> TrafficPolicy {
+    match name {
+        Some("Local") => TrafficPolicy::Local,
+        _ => TrafficPolicy::Cluster,
+    }
 }
 
 fn without_address(spec: &ServiceSpec) -> String {

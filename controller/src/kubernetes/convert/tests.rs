@@ -1,6 +1,6 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use waymark_proto::{PortRef, Protocol, TransportProtocol};
+use waymark_proto::{PortRef, Protocol, TrafficPolicy, TransportProtocol};
 
 use super::*;
 
@@ -160,6 +160,28 @@ fn a_service_is_one_entry_per_port_and_family() {
     assert_eq!(http.backends[0].pod.as_deref(), Some("shop/pay-1"));
     assert_eq!(inventory.services[0].target_port, Some(PortRef::Number(53)));
     assert_eq!(http.selector.as_ref().unwrap()["app"], "pay");
+}
+
+#[test]
+fn a_service_keeps_its_traffic_policies_and_addresses_from_outside() {
+    let mut object = service(&json!([{"port": 80}]), &json!(["10.96.0.10", "fd00:96::a"]));
+    let plain = convert(&Objects { services: all(&[object.clone()]), ..Objects::default() });
+    assert_eq!(plain.services[0].internal_traffic_policy, TrafficPolicy::Cluster);
+    object["spec"]["internalTrafficPolicy"] = json!("Local");
+    object["spec"]["externalTrafficPolicy"] = json!("Local");
+    object["spec"]["externalIPs"] = json!(["192.0.2.9", "nowhere"]);
+    object["status"] = json!({"loadBalancer": {"ingress": [
+        {"ip": "192.0.2.7"}, {"ip": "2001:db8::7"}, {"hostname": "lb.example.org"},
+        {"ip": "192.0.2.8", "ipMode": "Proxy"}]}});
+    let inventory = convert(&Objects { services: all(&[object]), ..Objects::default() });
+    let of = |index: usize| {
+        let service = &inventory.services[index];
+        let ips: Vec<String> = service.external_ips.iter().map(ToString::to_string).collect();
+        (service.internal_traffic_policy, service.external_traffic_policy, ips)
+    };
+    let local = TrafficPolicy::Local;
+    assert_eq!(of(0), (local, local, vec!["192.0.2.7".to_owned(), "192.0.2.9".to_owned()]));
+    assert_eq!(of(1), (local, local, vec!["2001:db8::7".to_owned()]));
 }
 
 #[test]
