@@ -74,11 +74,8 @@ pub use intent::{
     Admission, Denial, Deviation, DeviationKind, Exemption, Expectation, Intent, IntentReport, LocalOnly,
     PolicyField, Receiver,
 };
-<<<<<<< HEAD
-pub use loss::{Factor, FactorKind, LossReport, Share};
-=======
 pub use inventory::{Absent, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope};
->>>>>>> wt-b
+pub use loss::{Factor, FactorKind, LossReport, Share};
 pub use marker::{Marker, MarkerKey, Tag};
 pub use policy::{
     EgressRule, IngressRule, IpBlock, LabelOperator, LabelRequirement, LabelSelector, NetworkPolicy,

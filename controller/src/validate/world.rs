@@ -8,6 +8,7 @@ use waymark_sim::{Pair, Target, Traffic};
 use super::change::{Item, Key};
 use super::judge::Seen;
 use crate::kubernetes::Objects;
+use crate::request::DEFAULT_COUNT;
 
 /// Whether a request is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
