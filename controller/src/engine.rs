@@ -298,4 +298,6 @@ fn places(prediction: &PathSet) -> BTreeSet<Place> {
 }
 
 #[cfg(test)]
+pub(crate) mod fakes;
+#[cfg(test)]
 mod tests;

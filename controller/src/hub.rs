@@ -362,4 +362,6 @@ async fn deliver(registry: &Registry, node: &NodeName, batch: rpc::SightingBatch
 }
 
 #[cfg(test)]
+pub(crate) mod puppet;
+#[cfg(test)]
 mod tests;
