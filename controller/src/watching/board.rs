@@ -61,6 +61,14 @@ impl Board {
         self.watches.values().map(|watched| watched.spec.clone()).collect()
     }
 
+    /// The specs that are left when the watches of these names are gone, each of which must be there.
+    pub(super) fn specs_without(&self, names: &[String]) -> Result<Vec<WatchSpec>, WatchError> {
+        match names.iter().find(|name| !self.watches.contains_key(*name)) {
+            Some(name) => Err(WatchError::Unknown { name: name.clone(), known: self.names() }),
+            None => Ok(self.specs().into_iter().filter(|spec| !names.contains(&spec.name)).collect()),
+        }
+    }
+
     /// Adds a watch whose spec was checked.
     pub(super) fn start(&mut self, spec: WatchSpec, now_unix_ns: u64) -> Result<(), WatchError> {
         if self.watches.contains_key(&spec.name) {

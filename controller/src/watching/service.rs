@@ -63,6 +63,17 @@ impl Watches {
         source: Arc<dyn Source>,
         folder: Option<&Path>,
     ) -> Result<(Self, Incoming), WatchError> {
+        let agents: Arc<dyn Agents> = Arc::new(hub.clone());
+        Self::with_agents(hub, agents, source, folder)
+    }
+
+    /// The same, with checks by other agents than those of the hub.
+    fn with_agents(
+        hub: Hub,
+        agents: Arc<dyn Agents>,
+        source: Arc<dyn Source>,
+        folder: Option<&Path>,
+    ) -> Result<(Self, Incoming), WatchError> {
         let mut board = Board::default();
         let store = match folder {
             Some(folder) => {
@@ -77,7 +88,6 @@ impl Watches {
         let (outages, outages_in) = mpsc::channel(WAITING_CHECKS);
         let (reports, reports_in) = mpsc::channel(WAITING_REPORTS);
         hub.report_to(reports);
-        let agents: Arc<dyn Agents> = Arc::new(hub.clone());
         let inner =
             Inner { board: Mutex::new(board), hub, agents, source, store, changed: Notify::new(), outages };
         Ok((Self(Arc::new(inner)), Incoming { reports: reports_in, outages: outages_in }))
@@ -117,7 +127,7 @@ impl Watches {
             let mut board = self.0.board();
             let name = spec.name.clone();
             board.start(spec, now_unix_ns())?;
-            if let Err(error) = self.0.save(&board) {
+            if let Err(error) = self.0.save(board.specs()) {
                 board.stop(&name, now_unix_ns())?;
                 return Err(error);
             }
@@ -130,14 +140,16 @@ impl Watches {
     /// Ends a watch, or all. Gives back the names of those that ended.
     ///
     /// # Errors
-    /// There is no watch of that name, or the file cannot be written.
+    /// There is no watch of that name, or the file cannot be written; then nothing ends.
     pub fn stop(&self, name: Option<&str>) -> Result<Vec<String>, WatchError> {
         let mut board = self.0.board();
         let names = name.map_or_else(|| board.names(), |name| vec![name.to_owned()]);
+        // The file first: if it cannot be written, the watches go on and can be stopped again. Otherwise agents
+        // would be left with plans of watches that nobody sees, and that come back with the next controller.
+        self.0.save(board.specs_without(&names)?)?;
         for name in &names {
             board.stop(name, now_unix_ns())?;
         }
-        self.0.save(&board)?;
         drop(board);
         self.0.changed.notify_one();
         Ok(names)
@@ -260,8 +272,8 @@ impl Inner {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn save(&self, board: &Board) -> Result<(), WatchError> {
-        self.store.as_ref().map_or(Ok(()), |store| store.save(board.specs()))
+    fn save(&self, specs: Vec<WatchSpec>) -> Result<(), WatchError> {
+        self.store.as_ref().map_or(Ok(()), |store| store.save(specs))
     }
 
     /// Checks what a target's probes meet.
@@ -286,3 +298,6 @@ fn now_unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
