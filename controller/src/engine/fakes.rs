@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use waymark_proto::{Facts, HookReport, Losses, Sighting};
 
 use super::*;
-use crate::fixture::{BACK, THERE, reports, sightings, steps, tcp};
+use crate::fixture::{BACK, THERE, inventory, reports, sightings, steps, tcp};
 
 /// Agents that see a healthy round trip of whatever is sent, and know no facts.
 #[derive(Default)]
@@ -81,4 +81,12 @@ impl Agents for Fakes {
         self.disarmed.lock().unwrap().push(node.clone());
         Ok(Losses::default())
     }
+}
+
+/// What a check finds that they carry out.
+pub(crate) async fn result() -> CheckResult {
+    let agents: Arc<dyn Agents> = Arc::new(Fakes::default());
+    let request = Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap());
+    let (progress, _lines) = Progress::channel();
+    check(&agents, &inventory(), &request, &progress).await.unwrap()
 }

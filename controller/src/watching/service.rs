@@ -1,6 +1,6 @@
 //! Watches at work: agents get their plans, reports come in, outages trigger checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use waymark_proto::{API_VERSION, Inventory, NodeName, ProbePlan, ProbeReport};
 
 use super::board::Board;
-use super::documents::WatchList;
+use super::documents::{WatchCounts, WatchList};
 use super::outage::{Outage, OutageCheck};
 use super::spec::{WatchError, WatchSpec};
 use super::store::Store;
@@ -160,11 +160,7 @@ impl Watches {
     /// # Errors
     /// There is no watch of that name.
     pub fn list(&self, watch: Option<&str>) -> Result<WatchList, WatchError> {
-        let attached = self.0.hub.attached();
-        let absent = |node: &NodeName| {
-            let there = attached.iter().any(|agent| agent.node == *node);
-            (!there).then(|| format!("no agent is attached for node {node}"))
-        };
+        let absent = self.0.absence();
         let mut board = self.0.board();
         if let Some(name) = watch
             && !board.names().iter().any(|known| known == name)
@@ -178,6 +174,12 @@ impl Watches {
             watches: board.statuses(watch, Instant::now(), absent),
             outages: board.outages(watch),
         })
+    }
+
+    /// How many targets of each watch are how.
+    pub fn counts(&self) -> Vec<WatchCounts> {
+        let absent = self.0.absence();
+        self.0.board().counts(Instant::now(), absent)
     }
 
     /// How many outages there were since the controller started.
@@ -270,6 +272,12 @@ impl Watches {
 impl Inner {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says why the agent of a node is not there, as it is now.
+    fn absence(&self) -> impl Fn(&NodeName) -> Option<String> + use<> {
+        let attached: BTreeSet<_> = self.hub.attached().into_iter().map(|agent| agent.node).collect();
+        move |node| (!attached.contains(node)).then(|| format!("no agent is attached for node {node}"))
     }
 
     fn save(&self, specs: Vec<WatchSpec>) -> Result<(), WatchError> {
