@@ -149,6 +149,18 @@ async fn the_first_message_must_be_a_hello() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_node_has_is_refused_and_not_remembered() {
+    let stage = stage(Patience::default()).await;
+    for name in [String::new(), "n".repeat(MAX_NAME + 1)] {
+        let hello = rpc::Hello { node: name, protocol: rpc::PROTOCOL + 1, ..Default::default() };
+        let refusal = Puppet::dial(&stage, hello).await.map(drop).unwrap_err();
+        assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+        assert!(refusal.message().ends_with("a name of 1 to 253 characters"), "{refusal}");
+    }
+    assert_eq!(stage.hub.refused(), []);
+}
+
+#[tokio::test]
 async fn a_closed_hub_ends_its_streams() {
     let stage = stage(Patience::default()).await;
     let mut puppet = Puppet::attach(&stage, "node1").await;
