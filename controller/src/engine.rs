@@ -202,4 +202,6 @@ fn watched_filters(seen: &Seen) -> BTreeSet<Place> {
 }
 
 #[cfg(test)]
+pub(crate) mod fakes;
+#[cfg(test)]
 mod tests;

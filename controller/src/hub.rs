@@ -4,9 +4,11 @@
 //! goes away or is replaced by another of the same node: the registry then drops the waiting ends.
 //!
 //! * `registry`: who is attached, and who waits for what
+//! * `remembered`: what is known of those that are not
 //! * `scopes`: what agents without an inventory are told
 
 mod registry;
+mod remembered;
 mod scopes;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use registry::{Registry, Ticket};
 use scopes::Scopes;
 
 use crate::source::Source;
+use crate::target::MAX_NAME;
 
 /// Orders that may wait for a slow agent before ordering itself waits.
 const QUEUED_ORDERS: usize = 64;
@@ -270,25 +273,28 @@ impl rpc::agent_hub_server::AgentHub for Hub {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut messages = request.into_inner();
         let hello = match messages.message().await?.and_then(|message| message.body) {
-            Some(from_agent::Body::Hello(hello)) if !hello.node.is_empty() => hello,
+            Some(from_agent::Body::Hello(hello)) if (1..=MAX_NAME).contains(&hello.node.chars().count()) => {
+                hello
+            }
             _ => {
-                return Err(Status::invalid_argument(
-                    "an agent's first message must be a Hello with its node",
-                ));
+                return Err(Status::invalid_argument(format!(
+                    "an agent's first message must be a Hello with its node, a name of 1 to {MAX_NAME} characters"
+                )));
             }
         };
+        let version = short(&hello.version).into_owned();
         let node = NodeName::from(hello.node);
         if hello.protocol != rpc::PROTOCOL {
-            let why = other_protocol(&hello.version, hello.protocol);
+            let why = other_protocol(&version, hello.protocol);
             tracing::warn!(%node, why, "agent refused");
             let refusal = Status::failed_precondition(format!("the agent of {node} is not taken: {why}"));
-            self.registry.refuse(node, hello.version, why);
+            self.registry.refuse(node, version, why);
             return Err(refusal);
         }
         let (orders, stream) = mpsc::channel(QUEUED_ORDERS);
         let generation = self
             .registry
-            .attach(&node, hello.version, hello.wants_scope, orders)
+            .attach(&node, version, hello.wants_scope, orders)
             .map_err(|why| Status::unavailable(format!("no agents are taken: {why}")))?;
         tracing::info!(%node, "agent attached");
         let registry = Arc::clone(&self.registry);
@@ -311,8 +317,7 @@ impl rpc::agent_hub_server::AgentHub for Hub {
 /// Why an agent that speaks another protocol cannot be ordered.
 fn other_protocol(version: &str, protocol: u32) -> String {
     format!(
-        "its version {} speaks protocol {protocol}, this controller's version {} speaks protocol {}; run both in the same version",
-        short(version),
+        "its version {version} speaks protocol {protocol}, this controller's version {} speaks protocol {}; run both in the same version",
         env!("CARGO_PKG_VERSION"),
         rpc::PROTOCOL
     )
@@ -361,5 +366,7 @@ async fn deliver(registry: &Registry, node: &NodeName, batch: rpc::SightingBatch
     }
 }
 
+#[cfg(test)]
+pub(crate) mod puppet;
 #[cfg(test)]
 mod tests;

@@ -81,8 +81,8 @@ pub use notices::{Notice, Notices};
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
 pub use request::{
-    DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_MAX_PACKETS, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT, MAX_INTERVAL, MAX_TIMEOUT,
-    MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
+    DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_MAX_PACKETS, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT,
+    MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
 };
 pub use resolve::{Ends, ResolveError, resolve};
 pub use serve::{Security, serve};

@@ -9,7 +9,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::hub::Hub;
-use crate::watching::{TargetState, Watches};
+use crate::watching::{WatchCounts, Watches};
 
 /// What is counted, and where.
 #[derive(Clone)]
@@ -42,14 +42,13 @@ impl Figures {
         let count = |number: usize| ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
         registry.register("agents_attached", "Agents that are attached", count(self.hub.attached().len()));
         registry.register("agents_refused", "Agents that were not taken", count(self.hub.refused().len()));
-        let watches = self.watches.list(None).map(|list| list.watches).unwrap_or_default();
+        let watches = self.watches.counts();
         registry.register("watches", "Watches", count(watches.len()));
         let targets = Family::<Targets, Gauge>::default();
-        for watch in &watches {
-            for state in TargetState::NAMES {
-                let of_state = watch.targets.iter().filter(|target| target.state.name() == state).count();
-                let labels = Targets { watch: watch.spec.name.clone(), state };
-                targets.get_or_create(&labels).set(i64::try_from(of_state).unwrap_or(i64::MAX));
+        for WatchCounts { watch, targets: counts } in watches {
+            for (state, count) in counts {
+                let labels = Targets { watch: watch.clone(), state };
+                targets.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
         registry.register("watch_targets", "Targets of watches, by how they are", targets);

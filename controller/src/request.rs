@@ -265,10 +265,11 @@ mod tests {
 
     #[test]
     fn sizes_hold_headers_and_marker() {
-        let allows = |protocol, ip: &str, size| {
+        let allows = |protocol, ip: &str, size: Option<u16>| {
             let ip = ip.parse().unwrap();
             let flow = Flow { src: ip, dst: ip, protocol, src_port: 1, dst_port: 1 };
-            let request = Request { size, ..Request::try_from(asked()).unwrap() };
+            let sizes = size.into_iter().collect();
+            let request = Request { sizes, ..Request::try_from(asked()).unwrap() };
             request.check_size(&flow).map_err(|error| error.to_string())
         };
         for (protocol, ip, least) in [
@@ -282,15 +283,15 @@ mod tests {
             assert!(allows(protocol, ip, None).is_ok());
             assert!(allows(protocol, ip, Some(least)).is_ok());
             assert!(allows(protocol, ip, Some(least - 1)).is_err());
-            assert_eq!(allows(protocol, ip, Some(1500)).is_ok(), protocol != Protocol::Tcp);
+            assert!(allows(protocol, ip, Some(1500)).is_ok());
         }
         assert_eq!(
             allows(Protocol::Udp, "10.0.0.1", Some(59)).unwrap_err(),
             "the size of udp packets over IPv4 must be 60 to 65535 bytes, not 59"
         );
         assert_eq!(
-            allows(Protocol::Tcp, "fd00::1", Some(100)).unwrap_err(),
-            "the size of tcp packets over IPv6 must be 64 bytes, not 100"
+            allows(Protocol::Tcp, "fd00::1", Some(63)).unwrap_err(),
+            "the size of tcp packets over IPv6 must be 64 to 65535 bytes, not 63"
         );
     }
 }

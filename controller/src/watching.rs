@@ -22,7 +22,7 @@ mod store;
 mod targets;
 mod window;
 
-pub use documents::{TargetState, TargetStatus, WatchList, WatchStatus};
+pub use documents::{TargetState, TargetStatus, WatchCounts, WatchList, WatchStatus};
 pub use outage::{Outage, OutageCheck};
 pub use service::{Incoming, Watches};
 pub use spec::{

@@ -395,13 +395,16 @@ impl Agent {
         }
     }
 
-    /// Ends every check that is armed.
+    /// Ends every check that is armed, and gives back the first error that it meets on the way.
     pub async fn disarm_all(&self) -> Result<(), AgentError> {
         let checks: Vec<_> = self.0.leases().keys().copied().collect();
+        let mut outcome = Ok(());
         for check in checks {
-            self.disarm(check).await?;
+            let ended = self.disarm(check).await.map(drop);
+            // The others must not stay armed because of this one.
+            outcome = outcome.and(ended);
         }
-        Ok(())
+        outcome
     }
 
     fn end(&self, check: CheckId) -> Losses {
@@ -508,3 +511,6 @@ fn protocol(number: u32) -> Result<Protocol, AgentError> {
     let known = u8::try_from(number).ok().and_then(Protocol::from_number);
     known.ok_or_else(|| AgentError::Malformed(format!("protocol {number}")))
 }
+
+#[cfg(test)]
+mod tests;

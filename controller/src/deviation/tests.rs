@@ -131,6 +131,7 @@ impl Story {
             replied: None,
             rtt_ns: None,
             fault_point: dies.then_some(point),
+            loss: None,
             fault_flow: last.flow.filter(|_| dies),
             forward: walk,
             return_: None,

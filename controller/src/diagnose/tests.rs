@@ -11,6 +11,11 @@ pub(crate) fn place_of(step: &Step) -> String {
     locate::at(step)
 }
 
+/// All packets arrive, and all answers.
+pub(crate) fn healthy() -> Diagnosis {
+    Story::healthy().seen(&there(), false).seen(&back(), true).told()
+}
+
 /// A case in the making: what is predicted, and what is seen of each of three packets.
 struct Story {
     branches: Vec<Branch>,

@@ -1,87 +1,10 @@
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::sync::mpsc;
-use waymark_proto::{Facts, HookReport, Losses, Sighting, Verdict};
+use waymark_proto::Verdict;
 
+use super::fakes::Fakes;
 use super::*;
-use crate::fixture::{BACK, THERE, inventory, reports, sightings, steps, tcp};
-
-/// Agents that see a healthy round trip of whatever is sent, and know no facts.
-#[derive(Default)]
-struct Fakes {
-    sinks: Mutex<HashMap<NodeName, mpsc::Sender<Sighting>>>,
-    disarmed: Mutex<Vec<NodeName>>,
-    /// The node that has no agent.
-    absent: Option<NodeName>,
-    /// Whether injecting fails.
-    broken: bool,
-    /// Whether answers come back.
-    mute: bool,
-    /// The node whose agent never answers when it is to arm.
-    stuck: Option<NodeName>,
-}
-
-#[async_trait]
-impl Agents for Fakes {
-    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError> {
-        let message = "nothing is known".to_owned();
-        match &self.absent {
-            Some(absent) if absent == node => Err(AgentError::NoAgent { node: node.clone() }),
-            _ => Err(AgentError::Failed { node: node.clone(), operation: "collect facts", message }),
-        }
-    }
-
-    async fn arm(
-        &self,
-        node: &NodeName,
-        _arm: rpc::Arm,
-        sink: mpsc::Sender<Sighting>,
-    ) -> Result<Vec<HookReport>, AgentError> {
-        if self.absent.as_ref() == Some(node) {
-            return Err(AgentError::NoAgent { node: node.clone() });
-        }
-        if self.stuck.as_ref() == Some(node) {
-            std::future::pending::<()>().await;
-        }
-        self.sinks.lock().unwrap().insert(node.clone(), sink);
-        let own = if node.as_str() == "node1" { ["t-cart", "t-node1"] } else { ["t-pay", "t-node2"] };
-        Ok(reports(&own))
-    }
-
-    async fn inject(&self, node: &NodeName, inject: rpc::Inject) -> Result<rpc::Injected, AgentError> {
-        if self.broken {
-            let message = "no socket".to_owned();
-            return Err(AgentError::Failed { node: node.clone(), operation: "inject", message });
-        }
-        let packets = (0..inject.count).map(|seq| rpc::SentPacket {
-            seq,
-            source_port: tcp().src_port.into(),
-            sent_ns: 9_000_000,
-            error: String::new(),
-        });
-        let sinks = self.sinks.lock().unwrap().clone();
-        for seq in 0..inject.count {
-            let mut seen = sightings(&steps(THERE, tcp()), seq, false);
-            if !self.mute {
-                seen.extend(sightings(&steps(BACK, tcp().reversed()), seq, true));
-            }
-            for sighting in seen {
-                if let Some(sink) = sinks.get(&sighting.place.node) {
-                    sink.send(sighting).await.unwrap();
-                }
-            }
-        }
-        Ok(rpc::Injected { packets: packets.collect() })
-    }
-
-    async fn disarm(&self, node: &NodeName, _check: CheckId) -> Result<Losses, AgentError> {
-        self.sinks.lock().unwrap().remove(node);
-        self.disarmed.lock().unwrap().push(node.clone());
-        Ok(Losses::default())
-    }
-}
+use crate::fixture::inventory;
 
 fn request() -> Request {
     Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap())

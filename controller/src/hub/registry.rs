@@ -9,6 +9,7 @@ use tonic::Status;
 use waymark_proto::rpc::{ToAgent, from_agent, to_agent};
 use waymark_proto::{NodeName, ProbeReport, Sighting, rpc};
 
+use super::remembered::Remembered;
 use super::scopes::Assigned;
 use crate::agents::AgentError;
 
@@ -36,9 +37,6 @@ pub struct RefusedAgent {
     pub why: String,
 }
 
-/// Refused agents that are remembered. Their names come from outside.
-const MAX_REFUSED: usize = 10_000;
-
 /// Reports of probes, with the node that they come from.
 pub(super) type Reports = mpsc::Sender<(NodeName, Vec<ProbeReport>)>;
 
@@ -59,8 +57,8 @@ struct Attached {
 #[derive(Debug, Default)]
 struct State {
     agents: BTreeMap<NodeName, Attached>,
-    last_words: BTreeMap<NodeName, String>,
-    refused: BTreeMap<NodeName, RefusedAgent>,
+    last_words: Remembered<String>,
+    refused: Remembered<RefusedAgent>,
     generations: u64,
     closed: Option<String>,
 }
@@ -134,10 +132,7 @@ impl Registry {
 
     /// Remembers an agent that was not taken.
     pub(super) fn refuse(&self, node: NodeName, version: String, why: String) {
-        let mut state = self.state();
-        if state.refused.len() < MAX_REFUSED || state.refused.contains_key(&node) {
-            state.refused.insert(node.clone(), RefusedAgent { node, version, why });
-        }
+        self.state().refused.insert(node.clone(), RefusedAgent { node, version, why });
     }
 
     pub(super) fn refused(&self) -> Vec<RefusedAgent> {
@@ -236,7 +231,7 @@ impl Registry {
 }
 
 /// Why there is no agent of a node.
-fn absent(node: &NodeName, refused: &BTreeMap<NodeName, RefusedAgent>) -> AgentError {
+fn absent(node: &NodeName, refused: &Remembered<RefusedAgent>) -> AgentError {
     let node = node.clone();
     match refused.get(&node) {
         Some(agent) => AgentError::Refused { node, why: agent.why.clone() },
@@ -292,3 +287,6 @@ impl Drop for Ticket<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

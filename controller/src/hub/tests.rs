@@ -1,79 +1,9 @@
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::Streaming;
 use waymark_proto::rpc::agent_hub_client::AgentHubClient;
-use waymark_proto::rpc::{from_agent, to_agent};
-use waymark_proto::{Dial, Endpoint, FACTS_API_VERSION, Hook, Inventory, Observability, Plaintext, Scope};
+use waymark_proto::{FACTS_API_VERSION, Hook, Observability, Scope};
 
+use super::puppet::{Changing, Puppet, Stage, dial, stage, stage_of};
 use super::*;
 use crate::fixture::inventory;
-use crate::listen::Listener;
-
-/// A hub that listens on a socket in a folder of its own.
-struct Stage {
-    hub: Hub,
-    endpoint: Endpoint,
-    _folder: tempfile::TempDir,
-}
-
-async fn stage(patience: Patience) -> Stage {
-    stage_of(Hub::new(patience)).await
-}
-
-async fn stage_of(hub: Hub) -> Stage {
-    let folder = tempfile::tempdir().unwrap();
-    let endpoint = Endpoint::Unix(folder.path().join("socket"));
-    let Listener::Unix(listener, file) = Listener::bind(&endpoint).await.unwrap() else {
-        unreachable!("a unix socket was asked for")
-    };
-    let server = tonic::transport::Server::builder().add_service(hub.service());
-    tokio::spawn(async move {
-        let outcome = server.serve_with_incoming(UnixListenerStream::new(listener)).await;
-        drop(file);
-        outcome
-    });
-    Stage { hub, endpoint, _folder: folder }
-}
-
-fn dial(endpoint: &Endpoint) -> Dial {
-    Dial::new(endpoint.clone(), None, Plaintext::Refused).unwrap()
-}
-
-/// An agent that does what a test tells it to.
-struct Puppet {
-    says: mpsc::Sender<FromAgent>,
-    hears: Streaming<ToAgent>,
-}
-
-impl Puppet {
-    /// Attaches; returns when the hub has taken it in.
-    async fn attach(stage: &Stage, node: &str) -> Self {
-        let hello = rpc::Hello {
-            node: node.into(),
-            version: "9".into(),
-            protocol: rpc::PROTOCOL,
-            wants_scope: false,
-        };
-        Self::dial(stage, hello).await.unwrap()
-    }
-
-    /// Says this Hello.
-    async fn dial(stage: &Stage, hello: rpc::Hello) -> Result<Self, Status> {
-        let (says, stream) = mpsc::channel(64);
-        says.send(FromAgent { order: 0, body: Some(from_agent::Body::Hello(hello)) }).await.unwrap();
-        let channel = self::dial(&stage.endpoint).connect().await.unwrap();
-        let hears = AgentHubClient::new(channel).attach(ReceiverStream::new(stream)).await?;
-        Ok(Self { says, hears: hears.into_inner() })
-    }
-
-    async fn order(&mut self) -> ToAgent {
-        self.hears.message().await.unwrap().expect("an order")
-    }
-
-    async fn answer(&self, order: u64, body: from_agent::Body) {
-        self.says.send(FromAgent { order, body: Some(body) }).await.unwrap();
-    }
-}
 
 fn node() -> NodeName {
     "node1".into()
@@ -234,29 +164,24 @@ async fn the_first_message_must_be_a_hello() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_node_has_is_refused_and_not_remembered() {
+    let stage = stage(Patience::default()).await;
+    for name in [String::new(), "n".repeat(MAX_NAME + 1)] {
+        let hello = rpc::Hello { node: name, protocol: rpc::PROTOCOL + 1, ..Default::default() };
+        let refusal = Puppet::dial(&stage, hello).await.map(drop).unwrap_err();
+        assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+        assert!(refusal.message().ends_with("a name of 1 to 253 characters"), "{refusal}");
+    }
+    assert_eq!(stage.hub.refused(), []);
+}
+
+#[tokio::test]
 async fn a_closed_hub_ends_its_streams() {
     let stage = stage(Patience::default()).await;
     let mut puppet = Puppet::attach(&stage, "node1").await;
     stage.hub.close();
     assert_eq!(puppet.hears.message().await.unwrap_err().message(), "the controller stops");
     assert!(stage.hub.attached().is_empty());
-}
-
-/// A source whose inventory a test exchanges.
-#[derive(Clone, Default)]
-struct Changing(Arc<std::sync::Mutex<Arc<Inventory>>>);
-
-impl Changing {
-    fn set(&self, inventory: Inventory) {
-        *self.0.lock().unwrap() = Arc::new(inventory);
-    }
-}
-
-#[async_trait]
-impl Source for Changing {
-    async fn inventory(&self) -> Result<Arc<Inventory>, crate::source::SourceError> {
-        Ok(Arc::clone(&self.0.lock().unwrap()))
-    }
 }
 
 /// Asks for facts and answers; returns what was ordered on the way.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use waymark_proto::{Clock, Inventory, NodeName, Probe, ProbeId, ProbePlan, ProbeReport, Refusal};
 
-use super::documents::{TargetState, TargetStatus, WatchStatus, buckets};
+use super::documents::{TargetState, TargetStatus, WatchCounts, WatchStatus, buckets};
 use super::outage::{Change, Outage, OutageCheck, changes};
 use super::spec::{MAX_WATCHES, WatchError, WatchSpec};
 use super::targets::targets;
@@ -15,6 +15,10 @@ use super::window::Windows;
 
 /// Outages that are remembered, those that last and the newest of the others.
 const MAX_OUTAGES: usize = 1000;
+/// Outages that keep all that their check found, the newest; of older ones an outline is kept. A result takes 20
+/// to 50 kB as JSON, and a list of all outages travels as one message: with a thousand results it could outgrow
+/// what clients take. As many are kept as may wait for their check, when many targets fail at once.
+const FULL_RESULTS: usize = 32;
 /// A target of which nothing was heard for so long is silent: three reports were due, or one probe.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -59,6 +63,14 @@ impl Board {
 
     pub(super) fn specs(&self) -> Vec<WatchSpec> {
         self.watches.values().map(|watched| watched.spec.clone()).collect()
+    }
+
+    /// The specs that are left when the watches of these names are gone, each of which must be there.
+    pub(super) fn specs_without(&self, names: &[String]) -> Result<Vec<WatchSpec>, WatchError> {
+        match names.iter().find(|name| !self.watches.contains_key(*name)) {
+            Some(name) => Err(WatchError::Unknown { name: name.clone(), known: self.names() }),
+            None => Ok(self.specs().into_iter().filter(|spec| !names.contains(&spec.name)).collect()),
+        }
     }
 
     /// Adds a watch whose spec was checked.
@@ -203,10 +215,14 @@ impl Board {
         self.outages.iter().find(|outage| outage.id == number)
     }
 
-    /// The check of an outage, to be changed.
+    /// Notes how far the check of an outage is. Of an older one, an outline is kept.
     pub(super) fn set_check(&mut self, number: u64, check: OutageCheck) {
         if let Some(outage) = self.outages.iter_mut().find(|outage| outage.id == number) {
             outage.check = check;
+        }
+        let full = |outage: &&mut Outage| matches!(outage.check, OutageCheck::Done { .. });
+        for outage in self.outages.iter_mut().rev().filter(full).skip(FULL_RESULTS) {
+            outage.check.outline();
         }
     }
 
@@ -219,6 +235,23 @@ impl Board {
     /// How many outages there were since the controller started.
     pub(super) fn opened(&self) -> u64 {
         self.opened
+    }
+
+    /// How many targets of each watch are how. Histograms and results are not touched: it is asked every few
+    /// seconds by whoever collects metrics.
+    pub(super) fn counts(
+        &self,
+        now: Instant,
+        absent: impl Fn(&NodeName) -> Option<String>,
+    ) -> Vec<WatchCounts> {
+        let mut counts: BTreeMap<&str, WatchCounts> =
+            self.watches.keys().map(|name| (name.as_str(), WatchCounts::new(name))).collect();
+        for target in self.targets.values() {
+            if let Some(of_watch) = counts.get_mut(target.probe.watch.as_str()) {
+                of_watch.add(&target.state(now, absent(&target.node)));
+            }
+        }
+        counts.into_values().collect()
     }
 
     /// The state of one watch or of all. `absent` says why an agent is not there.
@@ -324,130 +357,4 @@ impl Watchee {
 }
 
 #[cfg(test)]
-mod tests {
-    use waymark_proto::{ProbeCounts, Streak};
-
-    use super::super::spec::spec;
-    use super::*;
-    use crate::fixture::inventory;
-
-    fn board() -> (Board, ProbeId, Instant) {
-        let (mut board, now) = (Board::default(), Instant::now());
-        board.start(spec("w", &["pod/shop/cart"], &["pod/shop/pay"]), 0).unwrap();
-        board.resolve(&inventory(), now, 0);
-        let id = board.plan(&"node1".into()).probes[0].id;
-        (board, id, now)
-    }
-
-    fn report(id: ProbeId, lost: u64, streaks: &[Streak]) -> ProbeReport {
-        ProbeReport {
-            id,
-            at_unix_ns: 0,
-            counts: ProbeCounts { sent: lost, lost, ..ProbeCounts::default() },
-            rtt_v2: Vec::new(),
-            clock: Clock::Kernel,
-            streaks: streaks.to_vec(),
-        }
-    }
-
-    fn state(board: &mut Board, now: Instant) -> TargetState {
-        board.statuses(None, now, |_| None)[0].targets[0].state.clone()
-    }
-
-    #[test]
-    fn an_outage_opens_once_and_ends() {
-        let (mut board, id, now) = board();
-        let node = NodeName::from("node1");
-        assert_eq!(state(&mut board, now), TargetState::Starting);
-        let streak = |failures, until_unix_ns| Streak { since_unix_ns: 7, failures, until_unix_ns };
-        assert_eq!(board.report(&node, &[report(id, 3, &[streak(3, None)])], now), [1]);
-        assert_eq!(state(&mut board, now), TargetState::Down { outage: 1, since_unix_ns: 7 });
-        assert_eq!(board.report(&node, &[report(id, 1, &[streak(4, None)])], now), [0; 0]);
-        assert_eq!(board.report(&node, &[report(id, 1, &[streak(5, Some(50))])], now), [0; 0]);
-        assert_eq!(state(&mut board, now), TargetState::Up);
-        let outages = board.outages(Some("w"));
-        assert_eq!((outages.len(), outages[0].failures, outages[0].length_ns(99)), (1, 5, 43));
-        assert_eq!(board.statuses(None, now, |_| None)[0].targets[0].total.counts.lost, 5);
-    }
-
-    #[test]
-    fn an_outage_ends_with_its_target_and_its_watch() {
-        let node = NodeName::from("node1");
-        let streak = Streak { since_unix_ns: 7, failures: 3, until_unix_ns: None };
-        let (mut board, id, now) = board();
-        board.report(&node, &[report(id, 3, &[streak])], now);
-        let mut without = inventory();
-        without.pods.retain(|pod| pod.name != "pay");
-        board.resolve(&without, now, 40);
-        assert_eq!(board.outages(None)[0].until_unix_ns, Some(40));
-        board.resolve(&inventory(), now, 50);
-        assert_eq!(state(&mut board, now), TargetState::Starting);
-        board.report(&node, &[report(id, 3, &[streak])], now);
-        board.stop("w", 60).unwrap();
-        assert_eq!(
-            board.outages(None).iter().map(|o| o.until_unix_ns).collect::<Vec<_>>(),
-            [Some(40), Some(60)]
-        );
-    }
-
-    #[test]
-    fn an_outage_ends_under_an_agent_that_does_not_know_of_it() {
-        let (mut board, id, now) = board();
-        let node = NodeName::from("node1");
-        let streak = |since_unix_ns| Streak { since_unix_ns, failures: 3, until_unix_ns: None };
-        board.report(&node, &[report(id, 3, &[streak(7)])], now);
-        let answered = |at_unix_ns| {
-            let mut answered = report(id, 0, &[]);
-            (answered.at_unix_ns, answered.counts.received) = (at_unix_ns, 1);
-            answered
-        };
-        let second = 1_000_000_000;
-        board.report(&node, &[answered(second)], now);
-        assert_eq!(state(&mut board, now), TargetState::Down { outage: 1, since_unix_ns: 7 });
-        board.report(&node, &[answered(60 * second)], now);
-        assert_eq!(state(&mut board, now), TargetState::Up);
-        assert_eq!(board.outages(None)[0].until_unix_ns, Some(second));
-        // Or it fails under the new agent, too: that is an outage of its own.
-        board.report(&node, &[report(id, 3, &[streak(70 * second)])], now);
-        board.report(&node, &[report(id, 3, &[streak(80 * second)])], now);
-        let ends: Vec<_> = board.outages(None).iter().map(|outage| outage.until_unix_ns).collect();
-        assert_eq!(ends, [Some(second), Some(80 * second), None]);
-    }
-
-    #[test]
-    fn an_agent_that_is_away_is_silence_and_no_loss() {
-        let (mut board, id, now) = board();
-        board.report(&"node1".into(), &[report(id, 0, &[])], now);
-        let later = now + SILENCE + Duration::from_secs(1);
-        assert!(matches!(state(&mut board, later), TargetState::Silent { .. }));
-        let gone = board.statuses(None, now, |_| Some("no agent".into()))[0].targets[0].clone();
-        assert_eq!(gone.state, TargetState::Silent { why: "no agent".into() });
-        assert_eq!(gone.total.counts.lost, 0);
-    }
-
-    #[test]
-    fn counts_survive_a_new_address_and_end_with_the_watch() {
-        let (mut board, id, now) = board();
-        board.report(&"node1".into(), &[report(id, 2, &[])], now);
-        let mut moved = inventory();
-        moved.pods.iter_mut().find(|pod| pod.name == "pay").unwrap().ip = "10.244.9.9".parse().unwrap();
-        board.resolve(&moved, now, 0);
-        let status = board.statuses(Some("w"), now, |_| None).remove(0).targets.remove(0);
-        assert_eq!((status.address.to_string().as_str(), status.total.counts.lost), ("10.244.9.9", 2));
-        assert!(matches!(board.stop("x", 0), Err(WatchError::Unknown { .. })));
-        board.stop("w", 0).unwrap();
-        board.resolve(&moved, now, 0);
-        assert!(board.plan(&"node1".into()).probes.is_empty());
-        assert_eq!(board.report(&"node1".into(), &[report(id, 2, &[])], now), [0; 0]);
-    }
-
-    #[test]
-    fn what_an_agent_refuses_is_told() {
-        let (mut board, id, now) = board();
-        let refusal = Refusal { probe: Some(id), why: "too many".into() };
-        board.refused(&"node1".into(), &[refusal]);
-        assert_eq!(state(&mut board, now), TargetState::Refused { why: "too many".into() });
-        board.refused(&"node1".into(), &[]);
-        assert_eq!(state(&mut board, now), TargetState::Starting);
-    }
-}
+mod tests;

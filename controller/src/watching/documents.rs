@@ -1,5 +1,6 @@
 //! What clients print about watches.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,26 @@ impl TargetState {
             Self::Silent { .. } => "silent",
             Self::Refused { .. } => "refused",
         }
+    }
+}
+
+/// How many targets of a watch are how, for metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchCounts {
+    /// The watch.
+    pub watch: String,
+    /// How many there are of each of [`TargetState::NAMES`].
+    pub targets: BTreeMap<&'static str, usize>,
+}
+
+impl WatchCounts {
+    /// Those of a watch without targets.
+    pub(super) fn new(watch: &str) -> Self {
+        Self { watch: watch.to_owned(), targets: TargetState::NAMES.map(|name| (name, 0)).into() }
+    }
+
+    pub(super) fn add(&mut self, state: &TargetState) {
+        *self.targets.entry(state.name()).or_default() += 1;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Outages: from streaks of failures to what people want to know about them. Pure.
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{CheckResult, Protocol, Streak};
+use waymark_proto::{CheckResult, FaultPoint, Protocol, Streak, Verdict};
 
 /// A time in which a target failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Outage {
 
 /// The check that an outage triggers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "state")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
 pub enum OutageCheck {
     /// It waits for its turn.
     Waiting,
@@ -54,6 +54,16 @@ pub enum OutageCheck {
         /// What it found.
         result: Box<CheckResult>,
     },
+    /// It ended, and so many outages were examined since that the most of what it found was forgotten.
+    Outlined {
+        /// When, in nanoseconds since the Unix epoch.
+        at_unix_ns: u64,
+        /// Its answer.
+        verdict: Verdict,
+        /// Where and why it fails.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault_point: Option<Box<FaultPoint>>,
+    },
     /// It gave no result.
     Failed {
         /// Why, as a sentence.
@@ -64,6 +74,16 @@ pub enum OutageCheck {
         /// Why, as a sentence.
         message: String,
     },
+}
+
+impl OutageCheck {
+    /// Keeps the answer and the fault point of a result, and forgets the walks.
+    pub(super) fn outline(&mut self) {
+        if let Self::Done { at_unix_ns, result } = self {
+            let fault_point = result.fault_point.take().map(Box::new);
+            *self = Self::Outlined { at_unix_ns: *at_unix_ns, verdict: result.verdict, fault_point };
+        }
+    }
 }
 
 /// What a report changes in the outages of its target.

@@ -1,15 +1,17 @@
 //! Watches at work: agents get their plans, reports come in, outages trigger checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use waymark_proto::{API_VERSION, Inventory, NodeName, ProbePlan, ProbeReport};
 
 use super::board::Board;
-use super::documents::WatchList;
+use super::documents::{WatchCounts, WatchList};
 use super::outage::{Outage, OutageCheck};
 use super::spec::{WatchError, WatchSpec};
 use super::store::Store;
@@ -28,8 +30,9 @@ const LOOK: Duration = Duration::from_secs(2);
 const WAITING_CHECKS: usize = 32;
 /// Batches of reports that may wait.
 const WAITING_REPORTS: usize = 1024;
-/// Pause between two checks that outages trigger.
-const BREATH: Duration = Duration::from_millis(500);
+/// Checks of outages that run at the same time: what one fault breaks opens several, and the last in a row would
+/// be checked when the fault is over.
+const CHECKS_AT_ONCE: usize = 4;
 
 /// All watches of a controller. Cheap to clone; clones are the same.
 #[derive(Clone)]
@@ -63,6 +66,17 @@ impl Watches {
         source: Arc<dyn Source>,
         folder: Option<&Path>,
     ) -> Result<(Self, Incoming), WatchError> {
+        let agents: Arc<dyn Agents> = Arc::new(hub.clone());
+        Self::with_agents(hub, agents, source, folder)
+    }
+
+    /// The same, with checks by other agents than those of the hub.
+    fn with_agents(
+        hub: Hub,
+        agents: Arc<dyn Agents>,
+        source: Arc<dyn Source>,
+        folder: Option<&Path>,
+    ) -> Result<(Self, Incoming), WatchError> {
         let mut board = Board::default();
         let store = match folder {
             Some(folder) => {
@@ -77,7 +91,6 @@ impl Watches {
         let (outages, outages_in) = mpsc::channel(WAITING_CHECKS);
         let (reports, reports_in) = mpsc::channel(WAITING_REPORTS);
         hub.report_to(reports);
-        let agents: Arc<dyn Agents> = Arc::new(hub.clone());
         let inner =
             Inner { board: Mutex::new(board), hub, agents, source, store, changed: Notify::new(), outages };
         Ok((Self(Arc::new(inner)), Incoming { reports: reports_in, outages: outages_in }))
@@ -85,18 +98,17 @@ impl Watches {
 
     /// Works for ever.
     pub async fn run(&self, incoming: Incoming) {
-        let Incoming { mut reports, mut outages } = incoming;
+        let Incoming { mut reports, outages } = incoming;
         let take = async {
             while let Some((node, reports)) = reports.recv().await {
                 self.take(&node, &reports);
             }
         };
-        let examine = async {
-            while let Some(number) = outages.recv().await {
-                self.examine(number).await;
-                tokio::time::sleep(BREATH).await;
-            }
-        };
+        let outages = ReceiverStream::new(outages);
+        let examine = outages.for_each_concurrent(CHECKS_AT_ONCE, |number| {
+            let watches = self.clone();
+            async move { watches.examine(number).await }
+        });
         tokio::join!(take, examine, self.distribute());
     }
 
@@ -117,7 +129,7 @@ impl Watches {
             let mut board = self.0.board();
             let name = spec.name.clone();
             board.start(spec, now_unix_ns())?;
-            if let Err(error) = self.0.save(&board) {
+            if let Err(error) = self.0.save(board.specs()) {
                 board.stop(&name, now_unix_ns())?;
                 return Err(error);
             }
@@ -130,14 +142,16 @@ impl Watches {
     /// Ends a watch, or all. Gives back the names of those that ended.
     ///
     /// # Errors
-    /// There is no watch of that name, or the file cannot be written.
+    /// There is no watch of that name, or the file cannot be written; then nothing ends.
     pub fn stop(&self, name: Option<&str>) -> Result<Vec<String>, WatchError> {
         let mut board = self.0.board();
         let names = name.map_or_else(|| board.names(), |name| vec![name.to_owned()]);
+        // The file first: if it cannot be written, the watches go on and can be stopped again. Otherwise agents
+        // would be left with plans of watches that nobody sees, and that come back with the next controller.
+        self.0.save(board.specs_without(&names)?)?;
         for name in &names {
             board.stop(name, now_unix_ns())?;
         }
-        self.0.save(&board)?;
         drop(board);
         self.0.changed.notify_one();
         Ok(names)
@@ -148,11 +162,7 @@ impl Watches {
     /// # Errors
     /// There is no watch of that name.
     pub fn list(&self, watch: Option<&str>) -> Result<WatchList, WatchError> {
-        let attached = self.0.hub.attached();
-        let absent = |node: &NodeName| {
-            let there = attached.iter().any(|agent| agent.node == *node);
-            (!there).then(|| format!("no agent is attached for node {node}"))
-        };
+        let absent = self.0.absence();
         let mut board = self.0.board();
         if let Some(name) = watch
             && !board.names().iter().any(|known| known == name)
@@ -166,6 +176,12 @@ impl Watches {
             watches: board.statuses(watch, Instant::now(), absent),
             outages: board.outages(watch),
         })
+    }
+
+    /// How many targets of each watch are how.
+    pub fn counts(&self) -> Vec<WatchCounts> {
+        let absent = self.0.absence();
+        self.0.board().counts(Instant::now(), absent)
     }
 
     /// How many outages there were since the controller started.
@@ -260,8 +276,14 @@ impl Inner {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn save(&self, board: &Board) -> Result<(), WatchError> {
-        self.store.as_ref().map_or(Ok(()), |store| store.save(board.specs()))
+    /// Says why the agent of a node is not there, as it is now.
+    fn absence(&self) -> impl Fn(&NodeName) -> Option<String> + use<> {
+        let attached: BTreeSet<_> = self.hub.attached().into_iter().map(|agent| agent.node).collect();
+        move |node| (!attached.contains(node)).then(|| format!("no agent is attached for node {node}"))
+    }
+
+    fn save(&self, specs: Vec<WatchSpec>) -> Result<(), WatchError> {
+        self.store.as_ref().map_or(Ok(()), |store| store.save(specs))
     }
 
     /// Checks what a target's probes meet.
@@ -286,3 +308,6 @@ fn now_unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

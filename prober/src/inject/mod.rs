@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol as RawProtocol, SockAddr, Socket, Type};
 use waymark_proto::{CheckId, Flow, Marker, MarkerKey, Protocol, Seq};
 
@@ -179,13 +180,21 @@ fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq, shape: Shape) 
     Ok(Sent { seq, source_port: flow.src_port, sent_ns, error, size, dscp: shape.dscp })
 }
 
-nix::sockopt_impl!(
+sockopt_impl!(
     /// How packets of IPv4 are held against path MTUs.
-    MtuDiscover, SetOnly, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int
+    MtuDiscover,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    libc::c_int
 );
-nix::sockopt_impl!(
+sockopt_impl!(
     /// The same for IPv6.
-    MtuDiscover6, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int
+    MtuDiscover6,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_MTU_DISCOVER,
+    libc::c_int
 );
 
 /// Has a socket's packets measured by the MTU of the device alone: what the kernel has learned of the path, perhaps

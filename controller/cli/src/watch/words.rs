@@ -90,18 +90,20 @@ pub(super) fn outage(outage: &Outage, now_unix_ns: u64) -> String {
 }
 
 fn check(check: &OutageCheck) -> String {
-    match check {
-        OutageCheck::Waiting => "its check waits".to_owned(),
-        OutageCheck::Running => "its check runs".to_owned(),
-        OutageCheck::Failed { message } => format!("its check failed: {message}"),
-        OutageCheck::Skipped { message } => format!("no check: {message}"),
-        OutageCheck::Done { result, .. } => match &result.fault_point {
-            Some(fault) => {
-                let culprit = fault.culprit.as_ref().map(|culprit| format!("; culprit {culprit}"));
-                format!("{}: {}{}", result.verdict, fault_in_words(fault), culprit.unwrap_or_default())
-            }
-            None => format!("the check said {}", result.verdict),
-        },
+    let (verdict, fault) = match check {
+        OutageCheck::Waiting => return "its check waits".to_owned(),
+        OutageCheck::Running => return "its check runs".to_owned(),
+        OutageCheck::Failed { message } => return format!("its check failed: {message}"),
+        OutageCheck::Skipped { message } => return format!("no check: {message}"),
+        OutageCheck::Done { result, .. } => (result.verdict, result.fault_point.as_ref()),
+        OutageCheck::Outlined { verdict, fault_point, .. } => (*verdict, fault_point.as_deref()),
+    };
+    match fault {
+        Some(fault) => {
+            let culprit = fault.culprit.as_ref().map(|culprit| format!("; culprit {culprit}"));
+            format!("{verdict}: {}{}", fault_in_words(fault), culprit.unwrap_or_default())
+        }
+        None => format!("the check said {verdict}"),
     }
 }
 
