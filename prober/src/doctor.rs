@@ -216,7 +216,8 @@ fn pods(searched: &Searched, sees_processes: bool) -> Finding {
     }
     let detail =
         format!("{detail}; the node's processes are not visible, so pods without a file there are not found");
-    Finding::bad(what, State::Warn, detail, "set hostPID: true in the pod template of the agent")
+    let remedy = "if the container runtime keeps no files of namespaces, set agent.findByProcess: true in the chart's values, or hostPID: true in the pod template of the agent";
+    Finding::bad(what, State::Warn, detail, remedy)
 }
 
 /// Process 2 is the kernel's thread of threads, in the first PID namespace only (`rest_init`).

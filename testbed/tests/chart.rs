@@ -92,11 +92,13 @@ fn what_is_scraped_is_what_is_served() {
 #[test]
 fn an_agent_that_asks_no_process_gets_neither_their_ids_nor_the_right() {
     let Some(helm) = helm("findByProcess") else { return };
-    let values = "agent: {findByProcess: false, netnsFolders: [/run/netns, /run/docker/netns]}";
+    let values = "agent: {netnsFolders: [/run/netns, /run/docker/netns]}";
     let agent = render(&helm, "ops", values, &["--show-only", "templates/agent.yaml"]);
     assert!(agent.contains("hostPID: false") && !agent.contains("SYS_PTRACE"), "{agent}");
     assert!(agent.contains("--pod-netns=/run/docker/netns"), "{agent}");
-    assert_eq!(capabilities(&agent).len() + 1, capabilities(&render(&helm, "ops", "", &[])).len());
+    let asking = render(&helm, "ops", "agent: {findByProcess: true}", &[]);
+    assert!(asking.contains("hostPID: true") && !asking.contains("--pod-netns"), "{asking}");
+    assert_eq!(capabilities(&agent).len() + 1, capabilities(&asking).len());
 }
 
 /// The capabilities that the manifests give the agent, as `capabilities(7)` calls them.
@@ -198,8 +200,8 @@ fn the_namespaces_of_processes_can_be_told() {
         let given = capabilities(&render(&helm, "ops", values, &[]));
         bounded(&given, Path::new("readlink")).arg(&namespace).status().unwrap().success()
     };
-    assert!(tells(""));
-    assert!(!tells("agent: {findByProcess: false}"), "then the right would not be needed");
+    assert!(tells("agent: {findByProcess: true}"));
+    assert!(!tells(""), "then the right would not be needed");
 }
 
 fn program(name: &str) -> std::path::PathBuf {

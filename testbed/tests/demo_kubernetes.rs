@@ -27,6 +27,7 @@ fn the_four_uses_are_shown() {
         "Culprit:  Service shop/stock",
         "nobody listens on tcp",
         "policy shop/pay-strict",
+        "Culprit:  Node node2",
         "Outage #1",
         "silent-loss",
         "Failed; rolled back",

@@ -2,21 +2,50 @@
 //!
 //! Every `sh` block is run, those of a section one after the other in one shell, with the built programs in
 //! `PATH` and a testbed of its own. A command must exit with 0, or with what a comment behind it says:
-//! `# exit 1`. Not run: `make` targets, which must exist, and blocks marked `sh interactive`.
+//! `# exit 1`. Not run: `make` targets, which must exist, and blocks marked `sh interactive`. Where the programs of
+//! a Kubernetes control plane are missing, the sections that need them are left out, and that is said.
 
 mod common;
+#[path = "common/lacking.rs"]
+mod lacking;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{PROGRAM, Testbed, privileged, text};
+use lacking::or_left_out;
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
+use waymark_testbed::kubernetes::{Assets, KubernetesError, Program};
 
 /// The commands of one section.
 struct Section {
     heading: String,
     script: String,
+}
+
+impl Section {
+    /// Whether its commands can be run; where they cannot, it is said what is left out.
+    fn can_run(&self) -> bool {
+        let what = format!("section {:?} of the README", self.heading);
+        !needs_kubernetes(&self.script) || or_left_out(&what, kubernetes()).is_some()
+    }
+}
+
+/// Whether a script brings up a testbed with a real control plane.
+fn needs_kubernetes(script: &str) -> bool {
+    script.lines().any(|line| line.split_whitespace().any(|word| word == "--kubernetes"))
+}
+
+/// What such a testbed needs of this machine, and what the README asks it with.
+fn kubernetes() -> Result<(), KubernetesError> {
+    Assets::find(&[Program::Etcd, Program::ApiServer, Program::ControllerManager, Program::Proxy])?;
+    match Command::new("kubectl").arg("help").output() {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            Err(KubernetesError::NotInstalled { program: "kubectl".into(), package: "kubernetes-client" })
+        }
+    }
 }
 
 fn root() -> PathBuf {
@@ -103,7 +132,7 @@ fn the_commands_of_the_readme_work() {
         let lines = section.script.lines();
         section.script =
             lines.map(|line| if line.starts_with("make ") { "\n" } else { line }.to_owned() + "\n").collect();
-        if section.script.trim().is_empty() {
+        if section.script.trim().is_empty() || !section.can_run() {
             continue;
         }
         commands += section.script.lines().filter(|line| !line.trim().is_empty()).count();
@@ -121,4 +150,22 @@ fn the_commands_of_the_readme_work() {
         assert_eq!(testbed.leftovers(), Vec::<String>::new(), "left by {:?}", section.heading);
     }
     assert!(commands > 0, "the README has no commands");
+}
+
+#[test]
+fn the_sections_that_need_a_control_plane_are_known() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let sections = sections(&readme);
+    let needing: Vec<&str> = sections
+        .iter()
+        .filter(|section| needs_kubernetes(&section.script))
+        .map(|section| section.heading.as_str())
+        .collect();
+    assert_eq!(needing, ["On Kubernetes"]);
+    let others = sections.iter().filter(|section| !needs_kubernetes(&section.script));
+    for section in others {
+        let asks =
+            section.script.lines().find(|line| line.contains("kubectl") || line.contains("KUBECONFIG"));
+        assert_eq!(asks, None, "{:?}", section.heading);
+    }
 }

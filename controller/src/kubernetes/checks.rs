@@ -59,7 +59,8 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// How much is run, and how long is waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Checks that run at the same time; the others wait for their turn.
+    /// Checks that run at the same time; the others wait for their turn. One that waits for something is not
+    /// running meanwhile.
     pub at_once: usize,
     /// How long a Check waits for an agent that is not attached or a pod that has no address, before it
     /// fails for that.

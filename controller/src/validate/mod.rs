@@ -18,6 +18,7 @@
 //! * `judge`: before, predicted and after as a table
 //! * `look`: checks, many at once, until they show what was predicted
 //! * `undo`: taking a change back
+//! * `patience`: waiting for an API server that is away
 //! * `world`: the traits
 //! * `report`, `junit`: the answer as a document
 
@@ -36,6 +37,7 @@ mod manifest;
 mod objects;
 mod offline;
 mod outside;
+mod patience;
 mod report;
 mod undo;
 mod world;
@@ -70,6 +72,7 @@ pub use world::{Cluster, ClusterError, Mode, Observation, Probe, ProbeError, que
 
 use crate::kubernetes::{Objects, convert};
 use look::{Looks, look, settle};
+use patience::{Patience, Say};
 
 /// When a change is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +204,7 @@ pub async fn validate(
     probe: &dyn Probe,
     plan: &Plan,
     stop: &Stop,
-    say: &(dyn Fn(String) + Send + Sync),
+    say: Say<'_>,
 ) -> Result<ValidationReport, ValidateError> {
     say("comparing what the objects mean before and after".to_owned());
     let Preview { mut report, foresight, before, after, states } = preview(cluster, plan).await?;
@@ -228,7 +231,7 @@ pub async fn validate(
         return Err(ValidateError::Interrupted);
     }
     say("applying the change".to_owned());
-    let (done, refused) = apply(cluster, plan.change.intention, &states, stop).await;
+    let (done, refused) = apply(cluster, plan.change.intention, &states, stop, say).await;
     let verdict = match refused {
         Some(failure) => failure,
         None => observe(probe, plan, looks.clone(), unchecked, &mut report, stop, say).await,
@@ -303,6 +306,7 @@ async fn apply(
     intention: Intention,
     states: &[(Item, Option<Value>)],
     stop: &Stop,
+    say: Say<'_>,
 ) -> (Vec<Done>, Option<Standing>) {
     let mut done = Vec::new();
     for (item, before) in states {
@@ -322,7 +326,9 @@ async fn apply(
                 let unknown = matches!(error, ClusterError::Unavailable(_));
                 if unknown {
                     // The request may have been carried out though no answer came.
-                    let after = cluster.get(&item.key).await.ok().flatten();
+                    let look = async || cluster.get(&item.key).await;
+                    let after = Patience::new(say).ask("looking what was applied", look).await;
+                    let after = after.ok().flatten();
                     done.push(Done { key: item.key.clone(), before: before.clone(), after });
                 }
                 return (done, Some(Standing::Bad(vec![error.to_string()])));
@@ -349,7 +355,7 @@ async fn observe(
     unchecked: Vec<String>,
     report: &mut ValidationReport,
     stop: &Stop,
-    say: &(dyn Fn(String) + Send + Sync),
+    say: Say<'_>,
 ) -> Standing {
     say(format!("checking {} connections until they are as predicted", looks.len()));
     let settled = tokio::select! {
@@ -385,7 +391,7 @@ async fn conclude(
     done: &[Done],
     standing: Standing,
     report: &mut ValidationReport,
-    say: &(dyn Fn(String) + Send + Sync),
+    say: Say<'_>,
 ) {
     report.state = State::Applied;
     let because = match standing {
@@ -406,8 +412,7 @@ async fn conclude(
         report.state = State::NotApplied;
         return;
     }
-    say("taking the change back".to_owned());
-    let undone = undo(cluster, done).await;
+    let undone = undo(cluster, done, say).await;
     let mut rollback =
         RollbackReport { because, objects: Vec::new(), back: None, not_back: Vec::new(), unverified: None };
     report.state = State::RolledBack;

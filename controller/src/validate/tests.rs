@@ -10,6 +10,8 @@ use waymark_sim::{Pair, Survey};
 use super::fixture::{objects, pod};
 use super::*;
 
+mod away;
+
 /// How the world misbehaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Trouble {
@@ -29,6 +31,10 @@ enum Trouble {
     Interrupted,
     /// The second object is refused, though its dry run was not.
     SecondRefused,
+    /// The API server is away for so many requests once something was applied.
+    Away(u32),
+    /// The same, and the answer to what was applied is lost.
+    AwayWithoutAnswer(u32),
 }
 
 struct World {
@@ -38,6 +44,8 @@ struct World {
     trouble: Trouble,
     stop: tokio::sync::watch::Sender<bool>,
     requests: Mutex<Vec<String>>,
+    /// How many requests have met no server.
+    unanswered: Mutex<u32>,
 }
 
 impl World {
@@ -55,6 +63,7 @@ impl World {
             trouble,
             stop: sender,
             requests: Mutex::default(),
+            unanswered: Mutex::default(),
         };
         (world, stop)
     }
@@ -103,6 +112,17 @@ impl World {
         self.requests.lock().unwrap().push(request);
     }
 
+    /// Whether the API server is there.
+    fn server(&self) -> Result<(), ClusterError> {
+        let (Trouble::Away(away) | Trouble::AwayWithoutAnswer(away)) = self.trouble else { return Ok(()) };
+        let mut unanswered = self.unanswered.lock().unwrap();
+        if self.requests.lock().unwrap().is_empty() || *unanswered == away {
+            return Ok(());
+        }
+        *unanswered += 1;
+        Err(ClusterError::Unavailable("no server".to_owned()))
+    }
+
     fn inventory(&self) -> Inventory {
         let mut objects = self.base.clone();
         let policies = self.objects.lock().unwrap();
@@ -127,6 +147,7 @@ impl Cluster for World {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
+        self.server()?;
         Ok(self.objects.lock().unwrap().get(key).cloned())
     }
 
@@ -147,6 +168,9 @@ impl Cluster for World {
                     json!({"manager": "argocd", "time": "2026-11-24T00:00:00Z"});
             }
             self.objects.lock().unwrap().insert(item.key.clone(), kept);
+            if matches!(self.trouble, Trouble::AwayWithoutAnswer(_)) {
+                self.server()?;
+            }
         }
         Ok(object)
     }

@@ -3,17 +3,18 @@
 //! What was there is put back by a replacement, so that fields which the change added go as well, and then its
 //! `managedFields` by a second one: a replacement that changes nothing leaves those as they are given, so that
 //! fields belong to whom they belonged. An object that somebody else has changed meanwhile is left alone, and
-//! named.
+//! named. A server that is away is waited for, as long as a restart takes.
 
 use serde_json::Value;
 
 use super::change::Key;
+use super::patience::{PAUSE, Patience, Say};
 use super::world::{Cluster, ClusterError, Mode};
 
-/// How often a request is tried that met a newer version of the object or no server.
+/// How often a request is tried that met a newer version of the object.
 const TRIES: usize = 5;
-/// How long to wait before another try.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+/// What is done, for who waits for it.
+const DOING: &str = "taking the change back";
 
 /// What was done to an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,33 +36,38 @@ pub enum Undone {
     Left(String),
 }
 
-/// Takes everything back, the last first.
-pub async fn undo(cluster: &dyn Cluster, done: &[Done]) -> Vec<(Key, Undone)> {
+/// Takes everything back, the last first, and says what it waits for.
+pub async fn undo(cluster: &dyn Cluster, done: &[Done], say: Say<'_>) -> Vec<(Key, Undone)> {
+    say(DOING.to_owned());
+    undo_within(cluster, done, Patience::new(say)).await
+}
+
+/// The same with this patience.
+pub(super) async fn undo_within(
+    cluster: &dyn Cluster,
+    done: &[Done],
+    mut patience: Patience<'_>,
+) -> Vec<(Key, Undone)> {
     let mut undone = Vec::new();
     for one in done.iter().rev() {
-        undone.push((one.key.clone(), undo_one(cluster, one).await));
+        undone.push((one.key.clone(), undo_one(cluster, one, &mut patience).await));
     }
     undone
 }
 
-async fn undo_one(cluster: &dyn Cluster, done: &Done) -> Undone {
-    let mut why = String::new();
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        match try_once(cluster, done).await {
+async fn undo_one(cluster: &dyn Cluster, done: &Done, patience: &mut Patience<'_>) -> Undone {
+    let mut tries = 1;
+    loop {
+        match patience.ask(DOING, async || try_once(cluster, done).await).await {
             Ok(undone) => return undone,
             // Read again: it may be a harmless change, as of its status, or a token that is being renewed.
-            Err(
-                error @ (ClusterError::Conflict(_)
-                | ClusterError::Unavailable(_)
-                | ClusterError::Unauthorized(_)),
-            ) => why = error.to_string(),
+            Err(ClusterError::Conflict(_) | ClusterError::Unauthorized(_)) if tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
             Err(error) => return Undone::Left(error.to_string()),
         }
     }
-    Undone::Left(why)
 }
 
 /// What has to be done to an object as it is now.
@@ -116,6 +122,8 @@ fn remedy(done: &Done, now: Option<&Value>) -> Remedy {
             }
         }
         (Some(before), None, None) => Remedy::Create(as_new(before)),
+        // Made anew already: by somebody else, or by a request whose answer was lost.
+        (Some(before), None, Some(now)) if same(before, now) => Remedy::Nothing,
         (Some(_), None, Some(now)) => Remedy::Leave(meddled(now)),
         (Some(_), Some(_), None) => Remedy::Leave("somebody else deleted it meanwhile".to_owned()),
     }

@@ -2,7 +2,8 @@
 //!
 //! In this order: the folder that `KUBEBUILDER_ASSETS` names (the convention of controller-runtime's
 //! envtest); packed programs in `../shared/envtest` beside the sources, unpacked once into a cache; what
-//! `make envtest` built into that cache. etcd may also be where the system has it.
+//! `make envtest` built into that cache. etcd may also be where the system has it. The server for custom
+//! resources is not among what `make envtest` builds.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -59,7 +60,7 @@ impl Assets {
     /// Finds a folder that has these programs; packed ones are unpacked first.
     ///
     /// # Errors
-    /// [`KubernetesError::Missing`] names what is nowhere and what to do.
+    /// One of which [`KubernetesError::is_missing`] names what is nowhere and what to do.
     pub fn find(wanted: &[Program]) -> Result<Self> {
         let mut looked = Vec::new();
         let mut missing = Vec::new();
@@ -72,16 +73,11 @@ impl Assets {
             }
             looked.push(assets.folder.display().to_string());
         }
-        if missing == [Program::Etcd] {
-            return Err(KubernetesError::NotInstalled { program: "etcd".into(), package: "etcd-server" });
-        }
         if missing.is_empty() {
             missing = wanted.to_vec();
         }
-        Err(KubernetesError::Missing {
-            missing: missing.iter().map(|program| program.name()).collect::<Vec<_>>().join(", "),
-            looked: if looked.is_empty() { cache().display().to_string() } else { looked.join(" and ") },
-        })
+        let looked = if looked.is_empty() { cache().display().to_string() } else { looked.join(" and ") };
+        Err(KubernetesError::missing(&missing, looked))
     }
 
     /// The folder.
@@ -91,10 +87,8 @@ impl Assets {
 
     /// The path of a program that [`Self::find`] was asked for.
     pub fn path(&self, program: Program) -> Result<PathBuf> {
-        self.locate(program).ok_or_else(|| KubernetesError::Missing {
-            missing: program.name().to_owned(),
-            looked: self.folder.display().to_string(),
-        })
+        let looked = || self.folder.display().to_string();
+        self.locate(program).ok_or_else(|| KubernetesError::missing(&[program], looked()))
     }
 
     fn locate(&self, program: Program) -> Option<PathBuf> {
@@ -228,6 +222,22 @@ mod tests {
         assert_eq!(fs::read(assets.path(Program::Proxy).unwrap()).unwrap(), b"program");
         assert!(assets.path(Program::ApiServer).unwrap_err().to_string().contains("make envtest"));
         assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1, "the draft is gone");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_who_makes_it() {
+        let says = |programs: &[Program]| {
+            let error = KubernetesError::missing(programs, "/nowhere".to_owned());
+            assert!(error.is_missing());
+            error.to_string()
+        };
+        assert!(says(&[Program::ApiServer, Program::Proxy]).contains("`make envtest` builds them"));
+        assert!(says(&[Program::Etcd]).contains("apt-get install etcd-server"));
+        let server = says(&[Program::CrdServer]);
+        assert!(server.contains("no apiextensions-apiserver") && server.contains("/nowhere"), "{server}");
+        assert!(server.contains("`make envtest` does not build it"), "{server}");
+        let assets = Assets { folder: "/nowhere".into() };
+        assert_eq!(assets.path(Program::CrdServer).unwrap_err().to_string(), server);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::assets::Program;
+
 /// What can go wrong with a control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
@@ -17,6 +19,17 @@ pub enum KubernetesError {
         /// Where they were looked for.
         looked: String,
     },
+    /// The server for custom resources, which no target of this project makes.
+    #[error(
+        "no {program} of a current Kubernetes version (looked into {looked}); `make envtest` does not build it: \
+         build it from k8s.io/apiextensions-apiserver, and name a folder that has it in KUBEBUILDER_ASSETS"
+    )]
+    NotBuilt {
+        /// The program.
+        program: &'static str,
+        /// Where it was looked for.
+        looked: String,
+    },
     /// A program that Debian has, and this machine has not.
     #[error("no {program} on this machine; install it with `apt-get install {package}`")]
     NotInstalled {
@@ -26,7 +39,10 @@ pub enum KubernetesError {
         package: &'static str,
     },
     /// An archive that is not what its list of checksums says.
-    #[error("{} is damaged: {why}; fetch it again, or let `make envtest` build the programs", path.display())]
+    #[error(
+        "{} is damaged: {why}; fetch it again, or remove its folder and let `make envtest` build the programs",
+        path.display()
+    )]
     Damaged {
         /// The archive.
         path: PathBuf,
@@ -123,6 +139,23 @@ pub enum KubernetesError {
 pub(crate) type Result<T> = std::result::Result<T, KubernetesError>;
 
 impl KubernetesError {
+    /// What to say of programs that are in none of the places.
+    pub(crate) fn missing(programs: &[Program], looked: String) -> Self {
+        match programs {
+            [Program::Etcd] => Self::NotInstalled { program: "etcd".into(), package: "etcd-server" },
+            [only @ Program::CrdServer] => Self::NotBuilt { program: only.name(), looked },
+            several => {
+                let names: Vec<_> = several.iter().map(|program| program.name()).collect();
+                Self::Missing { missing: names.join(", "), looked }
+            }
+        }
+    }
+
+    /// Whether a program is not on this machine: what needs it can be left out.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::NotBuilt { .. } | Self::NotInstalled { .. })
+    }
+
     /// For `map_err`: a failed file operation.
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -107,6 +107,9 @@ impl ControlPlane {
 
     /// Starts a server for custom resources of a current version beside it, which asks this one who may do
     /// what, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`super::KubernetesError::NotBuilt`] if its program is nowhere; else what ended, or was not ready in time.
     pub fn crd_server(&self) -> Result<CrdServer> {
         let program = Assets::find(&[Program::CrdServer])?.path(Program::CrdServer)?;
         let port = Port::reserve()?;

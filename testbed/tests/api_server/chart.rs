@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::{conditions, wait::await_condition};
 use serde_json::json;
 use waymark_testbed::kubernetes::{ControlPlane, User};
 
@@ -40,11 +42,33 @@ fn apply(plane: &ControlPlane, arguments: &[&str], manifests: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A definition of the Prometheus operator's kind that takes any spec: what an object is called, where it is and
+/// what metadata it has is checked, and that the kind is of this group and version.
+fn pod_monitors() -> serde_json::Value {
+    let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    json!({
+        "metadata": { "name": "podmonitors.monitoring.coreos.com" },
+        "spec": {
+            "group": "monitoring.coreos.com", "scope": "Namespaced",
+            "names": { "kind": "PodMonitor", "plural": "podmonitors" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
+                "type": "object", "required": ["spec"], "properties": { "spec": any } } } }],
+        },
+    })
+}
+
 #[tokio::test]
 async fn the_api_server_takes_what_the_chart_renders() {
     let Some(plane) = control_plane("the chart") else { return };
     let Some(helm) = helm("the chart") else { return };
-    let namespace = namespace(&plane.client().await.unwrap()).await;
+    let client = plane.client().await.unwrap();
+    let namespace = namespace(&client).await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let monitors = serde_json::from_value(pod_monitors()).unwrap();
+    definitions.create(&PostParams::default(), &monitors).await.unwrap();
+    let established =
+        await_condition(definitions, "podmonitors.monitoring.coreos.com", conditions::is_crd_established());
+    tokio::time::timeout(PATIENCE, established).await.expect("in time").unwrap();
     let everything = "
 fullnameOverride: tracer
 image: {registry: 'registry.example:5000/team', tag: v1, pullPolicy: Always}
@@ -61,19 +85,21 @@ controller:
   tolerations: [{key: node-role.kubernetes.io/control-plane, operator: Exists, effect: NoSchedule}]
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
 agent:
+  findByProcess: true
   netnsFolders: [/run/netns, /var/run/docker/netns]
   allow: [192.0.2.0/24, '2001:db8::/32']
   maxUnavailable: 3
   podAnnotations: {example.org/a: b}
 metrics: {enabled: true}
+podMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
 networkPolicy: {enabled: true}
 ";
     let least = "
 rbac: {create: false, aggregate: false}
 controller: {serviceAccount: {create: false, name: mine}, nodeSelector: null}
-agent: {serviceAccount: {create: false, name: mine}, findByProcess: false, priorityClassName: '', tolerations: []}
+agent: {serviceAccount: {create: false, name: mine}, priorityClassName: '', tolerations: []}
 ";
-    for (values, objects) in [("", 14), (everything, 15), (least, 6)] {
+    for (values, objects) in [("", 14), (everything, 16), (least, 6)] {
         let manifests = render(&helm, &namespace, values, &["--kube-version", "1.20.2"]);
         let said = apply(plane, &["--server-side", "--dry-run=server", "--validate=strict"], &manifests);
         let taken = said.lines().filter(|line| line.ends_with("(server dry run)")).count();

@@ -14,6 +14,8 @@ mod checks;
 mod credentials;
 #[path = "../common/helm.rs"]
 mod helm;
+#[path = "../common/lacking.rs"]
+mod lacking;
 mod names;
 mod plane;
 mod source;
@@ -21,20 +23,12 @@ mod validate;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
-use waymark_testbed::kubernetes::{ControlPlane, KubernetesError};
+use lacking::or_left_out;
+use waymark_testbed::kubernetes::ControlPlane;
 
 /// The control plane that the tests share. Without its programs it says what it skips, and under CI it fails.
 pub(crate) fn control_plane(test: &str) -> Option<&'static ControlPlane> {
-    match ControlPlane::shared() {
-        Ok(plane) => Some(plane),
-        Err(error @ (KubernetesError::Missing { .. } | KubernetesError::NotInstalled { .. }))
-            if std::env::var_os("CI").is_none() =>
-        {
-            eprintln!("SKIPPED: {test} needs a Kubernetes control plane: {error}");
-            None
-        }
-        Err(error) => panic!("{test}: {error}"),
-    }
+    or_left_out(test, ControlPlane::shared())
 }
 
 /// A new Kubernetes namespace, labelled with its name as current versions do by themselves.

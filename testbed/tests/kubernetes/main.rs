@@ -13,6 +13,8 @@ mod checks;
 #[path = "../common/mod.rs"]
 mod common;
 mod culprits;
+#[path = "../common/lacking.rs"]
+mod lacking;
 mod lifecycle;
 mod policies;
 mod resources;
@@ -25,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use common::{Testbed, privileged, text};
+use lacking::or_left_out;
 use waymark_testbed::kubernetes::{Assets, Program};
 
 /// How long anything may take to become so. Machines under load need some seconds.
@@ -36,14 +39,7 @@ pub(crate) fn able(test: &str) -> bool {
         return false;
     }
     let wanted = [Program::Etcd, Program::ApiServer, Program::ControllerManager, Program::Proxy];
-    match Assets::find(&wanted) {
-        Ok(_) => true,
-        Err(error) if std::env::var_os("CI").is_none() => {
-            eprintln!("SKIPPED: {test}: {error}");
-            false
-        }
-        Err(error) => panic!("{test}: {error}"),
-    }
+    or_left_out(test, Assets::find(&wanted)).is_some()
 }
 
 /// Control planes are large: of those that tests have for themselves there is one at a time. To be held longer

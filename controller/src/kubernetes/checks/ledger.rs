@@ -35,6 +35,17 @@ struct Work {
     generation: i64,
     task: Id,
     stopper: Stopper,
+    errand: Errand,
+}
+
+/// What a task is to do.
+enum Errand {
+    /// Run it and write its answer.
+    Answer(Box<Order>),
+    /// Write why there is no answer.
+    Excuse,
+    /// Delete it.
+    Deletion,
 }
 
 /// All Checks.
@@ -110,23 +121,37 @@ impl Ledger {
 
     fn ended(&mut self, ended: Result<(Id, Written), JoinError>) {
         let (task, written) = match ended {
-            Ok((task, written)) => (task, Some(written)),
-            Err(error) => {
-                tracing::error!("the task of a Check failed: {error}");
-                (error.id(), None)
-            }
+            Ok((task, written)) => (task, Ok(written)),
+            Err(error) => (error.id(), Err(failure(error))),
         };
         let Some(uid) = self.owners.remove(&task) else { return };
         let Some(entry) = self.entries.get_mut(&uid) else { return };
         let Some(work) = entry.work.take_if(|work| work.task == task) else { return };
-        match written {
-            Some(Written::Cancelled) => {}
+        match (written, work.errand) {
             // Should it not be gone, its next change will be heard of.
-            Some(Written::Done | Written::Gone | Written::Changed) | None => {
+            (Ok(Written::Done | Written::Gone | Written::Changed), _) | (Err(_), Errand::Excuse) => {
                 entry.done = Some(work.generation);
             }
+            (Err(why), Errand::Answer(order)) if entry.heard.wants(work.generation) => {
+                return self.excuse(&uid, *order, why);
+            }
+            // Something else is wanted by now.
+            (Ok(Written::Cancelled), _) | (Err(_), Errand::Answer(_)) => {}
+            // It would fail again; the Check is left until it changes.
+            (Err(_), Errand::Deletion) => return,
         }
         self.consider(&uid);
+    }
+
+    /// Has it written why a Check has no answer.
+    fn excuse(&mut self, uid: &str, order: Order, why: String) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let order = Order { before: entry.heard.status().cloned(), ..order };
+        let generation = order.meta.generation.unwrap_or_default();
+        let (bench, (stopper, cancel)) = (Arc::clone(&self.bench), cancel());
+        let task = self.tasks.spawn(async move { work::give_up(&bench, &order, &why, &cancel).await });
+        self.owners.insert(task.id(), uid.to_owned());
+        entry.work = Some(Work { generation, task: task.id(), stopper, errand: Errand::Excuse });
     }
 
     /// Does what is to be done about a Check.
@@ -143,7 +168,7 @@ impl Ledger {
         let (bench, meta, before) =
             (Arc::clone(&self.bench), entry.heard.meta.clone(), entry.heard.status().cloned());
         let (stopper, cancel) = cancel();
-        let task = match step {
+        let (task, errand) = match step {
             Step::Rest => return,
             Step::Wait(due) => {
                 self.due.insert((due, uid.to_owned()));
@@ -152,14 +177,36 @@ impl Ledger {
             Step::Run(request) => {
                 let expect = entry.heard.expectation();
                 let order = Order { meta, request: *request, expect, before };
-                self.tasks.spawn(async move { work::run(&bench, &order, &cancel).await })
+                let errand = Errand::Answer(Box::new(order.clone()));
+                (self.tasks.spawn(async move { work::run(&bench, &order, &cancel).await }), errand)
             }
-            Step::Reject(rejection) => self.tasks.spawn(async move {
-                work::reject(&bench, &meta, &rejection, before.as_ref(), &cancel).await
-            }),
-            Step::Delete => self.tasks.spawn(async move { bench.store.delete(&meta, &cancel).await }),
+            Step::Reject(rejection) => {
+                let told =
+                    async move { work::reject(&bench, &meta, &rejection, before.as_ref(), &cancel).await };
+                (self.tasks.spawn(told), Errand::Excuse)
+            }
+            Step::Delete => {
+                let deleted = async move { bench.store.delete(&meta, &cancel).await };
+                (self.tasks.spawn(deleted), Errand::Deletion)
+            }
         };
         self.owners.insert(task.id(), uid.to_owned());
-        entry.work = Some(Work { generation, task: task.id(), stopper });
+        entry.work = Some(Work { generation, task: task.id(), stopper, errand });
     }
+}
+
+/// What the log is told of a task that failed, and its Check.
+fn failure(error: JoinError) -> String {
+    tracing::error!("the task of a Check failed: {error}");
+    let why = match error.try_into_panic() {
+        Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(words), _) => (*words).to_owned(),
+            (_, Some(words)) => words.clone(),
+            (None, None) => "it panicked".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    };
+    format!(
+        "the controller failed while it ran this Check ({why}): that is a mistake in Waymark; its log says more"
+    )
 }

@@ -81,6 +81,11 @@ impl Heard {
         self.meta.generation.unwrap_or_default()
     }
 
+    /// Whether an answer for this generation is still wanted.
+    pub(super) fn wants(&self, generation: i64) -> bool {
+        self.generation() == generation && self.meta.deletion_timestamp.is_none()
+    }
+
     /// What the verdict should be.
     pub(super) fn expectation(&self) -> Expectation {
         self.check.as_ref().map(|check| check.spec.expect).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use waymark_proto::CheckResult;
 
@@ -38,6 +38,7 @@ pub(super) struct Bench {
 }
 
 /// What is to be run.
+#[derive(Clone)]
 pub(super) struct Order {
     pub(super) meta: ObjectMeta,
     pub(super) request: Request,
@@ -79,30 +80,29 @@ pub(super) async fn reject(
 /// Runs a Check from its turn to its written answer.
 pub(super) async fn run(bench: &Bench, order: &Order, cancel: &Cancel) -> Written {
     let run = Running { bench, order, cancel, started: Timestamp::now() };
-    let slot = if let Ok(slot) = bench.slots.try_acquire() {
-        slot
-    } else {
-        let queued = run.tell(&Stage::Queued).await;
-        if queued != Written::Done {
-            return queued;
-        }
-        tokio::select! {
-            slot = bench.slots.acquire() => slot.expect("nobody closes the slots"),
-            () = cancel.asked() => return Written::Cancelled,
-        }
+    let slot = match run.queue().await {
+        Ok(slot) => slot,
+        Err(written) => return written,
     };
     let run = Running { started: Timestamp::now(), ..run };
     let told = run.tell(&Stage::Running).await;
     if told != Written::Done {
         return told;
     }
-    let outcome = run.persevere().await;
-    drop(slot);
+    let outcome = run.persevere(slot).await;
     match outcome {
         _ if cancel.is_asked() => Written::Cancelled,
         Ok(result) => run.tell(&Stage::Answered(&result, order.expect)).await,
         Err(trouble) => run.tell(&Stage::NoResult(trouble.kind(), &trouble.words())).await,
     }
+}
+
+/// Brings a Check to an end whose run was cut short by a mistake of this program: nobody waits for it in vain.
+pub(super) async fn give_up(bench: &Bench, order: &Order, why: &str, cancel: &Cancel) -> Written {
+    let begun = order.before.as_ref().and_then(|before| before.start_time.as_ref());
+    let started = begun.map_or_else(Timestamp::now, |begun| begun.0);
+    let run = Running { bench, order, cancel, started };
+    run.tell(&Stage::NoResult(NoResult::CannotRun, why)).await
 }
 
 /// A run under way.
@@ -113,7 +113,7 @@ struct Running<'a> {
     started: Timestamp,
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
     /// Writes how far it is.
     async fn tell(&self, stage: &Stage<'_>) -> Written {
         let Order { meta, request, before, .. } = self.order;
@@ -126,14 +126,36 @@ impl Running<'_> {
         self.bench.store.write(meta, &status(&run, stage, Timestamp::now()), self.cancel).await
     }
 
+    /// Waits for its first turn, and says so if others come first.
+    async fn queue(&self) -> Result<SemaphorePermit<'a>, Written> {
+        if let Ok(slot) = self.bench.slots.try_acquire() {
+            return Ok(slot);
+        }
+        match self.tell(&Stage::Queued).await {
+            Written::Done => self.turn().await.ok_or(Written::Cancelled),
+            ended => Err(ended),
+        }
+    }
+
+    /// Waits for a turn; who waits longest has the next. `None` if it was cancelled.
+    async fn turn(&self) -> Option<SemaphorePermit<'a>> {
+        tokio::select! {
+            slot = self.bench.slots.acquire() => Some(slot.expect("nobody closes the slots")),
+            () = self.cancel.asked() => None,
+        }
+    }
+
     /// Tries until there is a result or no hope: agents come back a moment after a controller was restarted,
-    /// and a pod that was created together with its Check has no address at once.
-    async fn persevere(&self) -> Result<CheckResult, Trouble> {
+    /// and a pod that was created together with its Check has no address at once. Between the attempts others
+    /// have the slot: who waits for something must not keep those from running who do not.
+    async fn persevere(&self, mut slot: SemaphorePermit<'a>) -> Result<CheckResult, Trouble> {
         let (limits, cancel) = (self.bench.limits, self.cancel);
         let began = Instant::now();
         let mut said = String::new();
         loop {
-            let trouble = match attempt(self.bench, self.order, cancel).await {
+            let outcome = attempt(self.bench, self.order, cancel).await;
+            drop(slot);
+            let trouble = match outcome {
                 Err(trouble) if !cancel.is_asked() && began.elapsed() < trouble.patience(limits) => trouble,
                 outcome => return outcome,
             };
@@ -148,6 +170,10 @@ impl Running<'_> {
                 () = tokio::time::sleep(AGAIN) => {}
                 () = cancel.asked() => return Err(trouble),
             }
+            slot = match self.turn().await {
+                Some(slot) => slot,
+                None => return Err(trouble),
+            };
         }
     }
 }

@@ -119,9 +119,11 @@ pub(super) fn foreign_rule(story: &Story<'_>) -> Result<()> {
     rule("-I").run()?;
     let shown = story.check("pod/shop/pay-1:80", Verdict::Unreachable, |result| {
         let there = |fault: &waymark_proto::FaultPoint| {
-            fault.node.as_str() == "node2" && fault.hook == Hook::NetfilterForward
+            fault.node.as_str() == "node2"
+                && fault.hook == Hook::NetfilterForward
+                && fault.evidence.iter().any(|words| words.contains("no NetworkPolicy asks for that"))
         };
-        result.fault_point.as_ref().is_some_and(there)
+        result.fault_point.as_ref().is_some_and(there) && culprit(result).as_deref() == Some("Node node2")
     });
     rule("-D").run()?;
     shown?;

@@ -3,21 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use waymark_controller::kubernetes::{Checks, ChecksOptions, Connection, Limits, Tenancy};
 use waymark_controller::{AgentError, Agents, Notices, Source, SourceError};
 use waymark_proto::{
-    CheckId, Event, Facts, Flow, Headers, Hook, HookReport, Inventory, Losses, Marker, Match, NodeName,
-    Observability, Place, Seq, Sighting, rpc,
+    Absent, CheckId, Event, Facts, Flow, Headers, Hook, HookReport, Inventory, Losses, Marker, Match,
+    NodeName, ObjectRef, Observability, Place, Seq, Sighting, rpc,
 };
 
 /// The agents of the cluster of [`Cluster`].
 pub(crate) struct Fakes {
     sinks: Mutex<HashMap<(NodeName, u32), mpsc::Sender<Sighting>>>,
     gate: watch::Sender<bool>,
+    /// Whether who looks at the cluster panics.
+    broken: AtomicBool,
     /// Whether an agent is attached at all.
     attached: watch::Sender<bool>,
     pub(crate) injections: AtomicUsize,
@@ -32,6 +34,7 @@ impl Fakes {
         Arc::new(Self {
             sinks: Mutex::default(),
             gate: watch::Sender::new(true),
+            broken: AtomicBool::new(false),
             attached: watch::Sender::new(true),
             injections: AtomicUsize::new(0),
             waiting: watch::Sender::new(0),
@@ -45,6 +48,10 @@ impl Fakes {
 
     pub(crate) fn attach(&self, attached: bool) {
         self.attached.send_replace(attached);
+    }
+
+    pub(crate) fn breaks(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
     }
 
     /// Waits until so many injections stand before the gate.
@@ -69,24 +76,32 @@ impl Fakes {
         namespace: &str,
         at_once: usize,
     ) -> (Checks, Notices) {
+        self.start_within(connection, namespace, Limits { at_once, ..Limits::default() })
+    }
+
+    /// The same with this patience.
+    pub(crate) fn start_within(
+        self: &Arc<Self>,
+        connection: &Connection,
+        namespace: &str,
+        limits: Limits,
+    ) -> (Checks, Notices) {
         let notices = Notices::default();
-        let options = ChecksOptions {
-            namespace: Some(namespace.to_owned()),
-            tenancy: Tenancy::default(),
-            limits: Limits { at_once, ..Limits::default() },
-        };
-        let source = Arc::new(Cluster(Arc::new(inventory(namespace))));
+        let options =
+            ChecksOptions { namespace: Some(namespace.to_owned()), tenancy: Tenancy::default(), limits };
+        let source = Arc::new(Cluster(Arc::new(inventory(namespace)), Arc::clone(self)));
         let checks = Checks::start(connection, Arc::clone(self) as _, source, options, &notices);
         (checks, notices)
     }
 }
 
-/// Two pods on two nodes.
-struct Cluster(Arc<Inventory>);
+/// Two pods on two nodes, and one that is Pending.
+struct Cluster(Arc<Inventory>, Arc<Fakes>);
 
 #[async_trait]
 impl Source for Cluster {
     async fn inventory(&self) -> Result<Arc<Inventory>, SourceError> {
+        assert!(!self.1.broken.load(Ordering::Relaxed), "made to fail");
         Ok(Arc::clone(&self.0))
     }
 }
@@ -103,7 +118,10 @@ fn inventory(namespace: &str) -> Inventory {
             "backends": [{"ip": "10.1.2.2", "port": 80}],
         }],
     });
-    Inventory::from_json(json.to_string().as_bytes()).unwrap()
+    let mut inventory = Inventory::from_json(json.to_string().as_bytes()).unwrap();
+    let object = ObjectRef::namespaced("Pod", namespace, "pending");
+    inventory.absent.push(Absent { object, why: "has no address yet: it is Pending".to_owned() });
+    inventory
 }
 
 /// The port that all packets come from.

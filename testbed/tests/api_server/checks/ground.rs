@@ -12,8 +12,9 @@ use kube::runtime::{conditions, wait::await_condition};
 use serde_json::{Value, json};
 use waymark_controller::kubernetes::crd::{Check, manifests};
 use waymark_controller::kubernetes::{Access, Connection};
-use waymark_testbed::kubernetes::CrdServer;
+use waymark_testbed::kubernetes::{CrdServer, KubernetesError};
 
+use crate::lacking::or_left_out;
 use crate::{control_plane, namespace};
 
 /// How long anything may take on a machine that also does other things.
@@ -37,9 +38,9 @@ pub(crate) async fn old(test: &str) -> Option<Ground> {
 
 /// A server of a current version, for custom resources alone.
 pub(crate) async fn current(test: &str) -> Option<Ground> {
-    static SERVER: OnceLock<CrdServer> = OnceLock::new();
+    static SERVER: OnceLock<Result<CrdServer, KubernetesError>> = OnceLock::new();
     let plane = control_plane(test)?;
-    let server = SERVER.get_or_init(|| plane.crd_server().unwrap());
+    let server = or_left_out(test, SERVER.get_or_init(|| plane.crd_server()).as_ref())?;
     let connection = connect(server.kubeconfig()).await;
     install(&connection.client).await;
     // It knows no namespaces, so any name will do.

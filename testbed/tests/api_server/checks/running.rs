@@ -2,9 +2,11 @@
 
 use std::process::Command;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use waymark_controller::kubernetes::Limits;
 use waymark_controller::kubernetes::crd::Verdict;
 
 use super::fakes::Fakes;
@@ -131,6 +133,51 @@ async fn as_many_run_at_once_as_may() {
         assert_eq!(truth(&ground.complete(name).await, "Succeeded").0, "True");
     }
     assert_eq!((fakes.most_at_once(), fakes.injections.load(Ordering::Relaxed)), (2, 3));
+    checks.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_waits_for_something_lets_others_run() {
+    let Some(ground) = old("Checks that wait").await else { return };
+    let fakes = Fakes::new();
+    // Its pod is Pending for good, and the one slot is wanted by two more.
+    let limits = Limits { at_once: 1, patience: Duration::from_secs(3600) };
+    let (checks, _) = fakes.start_within(&ground.connection, &ground.namespace, limits);
+    ground.create("patient", spec(&json!({"source": {"pod": "pending"}}))).await.unwrap();
+    let waiting = ground.wait("patient", |check| reason(check) == "Waiting").await;
+    let why = waiting.status.unwrap().message.unwrap();
+    assert!(why.contains("has no address yet: it is Pending"), "{why}");
+    for name in ["one", "other"] {
+        ground.create(name, spec(&json!({}))).await.unwrap();
+        assert_eq!(truth(&ground.complete(name).await, "Succeeded").0, "True");
+    }
+    // And it goes on: what it waits for may come at any time.
+    let change = Patch::Merge(json!({"spec": {"source": {"pod": "cart"}}}));
+    assert_eq!(reason(&ground.checks().get("patient").await.unwrap()), "Waiting");
+    ground.checks().patch("patient", &PatchParams::default(), &change).await.unwrap();
+    assert_eq!(truth(&ground.complete("patient").await, "Succeeded").0, "True");
+    assert_eq!(fakes.most_at_once(), 1);
+    checks.stop().await;
+}
+
+#[tokio::test]
+async fn a_mistake_of_the_controller_ends_the_check() {
+    let Some(ground) = old("mistakes").await else { return };
+    let fakes = Fakes::new();
+    fakes.breaks(true);
+    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
+    ground.create("unlucky", spec(&json!({}))).await.unwrap();
+    let ended = ground.complete("unlucky").await;
+    assert_eq!((truth(&ended, "Failed").0, reason(&ended)), ("True", "CannotRun"));
+    let message = ended.status.unwrap().message.unwrap();
+    assert!(message.contains("(made to fail): that is a mistake in Waymark"), "{message}");
+
+    // Whoever asks anew is answered.
+    fakes.breaks(false);
+    let change = Patch::Merge(json!({"spec": {"count": 2}}));
+    ground.checks().patch("unlucky", &PatchParams::default(), &change).await.unwrap();
+    assert_eq!(truth(&ground.complete("unlucky").await, "Succeeded").0, "True");
+    assert_eq!(fakes.injections.load(Ordering::Relaxed), 1);
     checks.stop().await;
 }
 
