@@ -10,9 +10,11 @@
 //!   one TTL follows the order in which the prediction visits them.
 //!
 //! * `direction`: which way each sighting goes
+//! * `again`: answers that were sent again
 //! * `timeline`: the order on one node
 //! * `ending`: what became of the packet in the end
 
+mod again;
 mod direction;
 mod ending;
 mod timeline;
@@ -91,9 +93,10 @@ pub fn observe(sightings: &[Sighting], lens: &Lens<'_>) -> BTreeMap<Seq, Observe
 }
 
 fn packet(seq: Seq, sightings: &[&Sighting], lens: &Lens<'_>) -> Observed {
-    let split = direction::split(seq, sightings, lens);
+    let mut split = direction::split(seq, sightings, lens);
     let forward = walk(&split.forward, Direction::Forward, lens);
-    let back = walk(&split.back, Direction::Return, lens);
+    let back = again::first_only(&split.forward, std::mem::take(&mut split.back));
+    let back = walk(&back, Direction::Return, lens);
     let mut observed = Observed { forward, back, reset_by: split.origin_of_reset(), errors_at: Vec::new() };
     for sighting in split.errors {
         if !observed.errors_at.contains(&sighting.place) {

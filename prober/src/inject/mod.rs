@@ -24,7 +24,7 @@ use waymark_proto::{CheckId, Flow, Marker, MarkerKey, Protocol, Seq};
 use crate::netns::{Netns, NetnsError};
 use crate::tracer::now_ns;
 pub use packet::PacketError;
-use packet::{Shape, build};
+use packet::{Shape, build, reset};
 pub use ports::Ports;
 
 /// `IPPROTO_RAW`: the sender provides the IP header.
@@ -139,7 +139,7 @@ pub fn inject(
         })?;
         learn_no_mtu(&socket, address).map_err(failed)?;
         let mut reservations = Vec::new();
-        let mut flows: Vec<Flow> = Vec::new();
+        let mut flows: Vec<(Flow, Marker)> = Vec::new();
         let mut sent = Vec::new();
         let start = Instant::now();
         for number in 0..spec.count {
@@ -150,12 +150,17 @@ pub fn inject(
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
             let (shape, index) = spec.packet(number);
-            let flow = match flows.get(index as usize) {
-                Some(flow) => Ok(*flow),
-                None => reserve(spec, number, ports, &mut reservations).inspect(|flow| flows.push(*flow)),
+            let marker = Marker { check: spec.check, seq: Seq(number) };
+            let flow = match flows.get_mut(index as usize) {
+                Some((flow, last)) => {
+                    forget(&socket, spec, flow, std::mem::replace(last, marker), shape)?;
+                    Ok(*flow)
+                }
+                None => reserve(spec, number, ports, &mut reservations)
+                    .inspect(|flow| flows.push((*flow, marker))),
             };
             sent.push(match flow {
-                Ok(flow) => send(&socket, spec, flow, Seq(number), shape)?,
+                Ok(flow) => send(&socket, spec, flow, marker, shape)?,
                 Err(error) => unsent(Seq(number), spec.flow.src_port, shape, &error),
             });
         }
@@ -169,14 +174,39 @@ fn unsent(seq: Seq, source_port: u16, Shape { size, dscp, .. }: Shape, error: &i
     Sent { seq, source_port, sent_ns: now_ns(), error: Some(error), size, dscp }
 }
 
-fn send(socket: &Socket, spec: &InjectSpec, flow: Flow, seq: Seq, shape: Shape) -> Result<Sent, PacketError> {
-    let marker = Marker { check: spec.check, seq };
+/// Has the receiver forget the last SYN of a flow. The pod's own kernel resets what is answered; but where answer or
+/// reset was lost the connection is half open, and a listener takes the next SYN for a stray segment of it.
+fn forget(
+    socket: &Socket,
+    spec: &InjectSpec,
+    flow: &Flow,
+    last: Marker,
+    shape: Shape,
+) -> Result<(), PacketError> {
+    if flow.protocol == Protocol::Tcp {
+        let bytes = reset(flow, &spec.key, last, shape)?;
+        // Should it not go out, neither will the packet that it is for, and that is told.
+        let _ = socket.send_to(&bytes, &address_of(flow));
+    }
+    Ok(())
+}
+
+/// Where a raw socket is to send. Port 0: those of IPv6 refuse any other.
+fn address_of(flow: &Flow) -> SockAddr {
+    SocketAddr::new(flow.dst, 0).into()
+}
+
+fn send(
+    socket: &Socket,
+    spec: &InjectSpec,
+    flow: Flow,
+    marker: Marker,
+    shape: Shape,
+) -> Result<Sent, PacketError> {
     let sent_ns = now_ns();
     let bytes = build(&flow, &spec.key, marker, sent_ns, shape)?;
-    // Port 0: raw sockets of IPv6 refuse any other.
-    let to = SockAddr::from(SocketAddr::new(flow.dst, 0));
-    let error = socket.send_to(&bytes, &to).err().map(|error| errno_text(&error));
-    let size = bytes.len() as u32;
+    let error = socket.send_to(&bytes, &address_of(&flow)).err().map(|error| errno_text(&error));
+    let (seq, size) = (marker.seq, bytes.len() as u32);
     Ok(Sent { seq, source_port: flow.src_port, sent_ns, error, size, dscp: shape.dscp })
 }
 

@@ -94,6 +94,20 @@ pub fn build(
     Ok(packet)
 }
 
+/// A reset of the connection that a marker's SYN began, with which its receiver forgets it (RFC 9293, 3.10.7.4).
+/// It carries no marker: no tracer takes it for one.
+pub fn reset(flow: &Flow, key: &MarkerKey, marker: Marker, shape: Shape) -> Result<Vec<u8>, PacketError> {
+    let mut packet = build(flow, key, marker, 0, Shape { size: 0, ..shape })?;
+    let ip_header = if flow.is_ipv6() { IPV6_HEADER } else { IPV4_HEADER };
+    let transport = &mut packet[ip_header..];
+    let mut tcp = MutableTcpPacket::new(transport).expect(FITS);
+    tcp.set_sequence(key.isn(marker).wrapping_add(1));
+    tcp.set_flags(TcpFlags::RST);
+    let sum = checksum(transport, 8, flow);
+    transport[16..18].copy_from_slice(&sum.to_be_bytes());
+    Ok(packet)
+}
+
 /// The buffers' lengths were chosen to hold the headers.
 const FITS: &str = "the buffer holds the header";
 
@@ -226,6 +240,15 @@ mod tests {
                 assert_eq!(sum, 0, "{protocol} ipv6={ipv6}");
             }
         }
+    }
+
+    #[test]
+    fn a_reset_is_of_the_connection_that_the_syn_began() {
+        let flow = flow(Protocol::Tcp, true);
+        let bytes = reset(&flow, &KEY, marker(), SMALLEST).unwrap();
+        assert_eq!(bytes[44..48], KEY.isn(marker()).wrapping_add(1).to_be_bytes());
+        assert_eq!(bytes[53], TcpFlags::RST);
+        assert_eq!(checksum(&bytes[40..], 12, &flow), 0);
     }
 
     #[test]

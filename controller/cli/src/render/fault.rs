@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{Cause, Confidence, Direction, Disposition, FaultPoint, Hook, LossReport};
+use waymark_proto::{Cause, Confidence, Direction, Disposition, FactorKind, FaultPoint, Hook, LossReport};
 
 use super::{Paint, line};
 
@@ -43,16 +43,22 @@ fn pattern(loss: &LossReport) -> String {
                     format!("{} and {} more", values[..MOST_VALUES].join(", "), values.len() - MOST_VALUES)
                 }
             };
-            format!(
-                "it goes with the {}: {} of {} are lost with {}, {} of {} with {}",
-                factor.kind,
-                factor.with.lost,
-                factor.with.of,
-                many(&factor.values),
-                factor.without.lost,
-                factor.without.of,
-                many(&factor.others)
-            )
+            let (with, without) = (&factor.with, &factor.without);
+            let rates = format!("{} of {} packets are lost", with.lost, with.of);
+            let (values, others) = (many(&factor.values), many(&factor.others));
+            match factor.kind {
+                // Nobody wants to read a list of ports that are well.
+                FactorKind::SourcePort => format!(
+                    "it goes with the source port: {rates} from {values}; {} of {} from the other {} ports. So a hash over the flow leads to it: one of several links, next hops or machines behind that place is bad",
+                    without.lost,
+                    without.of,
+                    factor.others.len()
+                ),
+                kind => format!(
+                    "it goes with the {kind}: {rates} with {values}, {} of {} with {others}",
+                    without.lost, without.of
+                ),
+            }
         }
         (None, Some(wanted)) => {
             format!("not known yet; about {wanted} more packets would tell: --max-packets")

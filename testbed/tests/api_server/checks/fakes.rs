@@ -219,7 +219,7 @@ impl Agents for Fakes {
             seq,
             source_port: PORT.into(),
             sent_ns: SENT_NS,
-            error: String::new(),
+            ..Default::default()
         });
         Ok(rpc::Injected { packets: packets.collect() })
     }
