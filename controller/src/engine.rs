@@ -73,16 +73,18 @@ pub async fn check(
     let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
     let question = Question { check: first.check, inventory, request, ends: &ends, picture: &picture };
     let range = Range { agents, request, ends: &ends, prediction: &picture.prediction, progress };
-    let (mut trials, mut diagnosis, mut secret) = (Trials::default(), None, first);
-    while let Some(salvo) =
-        survey::next(request, picture.full_size, trials.sent.len() as u32, diagnosis.as_ref())
-    {
+    let (mut trials, mut secret) = (Trials::default(), first);
+    let mut salvo = survey::first(request, picture.full_size);
+    loop {
         trials.add(fire(&range, &secret, &salvo).await?);
         progress.say("comparing the walks");
-        diagnosis = Some(question.diagnose(&trials));
-        secret = Secret::random()?;
+        let diagnosis = question.diagnose(&trials);
+        let sent = trials.sent.len() as u32;
+        match survey::next(request, picture.full_size, sent, &diagnosis) {
+            Some(next) => (salvo, secret) = (next, Secret::random()?),
+            None => return Ok(question.conclude(diagnosis, trials)),
+        }
     }
-    Ok(question.conclude(diagnosis.expect("the first round was fired"), trials))
 }
 
 /// A UDP packet reaches the application behind its port, so it is sent only if that was asked for.

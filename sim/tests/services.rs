@@ -39,7 +39,7 @@ fn a_service_is_two_branches_with_answers_translated_back() {
             assert_eq!(paths.branches.len(), 2, "{mode} {dataplane:?}\n{text}");
             for backend in ["10.244.1.10:80", "10.244.2.10:80"] {
                 let branch = to(&paths, backend);
-                assert_eq!(support::choices(branch), [format!("backend {backend} (prob 0.50)")]);
+                assert_eq!(support::choices(&branch), [format!("backend {backend} (prob 0.50)")]);
                 assert!((branch.probability - 0.5).abs() < 1e-9);
                 assert_eq!(branch.path.disposition(), Disposition::Delivered, "{mode} {dataplane:?}\n{text}");
                 let dnat = branch.path.steps().iter().find(|step| step.action == Action::Translated).unwrap();

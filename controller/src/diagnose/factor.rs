@@ -33,7 +33,7 @@ pub(super) struct Trial {
 pub(super) fn decisive(trials: &[Trial]) -> Option<Factor> {
     let tables: Vec<Table<'_>> =
         FactorKind::ALL.into_iter().filter_map(|kind| Table::of(kind, trials)).collect();
-    let allowed = CHANCE / tables.len().max(1) as f64;
+    let allowed = CHANCE / f64::from(tables.len().max(1) as u32);
     let telling = tables.iter().map(|table| (table, table.chance())).filter(|(_, chance)| *chance <= allowed);
     let mut telling: Vec<(&Table<'_>, f64)> = telling.collect();
     let most = telling.iter().map(|(table, _)| table.explained()).fold(0.0, f64::max);

@@ -14,12 +14,8 @@ pub const ENOUGH_LOSSES: u32 = 10;
 impl Case<'_> {
     /// What is known of a fault that some packets met and others did not; `None` if all did that came to it.
     pub(super) fn loss(&self, packets: &[Packet<'_>], fault: &Fault) -> Option<LossReport> {
-        let trials: Vec<Trial> = self
-            .sent
-            .iter()
-            .zip(packets)
-            .filter_map(|(sent, packet)| self.trial(sent, packet, fault))
-            .collect();
+        let trials: Vec<Trial> =
+            self.sent.iter().zip(packets).filter_map(|(sent, packet)| trial(sent, packet, fault)).collect();
         let lost = trials.iter().filter(|trial| trial.lost).count() as u32;
         let share = Share::new(lost, trials.len() as u32);
         if share.lost == share.of {
@@ -27,37 +23,37 @@ impl Case<'_> {
         }
         let factor = decisive(&trials);
         let wanted = (factor.is_none() && share.lost < ENOUGH_LOSSES)
-            .then(|| (f64::from(ENOUGH_LOSSES) / share.rate()).ceil() as u32)
+            .then(|| (ENOUGH_LOSSES * share.of).div_ceil(share.lost.max(1)))
             .map(|all| all.saturating_sub(share.of).max(1));
         Some(LossReport { share, factor, wanted })
     }
+}
 
-    /// What one packet says about a fault: it met it, or it came by. One that died elsewhere or whose fate is not
-    /// known says nothing.
-    fn trial(&self, sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
-        let lost = match packet.fault() {
-            Some(own) => same_fault(&own.point, &fault.point).then_some(true)?,
-            None => packet.arrived().then_some(false)?,
+/// What one packet says about a fault: it met it, or it came by. One that died elsewhere or whose fate is not
+/// known says nothing.
+fn trial(sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
+    let lost = match packet.fault() {
+        Some(own) => same_fault(&own.point, &fault.point).then_some(true)?,
+        None => packet.arrived().then_some(false)?,
+    };
+    let mut values = BTreeMap::from([
+        (FactorKind::Size, format!("{} bytes", sent.size)),
+        (FactorKind::Dscp, sent.dscp.to_string()),
+        (FactorKind::SourcePort, sent.source_port.to_string()),
+    ]);
+    // How it was steered is known as far as it was seen.
+    let walks = [Some(&packet.forward), packet.back.as_ref()].into_iter().flatten();
+    for choice in walks.flat_map(|leg| &leg.choices) {
+        let kind = match choice.kind {
+            ChoiceKind::Backend => FactorKind::Backend,
+            ChoiceKind::NextHop => FactorKind::NextHop,
+            ChoiceKind::Rule => FactorKind::Rule,
         };
-        let mut values = BTreeMap::from([
-            (FactorKind::Size, format!("{} bytes", sent.size)),
-            (FactorKind::Dscp, sent.dscp.to_string()),
-            (FactorKind::SourcePort, sent.source_port.to_string()),
-        ]);
-        // How it was steered is known as far as it was seen.
-        let walks = [Some(&packet.forward), packet.back.as_ref()].into_iter().flatten();
-        for choice in walks.flat_map(|leg| &leg.choices) {
-            let kind = match choice.kind {
-                ChoiceKind::Backend => FactorKind::Backend,
-                ChoiceKind::NextHop => FactorKind::NextHop,
-                ChoiceKind::Rule => FactorKind::Rule,
-            };
-            let value = values.entry(kind).or_default();
-            if !value.is_empty() {
-                value.push_str(", ");
-            }
-            value.push_str(&choice.taken);
+        let value = values.entry(kind).or_default();
+        if !value.is_empty() {
+            value.push_str(", ");
         }
-        Some(Trial { lost, values })
+        value.push_str(&choice.taken);
     }
+    Some(Trial { lost, values })
 }

@@ -39,20 +39,18 @@ pub(crate) struct Salvo {
     pub(crate) timeout: Duration,
 }
 
-/// The next round after `sent` packets; `None` if all is known that can be. `full` is the largest packet that
-/// leaves the source, where that is known.
-pub(crate) fn next(
-    request: &Request,
-    full: Option<u16>,
-    sent: u32,
-    so_far: Option<&Diagnosis>,
-) -> Option<Salvo> {
+/// The first round. `full` is the largest packet that leaves the source, where that is known.
+pub(crate) fn first(request: &Request, full: Option<u16>) -> Salvo {
+    as_asked(request, full, request.count)
+}
+
+/// The next round after `sent` packets; `None` if all is known that can be.
+pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosis) -> Option<Salvo> {
+    let asked = request.count.saturating_sub(sent);
+    if asked > 0 {
+        return Some(as_asked(request, full, asked));
+    }
     let sizes = sizes(request, full);
-    let Some(diagnosis) = so_far.filter(|_| sent >= request.count) else {
-        let count = (request.count - sent).min(MAX_ROUND);
-        let Request { interval, timeout, .. } = *request;
-        return Some(Salvo { count, sizes, dscps: request.dscps.clone(), flows: 0, interval, timeout });
-    };
     let room = request.max_packets.saturating_sub(sent);
     let mut dscps = request.dscps.clone();
     if dscps == [0] {
@@ -70,6 +68,13 @@ pub(crate) fn next(
     Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout })
 }
 
+/// Packets as they were asked for, as many of them as one round has.
+fn as_asked(request: &Request, full: Option<u16>, count: u32) -> Salvo {
+    let Request { interval, timeout, .. } = *request;
+    let (sizes, dscps) = (sizes(request, full), request.dscps.clone());
+    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout }
+}
+
 /// The lengths of a check's packets.
 fn sizes(request: &Request, full: Option<u16>) -> Vec<u16> {
     if !request.sizes.is_empty() {
@@ -84,8 +89,7 @@ fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
         return false;
     }
     match &diagnosis.loss {
-        None => false,
-        Some(LossReport { factor: Some(_), .. }) => false,
+        None | Some(LossReport { factor: Some(_), .. }) => false,
         Some(LossReport { share, .. }) => share.lost < ENOUGH_LOSSES || sent < ENOUGH_PACKETS,
     }
 }
@@ -102,31 +106,31 @@ mod tests {
     }
 
     fn lossy(lost: u32, of: u32) -> Diagnosis {
-        let loss = LossReport { share: Share::new(lost, of), factor: None, wanted: None };
-        Diagnosis { verdict: Verdict::Inconsistent, loss: Some(loss), ..healthy() }
+        let report = LossReport { share: Share::new(lost, of), factor: None, wanted: None };
+        Diagnosis { verdict: Verdict::Inconsistent, loss: Some(report), ..healthy() }
     }
 
     #[test]
     fn the_first_round_is_what_was_asked_for() {
-        let salvo = next(&request(), Some(1500), 0, None).unwrap();
+        let salvo = first(&request(), Some(1500));
         assert_eq!((salvo.count, salvo.flows), (request().count, 0));
         assert_eq!((salvo.sizes, salvo.dscps), (vec![0, 1500], vec![0]));
         let fixed = Request { sizes: vec![100], ..request() };
-        assert_eq!(next(&fixed, Some(1500), 0, None).unwrap().sizes, [100]);
+        assert_eq!(first(&fixed, Some(1500)).sizes, [100]);
     }
 
     #[test]
     fn what_is_clear_takes_one_round() {
-        assert_eq!(next(&request(), None, 5, Some(&healthy())), None);
+        assert_eq!(next(&request(), None, 5, &healthy()), None);
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..lossy(5, 5) };
-        assert_eq!(next(&request(), None, 5, Some(&dead)), None);
+        assert_eq!(next(&request(), None, 5, &dead), None);
     }
 
     #[test]
     fn rounds_double_until_the_factor_is_known_or_the_room_is_used_up() {
         let request = Request { max_packets: 400, ..request() };
         let (mut sent, mut counts) = (5, Vec::new());
-        while let Some(salvo) = next(&request, Some(1500), sent, Some(&lossy(1, sent))) {
+        while let Some(salvo) = next(&request, Some(1500), sent, &lossy(1, sent)) {
             assert_eq!(salvo.count % 64, 0, "every combination equally often");
             counts.push(salvo.count);
             sent += salvo.count;
@@ -142,23 +146,22 @@ mod tests {
             without: Share::new(0, 32),
             chance: 0.001,
         });
-        assert_eq!(next(&request, None, 69, Some(&known)), None);
+        assert_eq!(next(&request, None, 69, &known), None);
     }
 
     #[test]
     fn a_loss_that_goes_with_nothing_ends_the_rounds_once_it_is_frequent() {
-        assert_eq!(next(&request(), None, 256, Some(&lossy(ENOUGH_LOSSES, 256))), None);
-        assert!(
-            next(&request(), None, 64, Some(&lossy(ENOUGH_LOSSES, 64))).is_some(),
-            "a factor may hide yet"
-        );
+        assert_eq!(next(&request(), None, 256, &lossy(ENOUGH_LOSSES, 256)), None);
+        assert!(next(&request(), None, 64, &lossy(ENOUGH_LOSSES, 64)).is_some(), "a factor may hide yet");
     }
 
     #[test]
     fn a_large_count_goes_out_in_rounds_that_agents_take() {
         let request = Request { count: 2500, max_packets: 2500, ..request() };
-        let counts = [0, MAX_ROUND, 2 * MAX_ROUND];
-        let counts = counts.map(|sent| next(&request, None, sent, Some(&healthy())).unwrap().count);
-        assert_eq!(counts, [MAX_ROUND, MAX_ROUND, 500]);
+        assert_eq!(first(&request, None).count, MAX_ROUND);
+        let counts = [MAX_ROUND, 2 * MAX_ROUND];
+        let counts = counts.map(|sent| next(&request, None, sent, &healthy()).unwrap().count);
+        assert_eq!(counts, [MAX_ROUND, 500]);
+        assert_eq!(next(&request, None, 2500, &healthy()), None);
     }
 }

@@ -43,7 +43,9 @@ mod tests {
     use crate::fixture::{BACK, THERE, sightings, steps, tcp};
 
     fn later(mut sightings: Vec<Sighting>, ns: u64) -> Vec<Sighting> {
-        sightings.iter_mut().for_each(|sighting| sighting.at_ns += ns);
+        for sighting in &mut sightings {
+            sighting.at_ns += ns;
+        }
         sightings
     }
 
