@@ -183,7 +183,7 @@ pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
 
 /// Each choice after a comma.
 fn listed(choices: &[Choice]) -> String {
-    choices.iter().map(|choice| format!(", {choice}")).collect()
+    choices.iter().flat_map(|choice| [", ".to_owned(), choice.to_string()]).collect()
 }
 
 /// The status of a controller.
