@@ -253,11 +253,12 @@ mod tests {
 
     #[test]
     fn the_code_point_is_in_the_header() {
-        let expedited = Shape { dscp: 46, ..SMALLEST };
+        // Expedited forwarding, 46.
+        let expedited = Shape { dscp: 0b10_1110, ..SMALLEST };
         let bytes = build(&flow(Protocol::Udp, false), &KEY, marker(), 1, expedited).unwrap();
-        assert_eq!(bytes[1], 46 << 2);
+        assert_eq!(bytes[1], 0b1011_1000);
         let bytes = build(&flow(Protocol::Udp, true), &KEY, marker(), 1, expedited).unwrap();
-        assert_eq!(bytes[..2], [0x60 | 46 >> 2, (46 & 3) << 6]);
+        assert_eq!(bytes[..2], [0b0110_1011, 0b1000_0000]);
     }
 
     #[test]
