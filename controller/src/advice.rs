@@ -1,6 +1,6 @@
 //! What to do about a fault: one table from cause to a sentence with the commands to look with.
 
-use waymark_proto::{Cause, FaultPoint, Flow, NetnsName, RuleRef};
+use waymark_proto::{Anomaly, AnomalyKind, Cause, FaultPoint, Flow, Hook, NetnsName, RuleRef};
 
 /// The next step for a fault of this cause at this place, about this flow.
 pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
@@ -160,6 +160,43 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> String {
             "on {node}: nothing that was watched tells more; look at {route}, {} and {}",
             run("nft list ruleset"),
             run("ip -s link")
+        ),
+    }
+}
+
+/// The next step for what happens to packets that arrive.
+pub(crate) fn of_anomaly(anomaly: &Anomaly) -> String {
+    let Anomaly { node, netns, hook, span, .. } = anomaly;
+    let device = anomaly.device.as_deref().unwrap_or("DEVICE");
+    let run = |command: &str| format!("`{}{command}`", entering(netns));
+    match (anomaly.kind, hook) {
+        (_, Hook::Wire) => format!(
+            "nothing on {} and {} does it: look at the network between them (links, switches, tunnels, shapers), and at {}",
+            span.last_seen.node,
+            span.first_missing.node,
+            run(&format!("ethtool -S {device}"))
+        ),
+        (_, Hook::Qdisc) => format!(
+            "on {node}: a queueing discipline of {device} does it: {}",
+            run(&format!("tc -s qdisc show dev {device}"))
+        ),
+        (AnomalyKind::Delay, Hook::Socket) => format!(
+            "on {node}: the receiver takes that long to answer: look at what it waits for, and at its CPU limits (`kubectl top pod`, throttling in `cpu.stat` of its cgroup)"
+        ),
+        (AnomalyKind::Delay, _) => format!(
+            "on {node}: the network stack takes that long: look at the load of its processors (`mpstat -P ALL`), at {} and {}",
+            run("cat /proc/net/softnet_stat"),
+            run("nft list ruleset")
+        ),
+        (AnomalyKind::Duplication, _) => format!(
+            "on {node}: look for what sends copies: {}, {} and mirrored bridge ports",
+            run("nft list ruleset"),
+            run(&format!("tc filter show dev {device} ingress"))
+        ),
+        (AnomalyKind::Reordering, _) => format!(
+            "on {node}: look at how packets are spread over processors and queues: {} and {}",
+            run(&format!("ethtool -l {device}")),
+            run(&format!("grep . /sys/class/net/{device}/queues/rx-*/rps_cpus"))
         ),
     }
 }

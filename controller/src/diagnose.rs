@@ -7,12 +7,14 @@
 //! * `align`: an observed walk beside a predicted one
 //! * `locate`: where one walk ended, and why
 //! * `suspect`: where a packet vanished that nobody reported
+//! * `anomaly`: what happens to packets that arrive
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
 
 mod align;
+mod anomaly;
 mod compare;
 mod errno;
 mod factor;
@@ -26,8 +28,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use waymark_proto::{
-    Action, Branch, Cause, Choice, Direction, Disposition, FaultPoint, Flow, Hook, Inventory, LossReport,
-    Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
+    Action, Anomaly, Branch, Cause, Choice, Direction, Disposition, FaultPoint, Flow, Hook, Inventory,
+    LossReport, Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
 };
 
 use crate::advice::advice;
@@ -94,6 +96,8 @@ pub struct Diagnosis {
     pub fault_point: Option<FaultPoint>,
     /// How much is lost there, where some packets come through.
     pub loss: Option<LossReport>,
+    /// What happens to packets that arrive.
+    pub anomalies: Vec<Anomaly>,
     /// The headers of a packet that met it, there.
     pub fault_flow: Option<Flow>,
     /// The way there.
@@ -180,6 +184,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         rtt_ns: case.rtt().filter(|_| !case.one_way),
         fault_point,
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
+        anomalies: anomaly::anomalies(&packets),
         fault_flow: fault.map(|fault| fault.flow),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),

@@ -176,6 +176,7 @@ impl Question<'_> {
             rtt_ns: diagnosis.rtt_ns,
             fault_point: diagnosis.fault_point,
             loss: diagnosis.loss,
+            anomalies: diagnosis.anomalies,
             intent,
             forward: diagnosis.forward,
             return_: diagnosis.return_,

@@ -9,12 +9,14 @@
 //! * Between nodes no clock is trusted. A packet's TTL never rises, and what happens between two nodes at
 //!   one TTL follows the order in which the prediction visits them.
 //!
+//! * `copies`: how many copies came by, and when
 //! * `direction`: which way each sighting goes
 //! * `again`: answers that were sent again
 //! * `timeline`: the order on one node
 //! * `ending`: what became of the packet in the end
 
 mod again;
+mod copies;
 mod direction;
 mod ending;
 mod timeline;
@@ -24,6 +26,7 @@ use std::net::IpAddr;
 
 use waymark_proto::{Action, Direction, Flow, Inventory, NodeName, Place, Seq, Sighting, Step};
 
+pub use copies::{Gate, Passage};
 use timeline::Item;
 
 /// What is known beforehand and helps to read sightings.
@@ -43,6 +46,17 @@ pub struct Lens<'a> {
     pub filters_watched: BTreeSet<Place>,
     /// The nodes in the order in which the prediction visits them on the way there.
     pub nodes: Vec<NodeName>,
+}
+
+impl Lens<'_> {
+    /// The turn of a node on a way.
+    fn rank(&self, node: &NodeName, direction: Direction) -> usize {
+        let position = self.nodes.iter().position(|known| known == node).unwrap_or(self.nodes.len());
+        match direction {
+            Direction::Forward => position,
+            Direction::Return => self.nodes.len() - position,
+        }
+    }
 }
 
 /// What was seen of one packet and its answer.
@@ -66,6 +80,8 @@ pub struct Walk {
     /// When it was received by the namespace that it was for: the driver's reception where that was seen,
     /// in nanoseconds of the monotonic clock there.
     pub arrived_ns: Option<u64>,
+    /// Where it came by at a known time, and how many copies of it.
+    pub passages: Vec<Passage>,
 }
 
 impl Walk {
@@ -114,18 +130,12 @@ fn walk(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Walk 
     }
     let timelines = by_node.into_iter().map(|(node, sightings)| (node, timeline::of_node(&sightings)));
     let items = across_nodes(timelines.collect(), direction, lens);
-    ending::finish(&items, direction, lens)
+    let passages = copies::passages(sightings, direction, lens);
+    Walk { passages, ..ending::finish(&items, direction, lens) }
 }
 
 /// Joins the timelines of the nodes by falling TTL, and by predicted order where TTLs are equal.
 fn across_nodes(timelines: Vec<(&NodeName, Vec<Item>)>, direction: Direction, lens: &Lens<'_>) -> Vec<Item> {
-    let rank = |node: &NodeName| {
-        let position = lens.nodes.iter().position(|known| known == node).unwrap_or(lens.nodes.len());
-        match direction {
-            Direction::Forward => position,
-            Direction::Return => lens.nodes.len() - position,
-        }
-    };
     let mut keyed = Vec::new();
     for (node, items) in timelines {
         let first_known = items.iter().find_map(|item| item.ttl).unwrap_or(u8::MAX);
@@ -133,7 +143,7 @@ fn across_nodes(timelines: Vec<(&NodeName, Vec<Item>)>, direction: Direction, le
         for item in items {
             // A TTL never rises; one that seems to belongs to headers that were read before a rewrite.
             ttl = item.ttl.map_or(ttl, |seen| seen.min(ttl));
-            keyed.push(((std::cmp::Reverse(ttl), rank(node), node.clone()), item));
+            keyed.push(((std::cmp::Reverse(ttl), lens.rank(node, direction), node.clone()), item));
         }
     }
     // Stable: on one node the timeline's own order stays.

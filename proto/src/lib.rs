@@ -31,10 +31,11 @@
 //! * `probe`: continuous probing
 //! * `intent`: what the cluster's owner asked for
 //! * `service`: Services and their endpoints
-//! * `result`, `loss`: what a check answers
+//! * `result`, `loss`, `anomaly`: what a check answers
 //! * `short`: input as errors repeat it
 //! * [`rpc`]: the gRPC messages and their conversions
 
+mod anomaly;
 mod cause;
 pub mod command_line;
 mod dial;
@@ -56,6 +57,7 @@ mod short;
 mod sighting;
 mod walk;
 
+pub use anomaly::{Anomaly, AnomalyKind};
 pub use cause::Cause;
 pub use dial::{
     CA_FILE, CERTIFICATE_FILE, Credentials, CredentialsError, Dial, DialError, KEY_FILE, Pem, Plaintext,

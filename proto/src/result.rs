@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, LossReport, Losses, NetnsName,
-    NodeName, RuleRef, Step,
+    Anomaly, Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, LossReport, Losses,
+    NetnsName, NodeName, RuleRef, Step,
 };
 
 /// Version of the result documents.
@@ -241,6 +241,9 @@ pub struct CheckResult {
     /// How much is lost at the fault point and what that goes with, where only some packets are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossReport>,
+    /// What happens to packets that arrive: delays, duplication, reordering.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anomalies: Vec<Anomaly>,
     /// What Kubernetes' objects ask for, and what is otherwise; absent if the source of the inventory knows no
     /// such objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]

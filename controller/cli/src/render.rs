@@ -1,9 +1,11 @@
 //! Results as text: the answer first, then the way hop by hop, then where and why it ends and what to do.
 //!
 //! * `walk`: the steps in columns
+//! * `anomaly`: what happens to packets that arrive
 //! * `fault`: the fault point in words
 //! * `intent`: what was asked for in words
 
+mod anomaly;
 mod fault;
 mod intent;
 #[cfg(test)]
@@ -102,6 +104,7 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     if let Some(report) = &result.intent {
         intent::deviations(&mut out, report, fault, paint);
     }
+    anomaly::all(&mut out, &result.anomalies, paint);
     for error in &result.model_errors {
         line!(out, "{} {error}", paint.odd("The prediction was wrong:"));
     }

@@ -132,6 +132,7 @@ impl Story {
             rtt_ns: None,
             fault_point: dies.then_some(point),
             loss: None,
+            anomalies: Vec::new(),
             fault_flow: last.flow.filter(|_| dies),
             forward: walk,
             return_: None,

@@ -495,3 +495,5 @@ fn lost_records_are_no_proof_of_a_loss() {
     assert_eq!((found.verdict, found.fault_point), (Verdict::Undetermined, None));
     assert!(found.notes.iter().any(|note| note.contains("records were lost")), "{:?}", found.notes);
 }
+
+mod anomalies;

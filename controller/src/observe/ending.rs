@@ -34,7 +34,7 @@ pub(super) fn finish(items: &[Item], direction: Direction, lens: &Lens<'_>) -> W
         let received = received.filter(|item| item.place == *place).find(|item| item.hook == Hook::DriverRx);
         arrived_ns = Some(received.map_or(items[arrival].at_ns, |item| item.at_ns));
     }
-    Walk { steps, arrived_ns }
+    Walk { steps, arrived_ns, passages: Vec::new() }
 }
 
 /// The item with which the packet is in the hands of its receiver's IP stack.

@@ -31,6 +31,7 @@ fn result(verdict: proto::Verdict) -> CheckResult {
         rtt_ns: Some([999, 1000, 2001]),
         fault_point: None,
         loss: None,
+        anomalies: Vec::new(),
         forward: walk(vec![compared; MAX_STEPS + 7]),
         return_: Some(walk(Vec::new())),
         model_errors: vec!["it said no".to_owned()],

@@ -1,0 +1,108 @@
+//! What happens to packets that arrive.
+
+use waymark_proto::{Anomaly, AnomalyKind, Event, Sighting};
+
+use super::*;
+
+/// A healthy exchange of which some sightings are otherwise.
+fn found(change: impl Fn(&mut Vec<Sighting>)) -> Vec<Anomaly> {
+    let mut story = Story::healthy().seen(&there(), false).seen(&back(), true);
+    change(&mut story.sightings);
+    let diagnosis = story.told();
+    assert_eq!(diagnosis.verdict, Verdict::Reachable, "{diagnosis:#?}");
+    assert_eq!(diagnosis.fault_point, None);
+    diagnosis.anomalies
+}
+
+fn where_(anomaly: &Anomaly) -> String {
+    format!("{} {} {}", anomaly.node, anomaly.hook, anomaly.device.as_deref().unwrap_or("-"))
+}
+
+/// Whether it is of the way there, and comes at or behind this hook of a device.
+fn from(sighting: &Sighting, netns: &str, hook: Hook, device: &str, there: &Sighting) -> bool {
+    let at = |s: &Sighting| {
+        s.place.netns.as_str() == netns && s.hook == hook && s.device.as_deref() == Some(device)
+    };
+    at(there) && sighting.place.node == there.place.node && sighting.at_ns >= there.at_ns
+}
+
+/// Adds a delay to all of a node that comes at or behind a gate of the way there.
+fn hold(sightings: &mut [Sighting], netns: &str, hook: Hook, device: &str, ns: u64) {
+    let gate =
+        sightings.iter().find(|sighting| from(sighting, netns, hook, device, sighting)).unwrap().clone();
+    for sighting in sightings.iter_mut().filter(|sighting| from(sighting, netns, hook, device, &gate)) {
+        sighting.at_ns += ns;
+    }
+}
+
+#[test]
+fn a_healthy_exchange_has_none() {
+    assert_eq!(found(|_| ()), []);
+}
+
+#[test]
+fn a_queue_that_holds_packets_up_is_named() {
+    let all = found(|sightings| hold(sightings, "t-node1", Hook::DriverTx, "eth0", 50_000_000));
+    let [delay] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((delay.kind, where_(delay)), (AnomalyKind::Delay, "node1 qdisc eth0".to_owned()));
+    assert_eq!((delay.share.lost, delay.share.of), (3, 3));
+    assert!(delay.advice.contains("tc -s qdisc show dev eth0"), "{}", delay.advice);
+}
+
+#[test]
+fn a_delay_between_nodes_is_found_though_their_clocks_differ() {
+    // What comes back to node1 is late by the delay of the wire; node2 cannot know.
+    let all = found(|sightings| {
+        let back = |s: &&mut Sighting| {
+            s.place.node.as_str() == "node1" && s.headers.as_ref().is_some_and(|h| h.flow == tcp().reversed())
+        };
+        sightings.iter_mut().filter(back).for_each(|sighting| sighting.at_ns += 50_000_000);
+    });
+    let [delay] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((delay.kind, where_(delay)), (AnomalyKind::Delay, "node1 wire eth0".to_owned()));
+    assert_eq!(delay.span.first_missing.node.as_str(), "node2");
+}
+
+#[test]
+fn a_receiver_that_takes_its_time_is_told_from_the_network() {
+    let all = found(|sightings| {
+        let back = |s: &&mut Sighting| s.headers.as_ref().is_some_and(|h| h.flow == tcp().reversed());
+        sightings.iter_mut().filter(back).for_each(|sighting| sighting.at_ns += 50_000_000);
+    });
+    let [delay] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((delay.kind, where_(delay)), (AnomalyKind::Delay, "node2 socket -".to_owned()));
+}
+
+#[test]
+fn doubled_packets_are_counted_where_they_come_out() {
+    let all = found(|sightings| {
+        let twice = |s: &&Sighting| {
+            s.hook == Hook::DriverTx && s.event == Event::Seen && s.device.as_deref() == Some("eth0")
+        };
+        let there = |s: &&Sighting| {
+            s.place.netns.as_str() == "t-node1" && s.headers.as_ref().is_some_and(|h| h.flow == tcp())
+        };
+        let copies: Vec<Sighting> = sightings.iter().filter(twice).filter(there).cloned().collect();
+        assert_eq!(copies.len(), 3);
+        sightings.extend(copies);
+    });
+    let [doubled] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((doubled.kind, where_(doubled)), (AnomalyKind::Duplication, "node1 qdisc eth0".to_owned()));
+}
+
+#[test]
+fn overtaken_packets_are_found_behind_the_gate_where_they_were_in_order() {
+    // Sent 10 ms apart; on node2 the first two come last.
+    let all = found(|sightings| {
+        for sighting in sightings {
+            let turn = match (sighting.marker.seq.0, sighting.place.node.as_str()) {
+                (seq, "node1") => u64::from(seq),
+                (seq, _) => [2, 1, 0][seq as usize],
+            };
+            sighting.at_ns += turn * 10_000_000;
+        }
+    });
+    let [reordered] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((reordered.kind, where_(reordered)), (AnomalyKind::Reordering, "node1 wire eth0".to_owned()));
+    assert_eq!((reordered.share.lost, reordered.share.of), (2, 3));
+}

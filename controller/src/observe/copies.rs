@@ -1,0 +1,81 @@
+//! How many copies of a packet came by, and when: what a walk, which is of one packet, does not tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use waymark_proto::{Direction, Event, Hook, Place, Sighting};
+
+use super::Lens;
+
+/// A place at which every passage is recorded exactly once, with a kernel's time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gate {
+    /// Where.
+    pub place: Place,
+    /// Which hook.
+    pub hook: Hook,
+    /// On which device.
+    pub device: Option<String>,
+    /// Whether the packet was encapsulated there.
+    pub encapsulated: bool,
+}
+
+/// A gate with the passages of one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// The gate.
+    pub gate: Gate,
+    /// How many copies of the packet came by.
+    pub copies: u32,
+    /// When the first of them did, in nanoseconds of the node's monotonic clock.
+    pub at_ns: u64,
+}
+
+/// What was recorded at a gate.
+#[derive(Default)]
+struct Records {
+    count: u32,
+    buffers: BTreeSet<u64>,
+    first_ns: u64,
+}
+
+impl Records {
+    /// How many copies that were. A transmission is recorded once. A reception is recorded once or twice, by driver
+    /// and stack; copies that come from another machine have buffers of their own.
+    fn copies(&self, hook: Hook) -> u32 {
+        match hook {
+            Hook::DriverRx => self.count.div_ceil(2).max(self.buffers.len() as u32),
+            _ => self.count,
+        }
+    }
+}
+
+/// The passages of one packet in one direction, in the order of the predicted nodes, and on each of its clock.
+pub(super) fn passages(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Vec<Passage> {
+    let mut gates: BTreeMap<Gate, Records> = BTreeMap::new();
+    for sighting in sightings.iter().filter(|sighting| sighting.event == Event::Seen) {
+        if !matches!(sighting.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx) {
+            continue;
+        }
+        let gate = Gate {
+            place: sighting.place.clone(),
+            hook: sighting.hook,
+            device: sighting.device.clone(),
+            encapsulated: sighting.headers.as_ref().is_some_and(|headers| headers.outer.is_some()),
+        };
+        let records = gates.entry(gate).or_default();
+        records.first_ns =
+            if records.count == 0 { sighting.at_ns } else { records.first_ns.min(sighting.at_ns) };
+        records.count += 1;
+        records.buffers.insert(sighting.buffer);
+    }
+    let passage = |(gate, records): (Gate, Records)| {
+        let (copies, at_ns) = (records.copies(gate.hook), records.first_ns);
+        Passage { gate, copies, at_ns }
+    };
+    let mut passages: Vec<Passage> = gates.into_iter().map(passage).collect();
+    passages.sort_by_cached_key(|passage| {
+        let node = &passage.gate.place.node;
+        (lens.rank(node, direction), node.clone(), passage.at_ns)
+    });
+    passages
+}

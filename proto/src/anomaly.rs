@@ -1,0 +1,68 @@
+//! Anomalies: what happens on the way to packets that arrive all the same.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Direction, Hook, NetnsName, NodeName, Share, Span};
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AnomalyKind {
+    /// Packets are held up.
+    Delay,
+    /// Packets come out twice.
+    Duplication,
+    /// Packets overtake one another.
+    Reordering,
+}
+
+impl AnomalyKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Delay, Self::Duplication, Self::Reordering];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::Duplication => "duplication",
+            Self::Reordering => "reordering",
+        }
+    }
+}
+
+impl fmt::Display for AnomalyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Where it happens, and how much.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Anomaly {
+    /// What happens.
+    pub kind: AnomalyKind,
+    /// Node.
+    pub node: NodeName,
+    /// Namespace.
+    pub netns: NetnsName,
+    /// Device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The hook that does it, as far as is known: `wire` if it lies between two nodes.
+    pub hook: Hook,
+    /// Which way the packets were going. A delay between two nodes is that of both ways together: their clocks
+    /// cannot be compared.
+    pub direction: Direction,
+    /// The last hook before, and the first behind it.
+    pub span: Span,
+    /// Packets to which it happened, of those that arrived.
+    pub share: Share,
+    /// How long half of them or more were held up, in nanoseconds; for delays only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ns: Option<u64>,
+    /// What to do next.
+    pub advice: String,
+}
