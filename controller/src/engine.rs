@@ -2,14 +2,16 @@
 //!
 //! * `round`: one round of packets
 //! * `survey`: how many rounds, of which packets
+//! * `second`: other packets over the stretch where some vanished
 
 mod round;
+mod second;
 mod survey;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol};
+use waymark_proto::{API_VERSION, CheckId, CheckResult, Flow, Inventory, NodeName, Place, Protocol};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
@@ -59,13 +61,32 @@ fn what_was_sent(error: &AgentError) -> &'static str {
     }
 }
 
-/// Runs a check: the heart of the controller.
+/// Runs a check.
 pub async fn check(
     agents: &Arc<dyn Agents>,
     inventory: &Inventory,
     request: &Request,
     progress: &Progress,
 ) -> Result<CheckResult, CheckError> {
+    let Examined { mut result, fault_flow } = examine(agents, inventory, request, progress).await?;
+    second::ask(agents, inventory, request, &mut result, fault_flow, progress).await;
+    Ok(result)
+}
+
+/// What an examination finds.
+struct Examined {
+    result: CheckResult,
+    /// The headers of a packet that met the fault, there.
+    fault_flow: Option<Flow>,
+}
+
+/// Sends packets until it is known what becomes of them: the heart of the controller.
+async fn examine(
+    agents: &Arc<dyn Agents>,
+    inventory: &Inventory,
+    request: &Request,
+    progress: &Progress,
+) -> Result<Examined, CheckError> {
     let first = Secret::random()?;
     let ends = with_source_port(resolve(inventory, request)?, first.port);
     disturbs_nobody(request, &ends)?;
@@ -80,10 +101,11 @@ pub async fn check(
         progress.say("comparing the walks");
         let diagnosis = question.diagnose(&trials);
         let sent = trials.sent.len() as u32;
-        match survey::next(request, picture.full_size, sent, &diagnosis) {
-            Some(next) => (salvo, secret) = (next, Secret::random()?),
-            None => return Ok(question.conclude(diagnosis, trials)),
-        }
+        let Some(next) = survey::next(request, picture.full_size, sent, &diagnosis) else {
+            let fault_flow = diagnosis.fault_flow;
+            return Ok(Examined { result: question.conclude(diagnosis, trials), fault_flow });
+        };
+        (salvo, secret) = (next, Secret::random()?);
     }
 }
 

@@ -64,21 +64,31 @@ pub(super) fn align(path: &Path, walk: &Walk) -> Alignment {
     Alignment { matched, progress, unexpected }
 }
 
+/// How well a branch fits a walk: how many steps match; how many of these have the same addresses, which tells
+/// backends apart; and whether it ends as well or badly, which decides between branches that differ in nothing else.
+type Score = (usize, usize, bool);
+
+fn score(branch: &Branch, alignment: &Alignment, walk: &Walk) -> Score {
+    let matched =
+        || branch.path.steps().iter().zip(&alignment.matched).filter_map(|(step, at)| Some((step, (*at)?)));
+    // Ports are those of another packet.
+    let ends = |step: &Step| step.flow.map(|flow| (flow.src, flow.dst));
+    let same = |(step, at): &(&Step, usize)| ends(step).is_some() && ends(step) == ends(&walk.steps[*at]);
+    let same_end = walk.delivered() == (branch.path.disposition() == Disposition::Delivered);
+    (matched().count(), matched().filter(same).count(), same_end)
+}
+
 /// A branch beside a walk.
 pub(super) type Fit<'a> = (&'a Branch, Alignment);
 
 /// The branch that fits a walk best, with its alignment; of equals the likeliest. And the choices that were made
 /// for certain: those of all branches that fit as well.
 pub(super) fn best<'a>(branches: &'a [Branch], walk: &Walk) -> (Option<Fit<'a>>, Vec<&'a Choice>) {
-    let mut best: Option<(usize, &Branch, Alignment)> = None;
+    let mut best: Option<(Score, &Branch, Alignment)> = None;
     let mut equals: Vec<&Branch> = Vec::new();
     for branch in branches {
         let alignment = align(&branch.path, walk);
-        let hits = alignment.matched.iter().flatten().count();
-        let same_end = usize::from(walk.delivered() == (branch.path.disposition() == Disposition::Delivered));
-        // Each observed step is a hit or a miss, so hits alone tell; the end decides between branches that
-        // differ in nothing else.
-        let score = 2 * hits + same_end;
+        let score = score(branch, &alignment, walk);
         let most = best.as_ref().map(|(most, ..)| *most);
         if most.is_none_or(|most| score > most) {
             best = Some((score, branch, alignment));

@@ -497,3 +497,4 @@ fn lost_records_are_no_proof_of_a_loss() {
 }
 
 mod anomalies;
+mod choices;

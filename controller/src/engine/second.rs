@@ -1,0 +1,178 @@
+//! Second opinions: where packets vanish between two nodes and nobody can look, other packets over the same stretch
+//! tell what it is that is lost there: everything, or these alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use waymark_proto::{CheckResult, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Verdict};
+
+use super::{Examined, examine};
+use crate::agents::Agents;
+use crate::armed::Progress;
+use crate::request::Request;
+use crate::target::Target;
+
+/// Packets of each: enough to tell all from nothing.
+const PACKETS: u32 = 3;
+/// How long to wait for them.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Another packet over the same stretch, and what each outcome says.
+struct Opinion {
+    request: Request,
+    /// Whose packets it sends, in words.
+    what: String,
+    /// What it says if they come through.
+    passes: String,
+    /// What it says if they do not.
+    fails: String,
+}
+
+/// Asks, and adds what was learned to the evidence of the fault.
+pub(super) async fn ask(
+    agents: &Arc<dyn Agents>,
+    inventory: &Inventory,
+    request: &Request,
+    result: &mut CheckResult,
+    fault_flow: Option<Flow>,
+    progress: &Progress,
+) {
+    if result.verdict != Verdict::Unreachable {
+        return;
+    }
+    let (Some(point), Some(flow)) = (&mut result.fault_point, fault_flow) else { return };
+    for Opinion { request, what, passes, fails } in opinions(inventory, request, point, &flow) {
+        progress.say(format!("asking for a second opinion: {what}"));
+        // One that cannot be had says nothing.
+        let Ok(Examined { result: other, .. }) = examine(agents, inventory, &request, progress).await else {
+            continue;
+        };
+        match other.verdict {
+            Verdict::Reachable => point.evidence.push(format!("{what} comes through: {passes}")),
+            Verdict::Unreachable if same_stretch(point, other.fault_point.as_ref()) => {
+                point.evidence.push(format!("{what} is lost there, too: {fails}"));
+            }
+            Verdict::Unreachable | Verdict::Inconsistent | Verdict::Undetermined => {}
+        }
+    }
+}
+
+/// Whether another fault lies between the same nodes, in whichever direction.
+fn same_stretch(point: &FaultPoint, other: Option<&FaultPoint>) -> bool {
+    let ends = |point: &FaultPoint| {
+        let mut ends = nodes(point)?;
+        ends.sort();
+        Some(ends)
+    };
+    other.is_some_and(|other| ends(point).is_some() && ends(point) == ends(other))
+}
+
+/// The nodes between which packets vanish.
+fn nodes(point: &FaultPoint) -> Option<[NodeName; 2]> {
+    let span = point.span.as_ref().filter(|_| point.hook == Hook::Wire)?;
+    let (from, to) = (span.last_seen.node.clone(), span.first_missing.node.clone());
+    (from != to).then_some([from, to])
+}
+
+/// What else to send.
+fn opinions(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &Flow) -> Vec<Opinion> {
+    let Some([from, to]) = nodes(point) else { return Vec::new() };
+    let few = |source, destination| Request {
+        protocol: Some(Protocol::Icmp),
+        count: PACKETS,
+        max_packets: PACKETS,
+        timeout: PATIENCE,
+        sizes: request.sizes.clone(),
+        ipv6: flow.is_ipv6(),
+        ..Request::new(source, destination)
+    };
+    let mut all = Vec::new();
+    let is_node = |target: &Target, name: &NodeName| matches!(target, Target::Node { name: own, .. } if own.as_str() == name.as_str());
+    let asked_already = flow.protocol == Protocol::Icmp
+        && is_node(&request.source, &from)
+        && is_node(&request.destination, &to);
+    let both_known = [&from, &to].iter().all(|name| inventory.node(name).is_some());
+    if both_known && !asked_already {
+        let end = |name: &NodeName| Target::Node { name: name.to_string(), port: None };
+        all.push(Opinion {
+            request: few(end(&from), end(&to)),
+            what: format!("an ICMP echo from {from} itself to {to} itself"),
+            passes: "the network between them works, and loses these packets: look there for what tells them apart (tunnel, protocol, port, addresses of pods)".to_owned(),
+            fails: "the network between them carries nothing".to_owned(),
+        });
+    }
+    if flow.protocol != Protocol::Icmp {
+        let receiver = inventory.owner(flow.dst).and_then(|place| inventory.pod_at(&place));
+        let sender = match &request.source {
+            Target::Pod { .. } | Target::Node { .. } => Some(request.source.clone()),
+            _ => None,
+        };
+        if let (Some(pod), Some(sender)) = (receiver, sender) {
+            let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+            let destination = Target::Pod { namespace, name, port: None };
+            all.push(Opinion {
+                what: format!("an ICMP echo between the same ends ({sender} to {destination})"),
+                request: few(sender, destination),
+                passes: format!("the loss is of {} alone", flow.protocol),
+                fails: "it is not the protocol or port that decides".to_owned(),
+            });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::{Cause, Span, SpanEnd};
+
+    use super::*;
+    use crate::fixture::{fault, inventory, tcp};
+
+    fn wire() -> FaultPoint {
+        let end = |node: &str, hook| SpanEnd {
+            node: node.into(),
+            netns: format!("t-{node}").as_str().into(),
+            hook,
+            device: Some("eth0".to_owned()),
+        };
+        let span =
+            Span { last_seen: end("node1", Hook::DriverTx), first_missing: end("node2", Hook::DriverRx) };
+        FaultPoint { hook: Hook::Wire, cause: Cause::SilentLoss, span: Some(span), ..fault() }
+    }
+
+    fn asked(source: &str, destination: &str) -> Request {
+        Request::new(source.parse().unwrap(), destination.parse().unwrap())
+    }
+
+    #[test]
+    fn other_packets_go_the_same_way() {
+        let all = opinions(&inventory(), &asked("pod/shop/cart", "svc/shop/pay:80"), &wire(), &tcp());
+        let ends = |opinion: &Opinion| format!("{} {}", opinion.request.source, opinion.request.destination);
+        assert_eq!(
+            all.iter().map(ends).collect::<Vec<_>>(),
+            ["node/node1 node/node2", "pod/shop/cart pod/shop/pay"]
+        );
+        assert!(
+            all.iter()
+                .all(|one| one.request.protocol == Some(Protocol::Icmp) && one.request.count == PACKETS)
+        );
+    }
+
+    #[test]
+    fn nothing_is_asked_twice_or_where_it_says_nothing() {
+        let icmp = Flow { protocol: Protocol::Icmp, ..tcp() };
+        assert!(opinions(&inventory(), &asked("node/node1", "node/node2"), &wire(), &icmp).is_empty());
+        assert!(
+            opinions(&inventory(), &asked("pod/shop/cart", "pod/shop/pay:80"), &fault(), &tcp()).is_empty()
+        );
+    }
+
+    #[test]
+    fn a_stretch_is_the_same_both_ways() {
+        let mut back = wire();
+        let span = back.span.as_mut().unwrap();
+        std::mem::swap(&mut span.last_seen, &mut span.first_missing);
+        assert!(same_stretch(&wire(), Some(&back)));
+        assert!(!same_stretch(&wire(), Some(&fault())) && !same_stretch(&wire(), None));
+    }
+}
