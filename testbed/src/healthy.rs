@@ -31,7 +31,7 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Probe>> {
         (Protocol::Udp, true),
         (Protocol::Icmp, true),
     ] {
-        let probe = |from: String, to: String| Probe { from, to, protocol, ipv6 };
+        let probe = |from: String, to: String| Probe { from, to, protocol, ipv6, size: None, count: None };
         let to_pods = |same_node: bool| {
             let pairs = pairs(&cluster.pods).filter(move |(from, to)| (from.node == to.node) == same_node);
             pairs.filter_map(|(from, to)| Some(probe(pod(from), target(to, protocol)?))).collect::<Vec<_>>()
@@ -52,6 +52,8 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Probe>> {
             to: format!("node/{}", to.name),
             protocol: Protocol::Icmp,
             ipv6,
+            size: None,
+            count: None,
         };
         kinds.push(pairs_of(&cluster.pods, &cluster.nodes).map(probe).collect());
     }
@@ -62,6 +64,8 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Probe>> {
             to: to.clone(),
             protocol: service.protocol,
             ipv6: service.cluster_ip.is_ipv6(),
+            size: None,
+            count: None,
         };
         kinds.push(cluster.pods.iter().map(|from| probe(pod(from))).collect());
         kinds.push(cluster.nodes.iter().map(|from| probe(format!("node/{}", from.name))).collect());

@@ -76,18 +76,23 @@ mod status;
 mod tell;
 mod topology;
 
-pub use accuracy::{AccuracyOptions, DataplaneReport, FaultReport, HealthyReport, Report, accuracy};
+pub use accuracy::{
+    AccuracyOptions, Answer, Choice, DataplaneReport, FaultReport, HealthyReport, Report, accuracy,
+    categories,
+};
 pub use check::Probe;
 pub use demo::demo;
 pub use error::{Error, Result};
 pub use exec::exec;
-pub use fault::{Act, CATALOGUE, Expected, Fault, Injected, fault, table as fault_table};
+pub use fault::{
+    Act, Expected, Fault, Injected, Need, Pair, all as faults, fault, pairs, table as fault_table,
+};
 pub use instance::{Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
 pub use programs::Programs;
 pub use script::{Script, Tool};
-pub use server::serve;
+pub use server::{Manner, serve};
 pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};
 pub use status::render as status_table;
 pub use tell::{note, say};
