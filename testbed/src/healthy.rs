@@ -1,9 +1,13 @@
-//! Flows that must be reachable while nothing is broken: every kind of end, protocol and family.
+//! Flows that must be reachable while nothing is broken: every kind of end, protocol, family and size.
 
 use waymark_proto::Protocol;
 
 use crate::check::Probe;
 use crate::plan::{Cluster, PodPlan};
+
+/// Lengths of packets beside the smallest, in bytes: what everybody must carry, and nearly all that an overlay
+/// does.
+const SIZES: [u16; 2] = [576, 1400];
 
 /// The first `count` of all flows that must work, taken in turn from each kind so that any number of
 /// them is a fair mix. Fewer, if the cluster has fewer.
@@ -38,6 +42,14 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Probe>> {
         };
         kinds.push(to_pods(false));
         kinds.push(to_pods(true));
+        // A SYN has the size that it has.
+        for size in SIZES.into_iter().filter(|_| protocol != Protocol::Tcp) {
+            let sized = |mut probe: Probe| {
+                probe.size = Some(size);
+                probe
+            };
+            kinds.push(to_pods(size == SIZES[0]).into_iter().map(sized).collect());
+        }
         let node_to_pod = pairs_of(&cluster.nodes, &cluster.pods);
         kinds.push(
             node_to_pod
@@ -105,20 +117,23 @@ mod tests {
     use crate::topology::Topology;
 
     #[test]
-    fn fifty_flows_are_a_mix_without_repetition() {
+    fn any_number_of_flows_is_a_mix_without_repetition() {
         let cluster = Cluster::plan("t", &Topology::default(), Dataplane::Routed, Proxy::Iptables);
-        let flows = flows(&cluster, 50);
-        assert_eq!(flows.len(), 50);
-        let distinct: std::collections::BTreeSet<_> = flows.iter().map(ToString::to_string).collect();
-        assert_eq!(distinct.len(), 50);
-        for part in [
-            "node/node1 → pod/",
-            "→ svc/shop/pay:80 tcp",
-            "→ svc/shop/dns:53 udp",
-            "icmp IPv6",
-            "→ node/node",
-        ] {
-            assert!(distinct.iter().any(|flow| flow.contains(part)), "no {part} in {distinct:#?}");
+        for count in [50, 200] {
+            let flows = flows(&cluster, count);
+            assert_eq!(flows.len(), count);
+            let distinct: std::collections::BTreeSet<_> = flows.iter().map(ToString::to_string).collect();
+            assert_eq!(distinct.len(), count);
+            for part in [
+                "node/node1 → pod/",
+                "→ svc/shop/pay:80 tcp",
+                "→ svc/shop/dns:53 udp",
+                "icmp IPv6",
+                "→ node/node",
+                "1400 bytes",
+            ] {
+                assert!(distinct.iter().any(|flow| flow.contains(part)), "no {part} in {distinct:#?}");
+            }
         }
     }
 }
