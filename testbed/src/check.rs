@@ -41,6 +41,11 @@ impl fmt::Display for Probe {
 const TIMEOUT: &str = "3s";
 
 impl Probe {
+    /// A question about the smallest packets, as many as the client sends.
+    pub fn new(from: String, to: String, protocol: Protocol, ipv6: bool) -> Self {
+        Self { from, to, protocol, ipv6, size: None, count: None }
+    }
+
     /// The client's command line.
     pub fn command(&self, instance: &Instance) -> Result<Command> {
         let mut command = Command::new(instance.programs().client()?);

@@ -100,7 +100,7 @@ impl Fault {
 
     /// Whether it is among the few that are tried with every change.
     pub fn in_subset(&self) -> bool {
-        self.definition.subset
+        self.definition.subset.contains(&self.family)
     }
 
     /// Whether it can be injected into a cluster of this kind.

@@ -35,7 +35,7 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Probe>> {
         (Protocol::Udp, true),
         (Protocol::Icmp, true),
     ] {
-        let probe = |from: String, to: String| Probe { from, to, protocol, ipv6, size: None, count: None };
+        let probe = |from: String, to: String| Probe::new(from, to, protocol, ipv6);
         let to_pods = |same_node: bool| {
             let pairs = pairs(&cluster.pods).filter(move |(from, to)| (from.node == to.node) == same_node);
             pairs.filter_map(|(from, to)| Some(probe(pod(from), target(to, protocol)?))).collect::<Vec<_>>()
@@ -59,26 +59,15 @@ fn kinds(cluster: &Cluster) -> Vec<Vec<Probe>> {
     }
     // Nodes listen on nothing, but they answer echo requests.
     for ipv6 in [false, true] {
-        let probe = |(from, to): (&PodPlan, &crate::plan::NodePlan)| Probe {
-            from: pod(from),
-            to: format!("node/{}", to.name),
-            protocol: Protocol::Icmp,
-            ipv6,
-            size: None,
-            count: None,
+        let probe = |(from, to): (&PodPlan, &crate::plan::NodePlan)| {
+            Probe::new(pod(from), format!("node/{}", to.name), Protocol::Icmp, ipv6)
         };
         kinds.push(pairs_of(&cluster.pods, &cluster.nodes).map(probe).collect());
     }
     for service in cluster.services.iter().filter(|service| !service.backends.is_empty()) {
         let to = format!("svc/{}/{}:{}", service.namespace, service.name, service.port);
-        let probe = |from: String| Probe {
-            from,
-            to: to.clone(),
-            protocol: service.protocol,
-            ipv6: service.cluster_ip.is_ipv6(),
-            size: None,
-            count: None,
-        };
+        let probe =
+            |from: String| Probe::new(from, to.clone(), service.protocol, service.cluster_ip.is_ipv6());
         kinds.push(cluster.pods.iter().map(|from| probe(pod(from))).collect());
         kinds.push(cluster.nodes.iter().map(|from| probe(format!("node/{}", from.name))).collect());
     }

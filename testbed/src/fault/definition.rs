@@ -97,9 +97,9 @@ pub(super) struct Definition {
     /// For which families.
     #[serde(default = "ipv4")]
     pub(super) families: Vec<Family>,
-    /// Whether it is among the few that are tried with every change.
+    /// For which families it is among the few that are tried with every change.
     #[serde(default)]
-    pub(super) subset: bool,
+    pub(super) subset: Vec<Family>,
     /// What Waymark cannot do yet, so that it is not asked.
     pub(super) needs: Option<Need>,
     /// What Waymark says instead today, and why.
@@ -172,7 +172,8 @@ pub(super) struct Lines {
     #[serde(rename = "in")]
     pub(super) place: Place,
     /// One per line; empty ones count for nothing.
-    pub(super) lines: String,
+    #[serde(rename = "lines")]
+    pub(super) text: String,
 }
 
 /// Something that is done to a pod's server.

@@ -74,7 +74,7 @@ impl<'a> Renderer<'a> {
         let (place, act) = match step {
             Step::Lines(step) => {
                 let (_, netns) = self.site.at(step.place)?;
-                let text = self.text(&step.lines)?;
+                let text = self.text(&step.text)?;
                 let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
                 let tool = step.tool.tool(self.site.family, self.site.cluster.proxy);
                 return Ok((!lines.is_empty()).then(|| Act::Script(Script::new(tool, netns, lines))));
