@@ -23,4 +23,11 @@ int wm_xdp_drop(struct xdp_md *ctx)
 	return type == ETH_P_IP || type == ETH_P_IPV6 ? XDP_DROP : XDP_PASS;
 }
 
+/* 0 refuses, for a socket of the cgroup. */
+SEC("cgroup_skb/ingress")
+int wm_cgroup_drop(struct __sk_buff *skb)
+{
+	return 0;
+}
+
 char _license[] SEC("license") = "GPL";

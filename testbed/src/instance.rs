@@ -14,7 +14,7 @@ use crate::programs::Programs;
 use crate::server::Manner;
 use crate::state::{Lock, State, StateDir};
 use crate::topology::Topology;
-use crate::{Error, Result, dataplane, interrupt, namespace, plan, proxy};
+use crate::{Error, Result, cgroup, dataplane, interrupt, namespace, plan, proxy};
 
 /// How long a process may take until it is ready. Programs load in milliseconds; a loaded machine that
 /// also builds has been seen to take seconds.
@@ -234,6 +234,7 @@ impl Instance {
                 pid: pid.as_raw_pid(),
             };
             process::end(&processes, PATIENCE).map_err(undead)?;
+            processes.iter().for_each(|ended| cgroup::remove(ended.pid.as_raw_pid().unsigned_abs()));
         }
         self.namespaces().iter().try_for_each(|name| namespace::remove(name))?;
         if self.dir.load().ok().flatten().is_some_and(|state| state.agents) {
@@ -276,8 +277,11 @@ impl Instance {
     fn stop_server(&self, pod: &PodPlan) -> Result<()> {
         let undead =
             |pid: rustix::process::Pid| Error::Undead { name: self.name().to_owned(), pid: pid.as_raw_pid() };
-        let running = process::recorded(&self.dir.pid(&server_role(pod)));
-        running.map_or(Ok(()), |running| process::end(&[running], PATIENCE).map_err(undead))
+        let Some(running) = process::recorded(&self.dir.pid(&server_role(pod))) else { return Ok(()) };
+        let pid = running.pid.as_raw_pid().unsigned_abs();
+        process::end(&[running], PATIENCE).map_err(undead)?;
+        cgroup::remove(pid);
+        Ok(())
     }
 }
 

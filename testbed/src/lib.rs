@@ -35,6 +35,7 @@
 //! * `namespace`: named namespaces
 //! * `process`: processes that outlive their starter
 //! * `server`: what a pod runs
+//! * `bpf`, `cgroup`: programs that faults attach
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
 //! * `preflight`: what must be there before
@@ -53,6 +54,8 @@
 //! * `exec`: a command inside a node or pod
 
 mod accuracy;
+mod bpf;
+mod cgroup;
 mod check;
 mod dataplane;
 mod demo;

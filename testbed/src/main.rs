@@ -135,11 +135,12 @@ fn run_fault(command: FaultCommand, instance: impl Fn(&str) -> Result<Instance>)
             let probe = which.probe(&cluster)?;
             say(format_args!("injected {}: {}", which.name, which.about()));
             say(format_args!(
-                "it shows on: waymark check {} {} --proto {}{}",
+                "it shows on: waymark check {} {} --proto {}{}{}",
                 probe.from,
                 probe.to,
                 probe.protocol,
-                if probe.ipv6 { " --ipv6" } else { "" }
+                if probe.ipv6 { " --ipv6" } else { "" },
+                probe.size.map(|size| format!(" --size {size}")).unwrap_or_default()
             ));
             say(format_args!("expected: {}", which.expected(&cluster)?));
         }

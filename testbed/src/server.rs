@@ -35,6 +35,8 @@ pub enum Manner {
     FullReceiveBuffer,
     /// Its sockets have a filter that refuses everything.
     Filtered,
+    /// It is in a cgroup with a BPF program that refuses everything.
+    CgroupFiltered,
 }
 
 impl fmt::Display for Manner {
@@ -45,6 +47,7 @@ impl fmt::Display for Manner {
             Self::FullAcceptQueue => "full-accept-queue",
             Self::FullReceiveBuffer => "full-receive-buffer",
             Self::Filtered => "filtered",
+            Self::CgroupFiltered => "cgroup-filtered",
         })
     }
 }
@@ -97,6 +100,9 @@ impl Manner {
 pub fn serve(tcp: &[u16], udp: &[u16], manner: Manner, ready: &Path) -> Result<()> {
     let failed =
         |protocol: &'static str, port: u16| Error::file("listen on", format!("{protocol} port {port}"));
+    if manner == Manner::CgroupFiltered {
+        crate::cgroup::refuse_everything().map_err(Error::file("join", "a cgroup"))?;
+    }
     let addresses = manner.addresses();
     let everywhere = |ports: &[u16]| -> Vec<SocketAddr> {
         let each = |&port: &u16| addresses.iter().map(move |&ip| SocketAddr::new(ip, port));

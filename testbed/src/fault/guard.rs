@@ -3,14 +3,12 @@
 use std::path::Path;
 
 use super::{Act, Fault};
+use crate::bpf::OBJECT;
 use crate::instance::Instance;
 use crate::plan::Cluster;
 use crate::preflight::need_root;
 use crate::state::{ActiveFault, Lock, State};
 use crate::{Error, Result};
-
-/// The BPF program that some faults attach.
-const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/drop.bpf.o"));
 
 /// Where the BPF program is while a fault may need it.
 pub(super) fn object_path(cluster: &Cluster) -> String {
