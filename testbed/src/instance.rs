@@ -234,7 +234,9 @@ impl Instance {
                 pid: pid.as_raw_pid(),
             };
             process::end(&processes, PATIENCE).map_err(undead)?;
-            processes.iter().for_each(|ended| cgroup::remove(ended.pid.as_raw_pid().unsigned_abs()));
+            for ended in &processes {
+                cgroup::remove(ended.pid.as_raw_pid().unsigned_abs());
+            }
         }
         self.namespaces().iter().try_for_each(|name| namespace::remove(name))?;
         if self.dir.load().ok().flatten().is_some_and(|state| state.agents) {
