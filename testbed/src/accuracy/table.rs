@@ -107,5 +107,6 @@ fn row(name: &str, faults: &[&FaultReport]) -> [String; 9] {
 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = u32::try_from(values.len().max(1)).unwrap_or(u32::MAX);
-    values.sum::<f64>() / f64::from(count)
+    // Of nothing, -0.0.
+    values.sum::<f64>().abs() / f64::from(count)
 }
