@@ -25,11 +25,11 @@ demo: build
 demo-kubernetes: build
 	$(SUDO) $(BIN)/waymark-testbed demo --kubernetes
 
-## test: every test there is
+## test: every test there is, and the accuracy on a few faults of each kind
 test: build
 	@deploy/helm/fetch.sh >/dev/null || echo "Without helm the tests of the chart are left out."
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked
-	$(SUDO) $(BIN)/waymark-testbed accuracy
+	$(SUDO) $(BIN)/waymark-testbed accuracy --subset --healthy 50
 
 ## accuracy: every fault on every dataplane, and healthy flows, as a table
 accuracy: build

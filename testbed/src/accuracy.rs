@@ -1,19 +1,31 @@
 //! How often Waymark is right: every fault of the catalogue on every dataplane, against the answers of
-//! the real programs; and healthy flows, which must give no fault point.
+//! the real programs; two faults at once; and healthy flows, which must give no fault point.
+//!
+//! * `answer`: the part of an answer that is compared
+//! * `report`: what was measured
+//! * `table`: the same for people
 
-use std::time::Duration;
+mod answer;
+mod report;
+mod table;
 
-use serde::Serialize;
-use waymark_proto::{CheckResult, Verdict};
+use waymark_proto::Verdict;
+
+pub use answer::Answer;
+pub use report::{DataplaneReport, FaultReport, HealthyReport, Report};
+
+use answer::Asked;
 
 use crate::check::Probe;
-use crate::fault::{self, Expected, Fault};
+use crate::fault::{self, Fault, Need, Pair};
 use crate::instance::{Instance, UpOptions};
 use crate::plan::{Cluster, Control, Dataplane, Proxy};
 use crate::programs::Programs;
-use crate::state::State;
 use crate::topology::Topology;
-use crate::{Error, Result, healthy, interrupt};
+use crate::{Result, healthy, interrupt};
+
+/// The category of two faults at once.
+const PAIRS: &str = "pairs";
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -26,86 +38,45 @@ pub struct AccuracyOptions {
     pub proxy: Proxy,
     /// How many healthy flows per dataplane.
     pub healthy: usize,
-    /// Only these faults; all if empty.
+    /// Which faults.
+    pub choice: Choice,
+}
+
+/// Which faults of the catalogue.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Only these; all if empty.
     pub faults: Vec<&'static Fault>,
+    /// Only those of these categories; of all if empty.
+    pub categories: Vec<String>,
+    /// Only the few that are tried with every change.
+    pub subset: bool,
 }
 
-/// What was measured.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// By dataplane.
-    pub dataplanes: Vec<DataplaneReport>,
-    /// Whether every fault was localized to the right node and hook, and every healthy flow reachable.
-    pub accurate: bool,
+impl Choice {
+    fn has(&self, fault: &Fault) -> bool {
+        (self.faults.is_empty() || self.faults.iter().any(|wanted| wanted.name == fault.name))
+            && self.has_category(fault.category)
+            && (!self.subset || fault.in_subset())
+    }
+
+    fn has_category(&self, category: &str) -> bool {
+        self.categories.is_empty() || self.categories.iter().any(|wanted| wanted == category)
+    }
+
+    /// Pairs are asked about if nothing less than a category was chosen.
+    fn pairs(&self) -> &'static [Pair] {
+        let wanted = self.faults.is_empty() && self.has_category(PAIRS) && !self.subset;
+        if wanted { fault::pairs() } else { &[] }
+    }
 }
 
-/// What was measured on one dataplane.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DataplaneReport {
-    /// Which one.
-    pub dataplane: Dataplane,
-    /// How long `up` took, in seconds.
-    pub up_seconds: f64,
-    /// One entry per fault.
-    pub faults: Vec<FaultReport>,
-    /// One entry per healthy flow.
-    pub healthy: Vec<HealthyReport>,
-}
-
-/// One fault.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(clippy::struct_excessive_bools, reason = "a row of independent ticks")]
-pub struct FaultReport {
-    /// Its name.
-    pub fault: &'static str,
-    /// The flow that was asked about.
-    pub probe: Probe,
-    /// What Waymark should have said.
-    pub expected: Expected,
-    /// What it said.
-    pub got: Answer,
-    /// Whether it named the node, and the flow was not reachable.
-    pub right_node: bool,
-    /// Whether it named the hook too.
-    pub right_hook: bool,
-    /// Whether it named the cause.
-    pub right_cause: bool,
-    /// Whether it named the direction.
-    pub right_direction: bool,
-    /// How long the check took, in seconds.
-    pub seconds: f64,
-}
-
-/// One healthy flow.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthyReport {
-    /// The flow that was asked about.
-    pub probe: Probe,
-    /// What Waymark said.
-    pub got: Answer,
-    /// Whether it said `Reachable` without a fault point.
-    pub right: bool,
-    /// How long the check took, in seconds.
-    pub seconds: f64,
-}
-
-/// The part of an answer that is compared.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Answer {
-    /// The verdict; absent if the check itself failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
-    /// The fault point.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub point: Option<Expected>,
-    /// Why the check failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+/// The names of all categories.
+pub fn categories() -> Vec<&'static str> {
+    let mut names: Vec<_> = fault::all().map(|fault| fault.category).collect();
+    names.push(PAIRS);
+    names.dedup();
+    names
 }
 
 /// Measures. `tell` is called with a line about each step.
@@ -118,10 +89,7 @@ pub fn accuracy(
     for &dataplane in &options.dataplanes {
         dataplanes.push(on_dataplane(options, dataplane, programs, tell)?);
     }
-    let right = |report: &DataplaneReport| {
-        report.faults.iter().all(|fault| fault.right_hook) && report.healthy.iter().all(|flow| flow.right)
-    };
-    let accurate = dataplanes.iter().all(right);
+    let accurate = dataplanes.iter().all(DataplaneReport::is_accurate);
     Ok(Report { dataplanes, accurate })
 }
 
@@ -137,155 +105,100 @@ fn on_dataplane(
     let started = std::time::Instant::now();
     instance.up(&UpOptions { topology, dataplane, proxy, control: Control::Inventory, agents: true })?;
     let up_seconds = started.elapsed().as_secs_f64();
-    let measured = measure(options, &instance, tell).map_err(interrupt::rather);
+    let measured = Measurement::new(options, &instance).and_then(|mut measurement| {
+        let (healthy, faults, left_out) =
+            (measurement.healthy(tell)?, measurement.faults(tell)?, measurement.left_out());
+        // The last answer too may have failed by a signal.
+        interrupt::check()?;
+        Ok(DataplaneReport { dataplane, up_seconds, faults, healthy, left_out })
+    });
     let down = instance.down();
-    let (faults, healthy) = measured?;
+    let report = measured.map_err(interrupt::rather)?;
     down?;
-    Ok(DataplaneReport { dataplane, up_seconds, faults, healthy })
+    Ok(report)
 }
 
-type Measured = (Vec<FaultReport>, Vec<HealthyReport>);
+/// One dataplane.
+struct Measurement<'a> {
+    options: &'a AccuracyOptions,
+    instance: &'a Instance,
+    cluster: Cluster,
+}
 
-fn measure(options: &AccuracyOptions, instance: &Instance, tell: &mut dyn FnMut(&str)) -> Result<Measured> {
-    let state: State = instance.state()?;
-    let cluster = state.cluster(instance.name());
-    let mut healthy_flows = Vec::new();
-    for probe in healthy::flows(&cluster, options.healthy) {
-        interrupt::check()?;
-        tell(&format!("{}: {probe}", cluster.dataplane));
-        let (got, took) = ask(instance, &probe);
-        let right = got.verdict == Some(Verdict::Reachable) && got.point.is_none();
-        healthy_flows.push(HealthyReport { probe, got, right, seconds: took.as_secs_f64() });
+impl<'a> Measurement<'a> {
+    fn new(options: &'a AccuracyOptions, instance: &'a Instance) -> Result<Self> {
+        let cluster = instance.state()?.cluster(instance.name());
+        Ok(Self { options, instance, cluster })
     }
-    let mut faults = Vec::new();
-    let wanted = |fault: &&'static Fault| {
-        options.faults.is_empty() || options.faults.iter().any(|wanted| wanted.name == fault.name)
-    };
-    for fault in fault::all().filter(wanted).filter(|fault| fault.dataplanes.contains(&cluster.dataplane)) {
-        interrupt::check()?;
-        tell(&format!("{}: {}", cluster.dataplane, fault.name));
-        faults.push(localize(instance, &cluster, fault)?);
-    }
-    // The last answer too may have failed by a signal.
-    interrupt::check()?;
-    Ok((faults, healthy_flows))
-}
 
-fn localize(instance: &Instance, cluster: &Cluster, fault: &'static Fault) -> Result<FaultReport> {
-    let (probe, expected) = (fault.probe(cluster)?, fault.expected(cluster)?);
-    let injected = instance.inject(fault)?;
-    let (got, took) = ask(instance, &probe);
-    injected.clear()?;
-    let failed = matches!(got.verdict, Some(Verdict::Unreachable | Verdict::Inconsistent));
-    let is = |same: fn(&Expected, &Expected) -> bool| {
-        failed && got.point.as_ref().is_some_and(|point| same(point, &expected))
-    };
-    let right_node = is(|a, b| a.node == b.node);
-    Ok(FaultReport {
-        fault: fault.name,
-        right_node,
-        right_hook: right_node && is(|a, b| a.hook == b.hook),
-        right_cause: is(|a, b| a.cause == b.cause),
-        right_direction: is(|a, b| a.direction == b.direction),
-        seconds: took.as_secs_f64(),
-        probe,
-        expected,
-        got,
-    })
-}
-
-/// A check that fails is an answer too: a wrong one.
-fn ask(instance: &Instance, probe: &Probe) -> (Answer, Duration) {
-    match probe.ask(instance) {
-        Ok((result, took)) => (Answer::from(&result), took),
-        Err(error) => (Answer { error: Some(error.to_string()), ..Answer::default() }, Duration::ZERO),
-    }
-}
-
-impl From<&CheckResult> for Answer {
-    fn from(result: &CheckResult) -> Self {
-        let point = result.fault_point.as_ref().map(|point| Expected {
-            node: point.node.to_string(),
-            netns: point.netns.to_string(),
-            hook: point.hook,
-            cause: point.cause,
-            direction: point.direction,
-        });
-        Self { verdict: Some(result.verdict), point, error: None }
-    }
-}
-
-impl std::fmt::Display for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = match (&self.verdict, &self.point, &self.error) {
-            (_, _, Some(error)) => error.lines().next().unwrap_or_default().to_owned(),
-            (_, Some(point), _) => point.to_string(),
-            (Some(verdict), None, _) => format!("{verdict}, no fault point"),
-            (None, None, None) => "nothing".into(),
-        };
-        f.pad(&text)
-    }
-}
-
-impl Report {
-    /// The report for people.
-    pub fn table(&self) -> String {
-        let mut text = String::new();
-        for report in &self.dataplanes {
-            text.push_str(&report.table());
-            text.push('\n');
+    fn healthy(&mut self, tell: &mut dyn FnMut(&str)) -> Result<Vec<HealthyReport>> {
+        let mut flows = Vec::new();
+        for probe in healthy::flows(&self.cluster, self.options.healthy) {
+            interrupt::check()?;
+            tell(&format!("{}: {probe}", self.cluster.dataplane));
+            let Asked { answer: got, took, .. } = Asked::of(self.instance, &probe);
+            let right = got.verdict == Some(Verdict::Reachable) && got.point.is_none();
+            flows.push(HealthyReport { probe, got, right, seconds: took.as_secs_f64() });
         }
-        text
+        Ok(flows)
     }
 
-    /// The report's verdict as a result.
-    pub fn verdict(&self) -> Result<()> {
-        if self.accurate {
-            return Ok(());
-        }
-        let faults = self.dataplanes.iter().flat_map(|r| &r.faults).filter(|fault| !fault.right_hook).count();
-        let flows = self.dataplanes.iter().flat_map(|r| &r.healthy).filter(|flow| !flow.right).count();
-        Err(Error::Inaccurate(format!(
-            "{faults} faults were not localized to their node and hook, {flows} healthy flows were not reachable"
-        )))
+    /// The cases that are chosen and apply.
+    fn cases(&self) -> impl Iterator<Item = &'static Fault> {
+        let (dataplane, proxy) = (self.cluster.dataplane, self.options.proxy);
+        fault::all().filter(move |fault| self.options.choice.has(fault) && fault.is_for(dataplane, proxy))
     }
-}
 
-impl DataplaneReport {
-    fn table(&self) -> String {
-        let mark = |right: bool| if right { "✓" } else { "✗" };
-        let mut table =
-            crate::status::table(&["FAULT", "EXPECTED", "GOT", "NODE", "HOOK", "CAUSE", "WAY", "TIME"]);
-        for fault in &self.faults {
-            table.add_row([
-                fault.fault,
-                &fault.expected.to_string(),
-                &fault.got.to_string(),
-                mark(fault.right_node),
-                mark(fault.right_hook),
-                mark(fault.right_cause),
-                mark(fault.right_direction),
-                &format!("{:.2} s", fault.seconds),
-            ]);
+    /// How many of those cannot be asked yet, by what they need.
+    fn left_out(&self) -> std::collections::BTreeMap<Need, usize> {
+        let mut count = std::collections::BTreeMap::new();
+        for need in self.cases().filter_map(Fault::needs) {
+            *count.entry(need).or_default() += 1;
         }
-        let count = |right: fn(&FaultReport) -> bool| self.faults.iter().filter(|fault| right(fault)).count();
-        let wrong = self.healthy.iter().filter(|flow| !flow.right);
-        let wrong: Vec<_> = wrong.map(|flow| format!("  ✗ {}: {}\n", flow.probe, flow.got)).collect();
-        let wrong = wrong.concat();
-        let reachable = self.healthy.iter().filter(|flow| flow.right).count();
-        let total = Duration::from_secs_f64(self.healthy.iter().map(|flow| flow.seconds).sum());
-        let mean = (total / u32::try_from(self.healthy.len().max(1)).unwrap_or(u32::MAX)).as_secs_f64();
-        format!(
-            "{} (up in {:.1} s)\n{table}\n{} faults: right node {}, right node and hook {}, right cause {}, right direction {}\n\
-             {} healthy flows: {reachable} reachable without a fault point, {mean:.2} s each\n{wrong}",
-            self.dataplane,
-            self.up_seconds,
-            self.faults.len(),
-            count(|fault| fault.right_node),
-            count(|fault| fault.right_hook),
-            count(|fault| fault.right_cause),
-            count(|fault| fault.right_direction),
-            self.healthy.len(),
-        )
+        count
+    }
+
+    fn faults(&mut self, tell: &mut dyn FnMut(&str)) -> Result<Vec<FaultReport>> {
+        let mut reports = Vec::new();
+        for fault in self.cases().filter(|fault| fault.needs().is_none()) {
+            interrupt::check()?;
+            tell(&format!("{}: {}", self.cluster.dataplane, fault.name));
+            reports.push(self.one(fault)?);
+        }
+        let (dataplane, proxy) = (self.cluster.dataplane, self.options.proxy);
+        let applies =
+            |pair: &&Pair| pair.first.is_for(dataplane, proxy) && pair.second.is_for(dataplane, proxy);
+        for pair in self.options.choice.pairs().iter().filter(applies) {
+            interrupt::check()?;
+            let name = pair.name();
+            tell(&format!("{dataplane}: {name}"));
+            reports.push(self.both(pair, name)?);
+        }
+        Ok(reports)
+    }
+
+    fn one(&self, fault: &'static Fault) -> Result<FaultReport> {
+        let injected = self.instance.inject(fault)?;
+        let report = self.localize(fault, fault.name.clone(), fault.category);
+        injected.clear()?;
+        report
+    }
+
+    /// The first is injected last and undone first: it may hide the other from the tools, too.
+    fn both(&self, pair: &Pair, name: String) -> Result<FaultReport> {
+        let second = self.instance.inject(pair.second)?;
+        let first = self.instance.inject(pair.first)?;
+        let report = self.localize(pair.first, name, PAIRS);
+        first.clear()?;
+        second.clear()?;
+        report
+    }
+
+    /// Asks about a fault that is in.
+    fn localize(&self, fault: &'static Fault, name: String, category: &'static str) -> Result<FaultReport> {
+        let (probe, expected, says) =
+            (fault.probe(&self.cluster)?, fault.expected(&self.cluster)?, fault.says(&self.cluster)?);
+        let asked = Asked::of(self.instance, &probe);
+        Ok(FaultReport::judge(fault, name, category, probe, expected, &says, asked))
     }
 }

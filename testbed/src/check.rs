@@ -21,12 +21,19 @@ pub struct Probe {
     pub protocol: Protocol,
     /// Whether to ask about IPv6.
     pub ipv6: bool,
+    /// Length of the IP packets in bytes; the smallest if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
+    /// How many packets; the client's own number if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
 }
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = if self.ipv6 { " IPv6" } else { "" };
-        f.pad(&format!("{} → {} {}{family}", self.from, self.to, self.protocol))
+        let size = self.size.map(|size| format!(" {size} bytes")).unwrap_or_default();
+        f.pad(&format!("{} → {} {}{family}{size}", self.from, self.to, self.protocol))
     }
 }
 
@@ -34,6 +41,11 @@ impl fmt::Display for Probe {
 const TIMEOUT: &str = "3s";
 
 impl Probe {
+    /// A question about the smallest packets, as many as the client sends.
+    pub fn new(from: String, to: String, protocol: Protocol, ipv6: bool) -> Self {
+        Self { from, to, protocol, ipv6, size: None, count: None }
+    }
+
     /// The client's command line.
     pub fn command(&self, instance: &Instance) -> Result<Command> {
         let mut command = Command::new(instance.programs().client()?);
@@ -49,6 +61,12 @@ impl Probe {
         command.args(["--controller", &instance.dir().controller()]);
         if self.ipv6 {
             command.arg("--ipv6");
+        }
+        if let Some(size) = self.size {
+            command.args(["--size", &size.to_string()]);
+        }
+        if let Some(count) = self.count {
+            command.args(["--count", &count.to_string()]);
         }
         command.stdin(Stdio::null());
         Ok(command)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use waymark_testbed::{DEFAULT_NAME, Dataplane, Proxy};
+use waymark_testbed::{DEFAULT_NAME, Dataplane, Manner, Proxy};
 
 /// Clusters of network namespaces, with faults on purpose.
 #[derive(Debug, Parser)]
@@ -110,11 +110,17 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
         proxy: Proxy,
         /// How many healthy flows to check per dataplane
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 200)]
         healthy: usize,
         /// Only these faults [default: all that apply]
         #[arg(long = "fault", value_name = "NAME")]
         faults: Vec<String>,
+        /// Only faults of this category [default: all]
+        #[arg(long = "category", value_name = "NAME", value_parser = category())]
+        categories: Vec<String>,
+        /// Only the few faults that are tried with every change
+        #[arg(long)]
+        subset: bool,
         /// Format
         #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -126,6 +132,8 @@ pub(crate) enum Command {
         tcp: Vec<u16>,
         #[arg(long)]
         udp: Vec<u16>,
+        #[arg(long, value_enum, default_value_t = Manner::Ordinary)]
+        manner: Manner,
         #[arg(long)]
         ready_file: PathBuf,
     },
@@ -186,4 +194,8 @@ pub(crate) enum FaultCommand {
         /// Its name in the catalogue [default: all that are injected]
         fault: Option<String>,
     },
+}
+
+fn category() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(waymark_testbed::categories())
 }

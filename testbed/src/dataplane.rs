@@ -46,7 +46,7 @@ pub fn scripts(cluster: &Cluster) -> Vec<Script> {
     scripts.extend(cluster.control.as_ref().map(|netns| control(cluster, netns)));
     for node in &cluster.nodes {
         scripts.extend(machine(cluster, node));
-        scripts.extend(cluster.pods_on(node).flat_map(|pod| self::pod(cluster, pod)));
+        scripts.extend(cluster.pods_on(node).map(|pod| self::pod(cluster, pod)));
     }
     scripts
 }
@@ -123,7 +123,7 @@ fn machine(cluster: &Cluster, node: &NodePlan) -> Vec<Script> {
     for pod in cluster.pods_on(node) {
         scripts.extend(host_end(cluster, pod));
     }
-    scripts.extend(remotes(cluster, node, VNI));
+    scripts.extend(remotes(cluster, node));
     scripts
 }
 
@@ -175,15 +175,14 @@ pub fn pod_routes(pod: &PodPlan) -> [String; 2] {
     ]
 }
 
-/// A node's ways to the other nodes' pods. With VXLAN, the device too: `vni` is an argument because a
-/// device cannot change its own, it must be made anew with all that hangs on it.
-pub fn remotes(cluster: &Cluster, node: &NodePlan, vni: u32) -> Vec<Script> {
+/// A node's ways to the other nodes' pods, for `ip` and for `bridge`. With VXLAN, the device too.
+pub fn remotes(cluster: &Cluster, node: &NodePlan) -> [Script; 2] {
     let mut ip = Vec::new();
     let mut fdb = Vec::new();
     if cluster.dataplane == Dataplane::BridgeVxlan {
         ip.extend([
             format!(
-                "link add {VXLAN} mtu {} address {} type vxlan id {vni} local {} dev {ETH0} dstport {VXLAN_PORT} nolearning",
+                "link add {VXLAN} mtu {} address {} type vxlan id {VNI} local {} dev {ETH0} dstport {VXLAN_PORT} nolearning",
                 cluster.pod_mtu(),
                 node.vtep_mac(),
                 node.ip(),
@@ -205,7 +204,7 @@ pub fn remotes(cluster: &Cluster, node: &NodePlan, vni: u32) -> Vec<Script> {
             .flat_map(|other| remote_routes(cluster.dataplane, other))
             .map(|route| format!("route add {route}")),
     );
-    vec![Script::new(Tool::Ip, &node.netns, ip), Script::new(Tool::Bridge, &node.netns, fdb)]
+    [Script::new(Tool::Ip, &node.netns, ip), Script::new(Tool::Bridge, &node.netns, fdb)]
 }
 
 /// Any node's routes to another node's pods, IPv4 first.
@@ -227,11 +226,16 @@ pub fn fdb_entry(other: &NodePlan) -> String {
 }
 
 /// A pod's own namespace.
-fn pod(cluster: &Cluster, pod: &PodPlan) -> Vec<Script> {
+fn pod(cluster: &Cluster, pod: &PodPlan) -> Script {
+    let mut lines = vec!["link set lo up".to_owned(), format!("link set {ETH0} up")];
+    lines.extend(pod_network(cluster, pod));
+    Script::new(Tool::Ip, &pod.netns, lines)
+}
+
+/// A pod's addresses and routes, which go when its device goes down.
+pub fn pod_network(cluster: &Cluster, pod: &PodPlan) -> Vec<String> {
     let prefix = if cluster.dataplane.has_bridge() { (24, 64) } else { (32, 128) };
     let mut lines = vec![
-        "link set lo up".to_owned(),
-        format!("link set {ETH0} up"),
         format!("addr add {}/{} dev {ETH0}", pod.ip, prefix.0),
         format!("addr add {}/{} dev {ETH0} nodad", pod.ip6, prefix.1),
     ];
@@ -239,7 +243,7 @@ fn pod(cluster: &Cluster, pod: &PodPlan) -> Vec<Script> {
         lines.push(format!("route add {CALI_GATEWAY} dev {ETH0} scope link"));
     }
     lines.extend(pod_defaults(cluster, pod).map(|route| format!("route add {route}")));
-    vec![Script::new(Tool::Ip, &pod.netns, lines)]
+    lines
 }
 
 /// A pod's default routes, IPv4 first.

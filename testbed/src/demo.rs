@@ -38,7 +38,7 @@ fn show(instance: &Instance) -> Result<()> {
     let fault = fault::fault(FAULT)?;
     chapter("A healthy flow:");
     check(instance, &cluster, fault, 0)?;
-    chapter(format_args!("Breaking it: {}.", fault.about));
+    chapter(format_args!("Breaking it: {}.", fault.about()));
     let injected = instance.inject(fault)?;
     check(instance, &cluster, fault, 1)?;
     let (answer, _) = fault.probe(&cluster)?.ask(instance)?;

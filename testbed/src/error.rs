@@ -184,7 +184,7 @@ pub enum Error {
     #[error("fault {fault} does not apply: {why}")]
     FaultDoesNotApply {
         /// The fault.
-        fault: &'static str,
+        fault: String,
         /// Why not.
         why: String,
     },

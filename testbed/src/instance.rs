@@ -11,9 +11,10 @@ use crate::plan::{Cluster, Control, Dataplane, PodPlan, Proxy};
 use crate::preflight::{self, need_root};
 use crate::process::{self, Daemon, Readiness, Starting};
 use crate::programs::Programs;
+use crate::server::Manner;
 use crate::state::{Lock, State, StateDir};
 use crate::topology::Topology;
-use crate::{Error, Result, dataplane, interrupt, namespace, plan, proxy};
+use crate::{Error, Result, cgroup, dataplane, interrupt, namespace, plan, proxy};
 
 /// How long a process may take until it is ready. Programs load in milliseconds; a loaded machine that
 /// also builds has been seen to take seconds.
@@ -157,7 +158,8 @@ impl Instance {
             interrupt::check()?;
             script.run()?;
         }
-        let servers = cluster.pods.iter().map(|pod| self.start_server(pod)).collect::<Result<Vec<_>>>()?;
+        let servers = cluster.pods.iter().map(|pod| self.start_server(pod, Manner::Ordinary));
+        let servers = servers.collect::<Result<Vec<_>>>()?;
         all_ready(servers)?;
         if let Some(needs) = needs {
             kubernetes::start(&self.dir, &self.programs, cluster, needs)?;
@@ -165,8 +167,8 @@ impl Instance {
         if agents { self.start_waymark(cluster) } else { Ok(()) }
     }
 
-    fn start_server(&self, pod: &PodPlan) -> Result<Starting> {
-        let mut args = vec!["serve".to_owned()];
+    fn start_server(&self, pod: &PodPlan, manner: Manner) -> Result<Starting> {
+        let mut args = vec!["serve".to_owned(), "--manner".to_owned(), manner.to_string()];
         args.extend(pod.tcp.iter().flat_map(|port| ["--tcp".to_owned(), port.to_string()]));
         args.extend(pod.udp.iter().flat_map(|port| ["--udp".to_owned(), port.to_string()]));
         let program = self.programs.this().to_owned();
@@ -232,6 +234,9 @@ impl Instance {
                 pid: pid.as_raw_pid(),
             };
             process::end(&processes, PATIENCE).map_err(undead)?;
+            for ended in &processes {
+                cgroup::remove(ended.pid.as_raw_pid().unsigned_abs());
+            }
         }
         self.namespaces().iter().try_for_each(|name| namespace::remove(name))?;
         if self.dir.load().ok().flatten().is_some_and(|state| state.agents) {
@@ -262,19 +267,23 @@ impl Instance {
         let pod = |name: &str| cluster.pods.iter().find(|pod| pod.full_name == *name);
         match act {
             Act::Script(script) => script.run(),
-            Act::StopServer(name) => {
-                let running = pod(name).and_then(|pod| process::recorded(&self.dir.pid(&server_role(pod))));
-                let undead = |pid: rustix::process::Pid| Error::Undead {
-                    name: self.name().to_owned(),
-                    pid: pid.as_raw_pid(),
-                };
-                running.map_or(Ok(()), |running| process::end(&[running], PATIENCE).map_err(undead))
+            Act::StopServer(name) => pod(name).map_or(Ok(()), |pod| self.stop_server(pod)),
+            Act::ReplaceServer { pod: name, manner } => {
+                let Some(pod) = pod(name) else { return Ok(()) };
+                self.stop_server(pod)?;
+                self.start_server(pod, *manner)?.wait(READY)
             }
-            Act::StartServer(name) => match pod(name) {
-                Some(pod) => self.start_server(pod)?.wait(READY),
-                None => Ok(()),
-            },
         }
+    }
+
+    fn stop_server(&self, pod: &PodPlan) -> Result<()> {
+        let undead =
+            |pid: rustix::process::Pid| Error::Undead { name: self.name().to_owned(), pid: pid.as_raw_pid() };
+        let Some(running) = process::recorded(&self.dir.pid(&server_role(pod))) else { return Ok(()) };
+        let pid = running.pid.as_raw_pid().unsigned_abs();
+        process::end(&[running], PATIENCE).map_err(undead)?;
+        cgroup::remove(pid);
+        Ok(())
     }
 }
 

@@ -35,6 +35,7 @@
 //! * `namespace`: named namespaces
 //! * `process`: processes that outlive their starter
 //! * `server`: what a pod runs
+//! * `bpf`, `cgroup`: programs that faults attach
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
 //! * `preflight`: what must be there before
@@ -53,6 +54,8 @@
 //! * `exec`: a command inside a node or pod
 
 mod accuracy;
+mod bpf;
+mod cgroup;
 mod check;
 mod dataplane;
 mod demo;
@@ -76,18 +79,23 @@ mod status;
 mod tell;
 mod topology;
 
-pub use accuracy::{AccuracyOptions, DataplaneReport, FaultReport, HealthyReport, Report, accuracy};
+pub use accuracy::{
+    AccuracyOptions, Answer, Choice, DataplaneReport, FaultReport, HealthyReport, Report, accuracy,
+    categories,
+};
 pub use check::Probe;
 pub use demo::demo;
 pub use error::{Error, Result};
 pub use exec::exec;
-pub use fault::{Act, CATALOGUE, Expected, Fault, Injected, fault, table as fault_table};
+pub use fault::{
+    Act, Expected, Fault, Injected, Need, Pair, all as faults, fault, pairs, table as fault_table,
+};
 pub use instance::{Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
 pub use programs::Programs;
 pub use script::{Script, Tool};
-pub use server::serve;
+pub use server::{Manner, serve};
 pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};
 pub use status::render as status_table;
 pub use tell::{note, say};

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use waymark_proto::command_line;
 use waymark_testbed::kubernetes::{self, enforce, kubelet, relay};
 use waymark_testbed::{
-    AccuracyOptions, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
+    AccuracyOptions, Choice, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
     UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
 };
 
@@ -77,11 +77,17 @@ fn run(cli: Cli) -> Result<()> {
             let instance = instance(&name, folder)?;
             if kubernetes { kubernetes::demo(&instance, dataplane)? } else { demo(&instance, dataplane)? }
         }
-        Command::Accuracy { name, dataplanes, proxy, healthy, faults, output } => {
+        Command::Accuracy { name, dataplanes, proxy, healthy, faults, categories, subset, output } => {
             catch()?;
             let faults = faults.iter().map(|name| fault(name)).collect::<Result<_>>()?;
             let dataplanes = if dataplanes.is_empty() { Dataplane::ALL.into() } else { dataplanes };
-            let options = AccuracyOptions { name, dataplanes, proxy, healthy, faults };
+            let options = AccuracyOptions {
+                name,
+                dataplanes,
+                proxy,
+                healthy,
+                choice: Choice { faults, categories, subset },
+            };
             let report = accuracy(&options, &Programs::find(folder)?, &mut |line| note(line))?;
             match output {
                 Output::Table => say(report.table()),
@@ -89,7 +95,7 @@ fn run(cli: Cli) -> Result<()> {
             }
             report.verdict()?;
         }
-        Command::Serve { tcp, udp, ready_file } => serve(&tcp, &udp, &ready_file)?,
+        Command::Serve { tcp, udp, manner, ready_file } => serve(&tcp, &udp, manner, &ready_file)?,
         Command::Kubelet { name, ready_file } => kubelet(&name.name, &ready_file)?,
         Command::Enforcer { name, ready_file } => enforce(&name.name, &ready_file)?,
         Command::Relay { netns, to, ready_file } => relay(&netns, to, &ready_file)?,
@@ -127,13 +133,14 @@ fn run_fault(command: FaultCommand, instance: impl Fn(&str) -> Result<Instance>)
             instance.inject(which)?.keep();
             let cluster = instance.state()?.cluster(&name.name);
             let probe = which.probe(&cluster)?;
-            say(format_args!("injected {}: {}", which.name, which.about));
+            say(format_args!("injected {}: {}", which.name, which.about()));
             say(format_args!(
-                "it shows on: waymark check {} {} --proto {}{}",
+                "it shows on: waymark check {} {} --proto {}{}{}",
                 probe.from,
                 probe.to,
                 probe.protocol,
-                if probe.ipv6 { " --ipv6" } else { "" }
+                if probe.ipv6 { " --ipv6" } else { "" },
+                probe.size.map(|size| format!(" --size {size}")).unwrap_or_default()
             ));
             say(format_args!("expected: {}", which.expected(&cluster)?));
         }

@@ -6,8 +6,6 @@
 mod iptables;
 mod nftables;
 
-use std::net::IpAddr;
-
 use sha2::{Digest, Sha256};
 use waymark_proto::{Backend, Service};
 
@@ -32,12 +30,11 @@ pub fn redirect(
     node: &NodePlan,
     service: &Service,
     backend: &Backend,
-    to: IpAddr,
+    to: &Backend,
 ) -> Script {
-    let to = Backend { pod: None, ip: to, port: backend.port, ready: true };
     match cluster.proxy {
-        Proxy::Iptables => iptables::redirect(&node.netns, service, backend, &to),
-        Proxy::Nftables => nftables::redirect(&node.netns, service, backend, &to),
+        Proxy::Iptables => iptables::redirect(&node.netns, service, backend, to),
+        Proxy::Nftables => nftables::redirect(&node.netns, service, backend, to),
     }
 }
 

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 pub enum Tool {
     /// `ip -batch`.
     Ip,
+    /// `ip -6 -batch`.
+    Ip6,
     /// `bridge -batch`.
     Bridge,
     /// `tc -batch`.
@@ -26,6 +28,14 @@ pub enum Tool {
     Iptables,
     /// `ip6tables-nft-restore --noflush`.
     Ip6tables,
+    /// `iptables-legacy-restore --noflush`.
+    IptablesLegacy,
+    /// `ip6tables-legacy-restore --noflush`.
+    Ip6tablesLegacy,
+    /// `ebtables-nft-restore --noflush`.
+    Ebtables,
+    /// `ipset restore`.
+    Ipset,
     /// This program itself: lines `path=value` below `/proc/sys/net`. A `-` in front means that it is no
     /// error if this kernel has no such setting, as for `sysctl`.
     Sysctl,
@@ -36,11 +46,16 @@ impl Tool {
     fn command(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Ip => ("ip", &["-batch", "-"]),
+            Self::Ip6 => ("ip", &["-6", "-batch", "-"]),
             Self::Bridge => ("bridge", &["-batch", "-"]),
             Self::Tc => ("tc", &["-batch", "-"]),
             Self::Nft => ("nft", &["-f", "-"]),
             Self::Iptables => ("iptables-nft-restore", &["--noflush"]),
             Self::Ip6tables => ("ip6tables-nft-restore", &["--noflush"]),
+            Self::IptablesLegacy => ("iptables-legacy-restore", &["--noflush"]),
+            Self::Ip6tablesLegacy => ("ip6tables-legacy-restore", &["--noflush"]),
+            Self::Ebtables => ("ebtables-nft-restore", &["--noflush"]),
+            Self::Ipset => ("ipset", &["restore"]),
             Self::Sysctl => ("sysctl", &[]),
         }
     }
@@ -48,9 +63,16 @@ impl Tool {
     /// What to install if the program is not there (Debian and Ubuntu names).
     fn remedy(self) -> &'static str {
         match self {
-            Self::Ip | Self::Bridge | Self::Tc | Self::Sysctl => "install it with `apt-get install iproute2`",
+            Self::Ip | Self::Ip6 | Self::Bridge | Self::Tc | Self::Sysctl => {
+                "install it with `apt-get install iproute2`"
+            }
             Self::Nft => "install it with `apt-get install nftables`",
-            Self::Iptables | Self::Ip6tables => "install it with `apt-get install iptables`",
+            Self::Iptables
+            | Self::Ip6tables
+            | Self::IptablesLegacy
+            | Self::Ip6tablesLegacy
+            | Self::Ebtables => "install it with `apt-get install iptables`",
+            Self::Ipset => "install it with `apt-get install ipset`",
         }
     }
 }

@@ -4,7 +4,8 @@ mod common;
 
 use common::traffic::{PATIENT, SHORT, ask};
 use common::{Testbed, privileged, text};
-use waymark_testbed::{CATALOGUE, Cluster};
+use waymark_proto::Verdict;
+use waymark_testbed::{Cluster, Dataplane, Fault, Proxy, faults};
 
 /// What a fault could leave behind, by namespace: rules, routes, addresses, devices, neighbours that were
 /// set by hand, forwarding entries, queues, settings.
@@ -32,59 +33,89 @@ fn plain(line: &str) -> String {
     line.split_whitespace().filter(|word| !word.starts_with('@')).collect::<Vec<_>>().join(" ")
 }
 
+/// What a fault, with its undoing, does wrong; nothing in a good one.
+fn break_and_heal(testbed: &Testbed, cluster: &Cluster, fault: &'static Fault) -> Result<(), String> {
+    let probe = fault.probe(cluster).unwrap();
+    let works = |when| match ask(cluster, &probe, PATIENT) {
+        Err(error) if !fault.is_lasting() => Err(format!("{when} {}: {probe}: {error}", fault.name)),
+        _ => Ok(()),
+    };
+    works("before")?;
+    let command = |what: &str| {
+        let output = testbed.run(&["fault", what, &fault.name]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{what} {}: {}", fault.name, text(&output.stderr)))
+        }
+    };
+    command("inject")?;
+    let asked = ask(cluster, &probe, SHORT);
+    command("clear")?;
+    // What stops only some packets may let this one pass.
+    let some_pass = fault.needs().is_some() || !fault.is_verdict(Verdict::Unreachable);
+    if asked.is_ok() && !some_pass {
+        return Err(format!("{} does not break {probe}", fault.name));
+    }
+    works("after")
+}
+
 #[track_caller]
-fn every_fault_breaks_and_heals(args: &[&str]) {
+fn faults_break_and_heal(args: &[&str], wanted: fn(&Fault) -> bool) {
     if !privileged("injecting faults") {
         return;
     }
     let testbed = Testbed::up(args);
     let (instance, cluster) = (testbed.instance(), testbed.cluster());
     let before = configuration(&testbed, &cluster);
-    let faults =
-        CATALOGUE.into_iter().flatten().filter(|fault| fault.dataplanes.contains(&cluster.dataplane));
-    let mut count = 0;
-    for fault in faults {
-        let probe = fault.probe(&cluster).unwrap();
-        let lasting = fault.name == "service-without-endpoints";
-        if !lasting {
-            ask(&cluster, &probe, PATIENT).unwrap_or_else(|e| panic!("before {}: {probe}: {e}", fault.name));
+    let applies = |fault: &&'static Fault| fault.is_for(cluster.dataplane, cluster.proxy) && wanted(fault);
+    let mut problems = Vec::new();
+    let mut injected = Vec::new();
+    let mut faults = faults().filter(applies).peekable();
+    while let Some(fault) = faults.next() {
+        problems.extend(break_and_heal(&testbed, &cluster, fault).err());
+        if !instance.state().unwrap().faults.is_empty() {
+            // Nothing that comes now would mean anything.
+            break;
         }
-        testbed.succeed(&["fault", "inject", fault.name]);
-        assert!(ask(&cluster, &probe, SHORT).is_err(), "{} does not break {probe}", fault.name);
-        assert!(testbed.succeed(&["status"]).contains(&format!("faults: {}\n", fault.name)));
-        testbed.succeed(&["fault", "clear", fault.name]);
-        if !lasting {
-            ask(&cluster, &probe, PATIENT).unwrap_or_else(|e| panic!("after {}: {probe}: {e}", fault.name));
+        injected.push(fault.name.as_str());
+        // Looking at everything costs more than a fault: once per category must do.
+        if faults.peek().is_some_and(|next| next.category == fault.category) {
+            continue;
         }
         let after = configuration(&testbed, &cluster);
         let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
         let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
-        assert!(gone.is_empty() && new.is_empty(), "{} leaves {new:#?} and takes {gone:#?}", fault.name);
-        assert_eq!(before.len(), after.len(), "{}", fault.name);
-        count += 1;
+        if !(gone.is_empty() && new.is_empty() && before.len() == after.len()) {
+            problems.push(format!("{injected:?} leave {new:#?} and take {gone:#?}"));
+        }
+        injected.clear();
     }
-    assert!(count >= 10, "{count}");
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(instance.state().unwrap().faults.is_empty());
 }
 
+/// What is for the other dataplane with a bridge too is tried there.
 #[test]
 fn bridge_hostgw() {
-    every_fault_breaks_and_heals(&["--dataplane", "bridge-hostgw"]);
+    let own = |fault: &Fault| fault.in_subset() || !fault.is_for(Dataplane::BridgeVxlan, Proxy::Iptables);
+    faults_break_and_heal(&["--dataplane", "bridge-hostgw"], own);
 }
 
 #[test]
 fn bridge_vxlan() {
-    every_fault_breaks_and_heals(&["--dataplane", "bridge-vxlan"]);
+    faults_break_and_heal(&["--dataplane", "bridge-vxlan"], |_| true);
 }
 
 #[test]
 fn routed() {
-    every_fault_breaks_and_heals(&["--dataplane", "routed"]);
+    faults_break_and_heal(&["--dataplane", "routed"], |_| true);
 }
 
 #[test]
 fn with_services_by_nftables() {
-    every_fault_breaks_and_heals(&["--dataplane", "bridge-vxlan", "--proxy", "nftables"]);
+    let of_services = |fault: &Fault| fault.category == "service" || fault.in_subset();
+    faults_break_and_heal(&["--dataplane", "bridge-vxlan", "--proxy", "nftables"], of_services);
 }
 
 #[test]

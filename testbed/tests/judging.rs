@@ -82,16 +82,20 @@ fn right_answers_are_called_right() {
     if !privileged("judging answers") {
         return;
     }
-    let point = r#""faultPoint":{"node":"node2","netns":"x","hook":"netfilter-forward","direction":"forward","cause":"filter-drop","advice":"","confidence":"high"},"#;
-    let (bad, good) = (answer("Unreachable", point), answer("Reachable", ""));
+    let netns = format!("wm-l{}-routed-node2", std::process::id());
+    let point = format!(
+        r#""faultPoint":{{"node":"node2","netns":"{netns}","hook":"netfilter-forward","direction":"forward","cause":"filter-drop","object":"-A FORWARD -d 10.244.2.10/32 -j DROP","advice":"","confidence":"high"}},"#
+    );
+    let (bad, good) = (answer("Unreachable", &point), answer("Reachable", ""));
     // The fault shows on the first pods' TCP port alone; the healthy flows are others or come before it.
     let client = format!(
-        "if ip netns exec wm-l{}-routed-node2 iptables-nft-save | grep -q 'd 10.244.2.10/32 -j DROP'; then echo '{bad}'; exit 1; else echo '{good}'; fi",
-        std::process::id()
+        "if ip netns exec {netns} iptables-nft-save | grep -q 'd 10.244.2.10/32 -j DROP'; then echo '{bad}'; exit 1; else echo '{good}'; fi"
     );
     let (code, report) = accuracy("l", &client);
     assert_eq!((code, &report["accurate"]), (Some(0), &true.into()), "{report:#}");
-    assert_eq!(report["dataplanes"][0]["faults"][0]["rightCause"], true);
+    let fault = &report["dataplanes"][0]["faults"][0];
+    assert_eq!((&fault["rightCause"], &fault["rightObject"]), (&true.into(), &true.into()));
+    assert_eq!((&fault["category"], &fault["packets"]), (&"netfilter".into(), &1.into()));
 }
 
 #[test]

@@ -1,11 +1,20 @@
 //! Injecting and undoing.
 
+use std::path::Path;
+
 use super::{Act, Fault};
+use crate::bpf::OBJECT;
 use crate::instance::Instance;
 use crate::plan::Cluster;
 use crate::preflight::need_root;
 use crate::state::{ActiveFault, Lock, State};
 use crate::{Error, Result};
+
+/// Where the BPF program is while a fault may need it.
+pub(super) fn object_path(cluster: &Cluster) -> String {
+    // One per instance: the fabric's namespace has the instance's name in it.
+    format!("/run/waymark/{}.bpf.o", cluster.fabric)
+}
 
 /// A fault that is in an instance; dropping the guard undoes it.
 #[must_use = "the fault is undone as soon as the guard is dropped"]
@@ -45,13 +54,18 @@ impl Instance {
         need_root("fault inject")?;
         let (lock, mut state, cluster) = self.locked()?;
         if state.faults.iter().any(|active| active.name == fault.name) {
-            return Err(Error::FaultActive(fault.name.to_owned()));
+            return Err(Error::FaultActive(fault.name.clone()));
         }
         let breakage = fault.breakage(&cluster)?;
-        state.faults.push(ActiveFault { name: fault.name.to_owned(), undo: breakage.undo });
+        state.faults.push(ActiveFault { name: fault.name.clone(), undo: breakage.undo });
         self.dir().save(&lock, &state)?;
-        let Err(error) = breakage.inject.iter().try_for_each(|act| self.act(&cluster, act)) else {
-            return Ok(Injected { instance: self, name: fault.name, armed: true });
+        let object = object_path(&cluster);
+        let done =
+            put(&object).and_then(|()| breakage.inject.iter().try_for_each(|act| self.act(&cluster, act)));
+        // Attached, a program needs its file no longer.
+        drop(std::fs::remove_file(&object));
+        let Err(error) = done else {
+            return Ok(Injected { instance: self, name: &fault.name, armed: true });
         };
         let undo = state.faults.pop().map(|active| active.undo).unwrap_or_default();
         // What was never done cannot be undone: those failures say nothing new.
@@ -93,4 +107,8 @@ impl Instance {
         let cluster = state.cluster(self.name());
         Ok((lock, state, cluster))
     }
+}
+
+fn put(object: &str) -> Result<()> {
+    std::fs::write(Path::new(object), OBJECT).map_err(Error::file("write", object))
 }

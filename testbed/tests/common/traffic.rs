@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -36,11 +37,16 @@ pub fn ask(cluster: &Cluster, probe: &Probe, limit: Duration) -> io::Result<()> 
         let mut services = cluster.services.iter();
         services.find(|s| format!("{}/{}", s.namespace, s.name) == name).unwrap().cluster_ip
     };
+    let node = |name: &str| cluster.nodes.iter().find(|node| node.name == name).unwrap();
     let ip = match name.split_once('/').unwrap() {
         ("pod", name) => pod(name),
+        ("node", name) if probe.ipv6 => node(name).ip6().into(),
+        ("node", name) => node(name).ip().into(),
         (_, name) => service(name),
     };
-    talk(netns, probe.protocol, SocketAddr::new(ip, port.parse().unwrap()), limit)
+    let to = SocketAddr::new(ip, port.parse().unwrap());
+    // A fault of large packets shows on nothing less.
+    if probe.size.is_some() { large(netns, to, limit) } else { talk(netns, probe.protocol, to, limit) }
 }
 
 fn tcp(to: SocketAddr, limit: Duration) -> io::Result<()> {
@@ -65,6 +71,37 @@ fn udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
     let len = socket.recv(&mut buffer)?;
     assert_eq!(&buffer[..len], b"hello");
     Ok(())
+}
+
+/// A datagram of 1400 bytes that may not be fragmented, whatever the kernel learned about the way before.
+fn large(netns: &str, to: SocketAddr, limit: Duration) -> io::Result<()> {
+    const SIZE: usize = 1400;
+    const PORT: u16 = 53;
+    let netns = Netns::open(&NetnsName::from(netns)).unwrap();
+    let talk = || {
+        let socket = UdpSocket::bind((any(to.ip()), 0))?;
+        never_fragment(&socket, to.is_ipv6())?;
+        socket.set_read_timeout(Some(limit))?;
+        socket.connect((to.ip(), PORT))?;
+        let headers = if to.is_ipv6() { 48 } else { 28 };
+        socket.send(&[0x77; SIZE][headers..])?;
+        let mut buffer = [0; SIZE];
+        socket.recv(&mut buffer).map(drop)
+    };
+    netns.run(talk).unwrap()
+}
+
+fn never_fragment(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    let (level, option, value) = if ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap();
+    // SAFETY: the kernel reads `length` bytes of `value`, which lives until the call returns.
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// An echo request by raw socket, and the reply with its identifier.

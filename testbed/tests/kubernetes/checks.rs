@@ -15,7 +15,7 @@ fn probe(from: &str, to: &str) -> Probe {
         Some((_, "53")) => Protocol::Udp,
         Some(_) => Protocol::Tcp,
     };
-    Probe { from: from.to_owned(), to: to.to_owned(), protocol, ipv6: false }
+    Probe::new(from.to_owned(), to.to_owned(), protocol, false)
 }
 
 /// The instance, with the programs that were built beside the one under test.

@@ -18,7 +18,7 @@ const POLICIES: [&str; 3] = ["nft", "list", "ruleset"];
 #[track_caller]
 fn check(cluster: &Kubernetes, from: &str, to: &str) -> CheckResult {
     let (from, to) = (from.to_owned(), to.to_owned());
-    let probe = Probe { from, to, protocol: Protocol::Tcp, ipv6: false };
+    let probe = Probe::new(from, to, Protocol::Tcp, false);
     probe.ask(&cluster.testbed.instance()).unwrap_or_else(|error| panic!("{error}")).0
 }
 

@@ -1,0 +1,151 @@
+//! What was measured.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::answer::{Answer, Asked};
+use crate::check::Probe;
+use crate::fault::{Expected, Fault, Need};
+use crate::plan::Dataplane;
+use crate::{Error, Result};
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// By dataplane.
+    pub dataplanes: Vec<DataplaneReport>,
+    /// Whether every fault was localized to the right node and hook, but for those that are known to be told
+    /// wrong, and every healthy flow reachable.
+    pub accurate: bool,
+}
+
+/// What was measured on one dataplane.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataplaneReport {
+    /// Which one.
+    pub dataplane: Dataplane,
+    /// How long `up` took, in seconds.
+    pub up_seconds: f64,
+    /// One entry per fault.
+    pub faults: Vec<FaultReport>,
+    /// One entry per healthy flow.
+    pub healthy: Vec<HealthyReport>,
+    /// How many faults were not asked about, by what Waymark lacks for them.
+    pub left_out: BTreeMap<Need, usize>,
+}
+
+/// One fault.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "a row of independent ticks")]
+pub struct FaultReport {
+    /// Its name.
+    pub fault: String,
+    /// Its category.
+    pub category: &'static str,
+    /// The flow that was asked about.
+    pub probe: Probe,
+    /// What Waymark should have said.
+    pub expected: Expected,
+    /// What it said.
+    pub got: Answer,
+    /// Whether it named the node, and the flow was not reachable.
+    pub right_node: bool,
+    /// Whether it named the hook too.
+    pub right_hook: bool,
+    /// Whether it named the cause.
+    pub right_cause: bool,
+    /// Whether it named the direction.
+    pub right_direction: bool,
+    /// Whether it named the object; absent if none is expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub right_object: Option<bool>,
+    /// What Waymark is known to say instead, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_wrong: Option<String>,
+    /// How long the check took, in seconds.
+    pub seconds: f64,
+    /// How many packets it sent.
+    pub packets: u32,
+}
+
+/// One healthy flow.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthyReport {
+    /// The flow that was asked about.
+    pub probe: Probe,
+    /// What Waymark said.
+    pub got: Answer,
+    /// Whether it said `Reachable` without a fault point.
+    pub right: bool,
+    /// How long the check took, in seconds.
+    pub seconds: f64,
+}
+
+impl FaultReport {
+    /// Compares an answer with what is expected.
+    pub(super) fn judge(
+        fault: &Fault,
+        name: String,
+        category: &'static str,
+        probe: Probe,
+        expected: Expected,
+        says: &[String],
+        asked: Asked,
+    ) -> Self {
+        let got = asked.answer;
+        let failed = got.verdict.is_some_and(|verdict| fault.is_verdict(verdict));
+        let is = |same: fn(&Expected, &Expected) -> bool| {
+            failed && got.point.as_ref().is_some_and(|point| same(point, &expected))
+        };
+        let right_node = is(|a, b| a.node == b.node && a.netns == b.netns);
+        let mentions = |text: &String| got.says.iter().any(|said| said.contains(text.as_str()));
+        Self {
+            fault: name,
+            category,
+            right_node,
+            right_hook: right_node && is(|a, b| a.hook == b.hook),
+            right_cause: is(|a, b| a.cause == b.cause),
+            right_direction: is(|a, b| a.direction == b.direction),
+            right_object: (!says.is_empty()).then(|| failed && says.iter().all(mentions)),
+            known_wrong: fault.wrong().map(str::to_owned),
+            seconds: asked.took.as_secs_f64(),
+            packets: asked.packets,
+            probe,
+            expected,
+            got,
+        }
+    }
+
+    /// Whether nothing of what was expected is missing.
+    pub fn is_right(&self) -> bool {
+        self.right_hook && self.right_cause && self.right_direction && self.right_object != Some(false)
+    }
+}
+
+impl DataplaneReport {
+    /// Whether nothing is wrong that is not known to be.
+    pub fn is_accurate(&self) -> bool {
+        let right = |fault: &FaultReport| fault.right_hook || fault.known_wrong.is_some();
+        self.faults.iter().all(right) && self.healthy.iter().all(|flow| flow.right)
+    }
+}
+
+impl Report {
+    /// The report's verdict as a result.
+    pub fn verdict(&self) -> Result<()> {
+        if self.accurate {
+            return Ok(());
+        }
+        let faults = self.dataplanes.iter().flat_map(|report| &report.faults);
+        let faults = faults.filter(|fault| !fault.right_hook && fault.known_wrong.is_none()).count();
+        let flows = self.dataplanes.iter().flat_map(|r| &r.healthy).filter(|flow| !flow.right).count();
+        Err(Error::Inaccurate(format!(
+            "{faults} faults were not localized to their node and hook, {flows} healthy flows were not reachable"
+        )))
+    }
+}

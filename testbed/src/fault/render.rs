@@ -1,0 +1,101 @@
+//! From a fault's file and a cluster to acts, a probe and an expectation.
+
+use minijinja::{Environment, Value};
+use serde::de::DeserializeOwned;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
+use super::definition::{Deeds, Definition, Step};
+use super::site::{Place, Site};
+use super::{Act, Expected, context};
+use crate::check::Probe;
+use crate::script::Script;
+
+/// What breaks and what undoes it.
+#[derive(Debug)]
+pub(super) struct Breakage {
+    pub(super) inject: Vec<Act>,
+    pub(super) undo: Vec<Act>,
+}
+
+/// Renders one case for one cluster.
+pub(super) struct Renderer<'a> {
+    definition: &'a Definition,
+    site: Site<'a>,
+    environment: Environment<'static>,
+    context: Value,
+}
+
+impl<'a> Renderer<'a> {
+    pub(super) fn new(definition: &'a Definition, site: Site<'a>, name: &str, object: String) -> Self {
+        let (environment, context) = context::environment(&site, name, object);
+        Self { definition, site, environment, context }
+    }
+
+    pub(super) fn probe(&self) -> Probe {
+        let traffic = &self.definition.traffic;
+        Probe {
+            from: format!("pod/{}", self.site.source.full_name),
+            to: self.site.destination(traffic),
+            protocol: traffic.protocol,
+            ipv6: self.site.ipv6(),
+            size: traffic.size,
+            count: traffic.count,
+        }
+    }
+
+    pub(super) fn expected(&self) -> Result<Expected, String> {
+        let expected = &self.definition.expected;
+        let place: Place = self.word(&expected.at)?;
+        let (node, netns) = self.site.at(place)?;
+        Ok(Expected {
+            node: node.name.clone(),
+            netns: netns.to_owned(),
+            hook: self.word(&expected.hook)?,
+            cause: self.word(&expected.cause)?,
+            direction: expected.direction,
+        })
+    }
+
+    /// What the answer must mention.
+    pub(super) fn says(&self) -> Result<Vec<String>, String> {
+        self.definition.expected.says.iter().map(|text| self.text(text)).collect()
+    }
+
+    pub(super) fn breakage(&self) -> Result<Breakage, String> {
+        let acts = |steps: &[Step]| -> Result<Vec<Act>, String> {
+            steps.iter().filter_map(|step| self.act(step).transpose()).collect()
+        };
+        Ok(Breakage { inject: acts(&self.definition.inject)?, undo: acts(&self.definition.undo)? })
+    }
+
+    /// What a step does; nothing, if none of its lines is for this cluster.
+    fn act(&self, step: &Step) -> Result<Option<Act>, String> {
+        let (place, act) = match step {
+            Step::Lines(step) => {
+                let (_, netns) = self.site.at(step.place)?;
+                let text = self.text(&step.text)?;
+                let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                let tool = step.tool.tool(self.site.family, self.site.cluster.proxy);
+                return Ok((!lines.is_empty()).then(|| Act::Script(Script::new(tool, netns, lines))));
+            }
+            Step::Deed(deed) => (deed.place, deed),
+        };
+        let pod = self.site.pod(place).ok_or_else(|| format!("{place:?} has no server"))?.full_name.clone();
+        Ok(Some(match act.act {
+            Deeds::StopServer => Act::StopServer(pod),
+            Deeds::ReplaceServer => Act::ReplaceServer { pod, manner: act.manner },
+        }))
+    }
+
+    fn text(&self, template: &str) -> Result<String, String> {
+        self.environment.render_str(template, &self.context).map_err(|error| format!("{error:#}: {template}"))
+    }
+
+    /// A template that renders to a value's name.
+    fn word<T: DeserializeOwned>(&self, template: &str) -> Result<T, String> {
+        let text = self.text(template)?;
+        let word: StrDeserializer<'_, ValueError> = text.trim().into_deserializer();
+        T::deserialize(word).map_err(|error| error.to_string())
+    }
+}
