@@ -261,12 +261,12 @@ impl<'a> Case<'a> {
         let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);
         let forward =
             if observed.back.steps.is_empty() { self.refused_by_receiver(forward) } else { forward };
+        let forward = self.unanswerable(forward);
         let answers: &[Branch] = forward.fit.as_ref().map_or(&[], |(branch, _)| &branch.answer);
         let expected = !self.one_way && forward.fate == Fate::Delivered && {
             // A UDP application need not answer, and if it does, not with the marker. But if it could not,
             // its silence is no riddle.
-            let mute =
-                || !answers.is_empty() && answers.iter().all(|b| self.predicted_death(&b.path).is_some());
+            let mute = || self.is_mute(answers);
             self.flow.protocol != Protocol::Udp || !observed.back.steps.is_empty() || mute()
         };
         let receiver = observed.forward.steps.last();
@@ -292,7 +292,7 @@ impl<'a> Case<'a> {
             walk,
             path,
             alignment: fit.as_ref().map(|(_, alignment)| alignment),
-            predicted: path.and_then(|path| self.predicted_death(path)),
+            predicted: path.and_then(|path| self.predicted_death(path, direction)),
             receiver,
             send_error,
         };
@@ -300,13 +300,35 @@ impl<'a> Case<'a> {
         Leg { walk, fit, choices, fate }
     }
 
+    /// Whether the receiver has no way to answer.
+    fn is_mute(&self, answers: &[Branch]) -> bool {
+        let dies = |branch: &Branch| self.predicted_death(&branch.path, Direction::Return).is_some();
+        !answers.is_empty() && answers.iter().all(dies)
+    }
+
+    /// A question that the kernel of its receiver drops for no better reason than that its answer cannot be sent
+    /// (`icmpv6_echo_reply` without a route) was received: the answer is what dies.
+    fn unanswerable(&self, mut leg: Leg<'a>) -> Leg<'a> {
+        let Fate::Died(fault) = &leg.fate else { return leg };
+        let answers = leg.fit.as_ref().map_or(&[][..], |(branch, _)| branch.answer.as_slice());
+        let vaguely = fault.point.hook == Hook::Socket && fault.point.cause == Cause::KernelDrop;
+        if vaguely && self.is_mute(answers) {
+            leg.fate = Fate::Delivered;
+        }
+        leg
+    }
+
     /// The step at which a prediction ends badly.
-    fn predicted_death(&self, path: &Path) -> Option<Step> {
+    fn predicted_death(&self, path: &Path, direction: Direction) -> Option<Step> {
         let mut death = path.last().clone();
         match path.disposition() {
             Disposition::ExitsCluster => {
                 let flow = path.steps().iter().rev().find_map(|step| step.flow).unwrap_or(self.flow);
-                if !self.is_inside(flow.dst) {
+                // An answer is for somebody inside, and so is what a rule gave another destination.
+                let translated = path.steps().iter().any(|step| {
+                    step.action == Action::Translated && step.flow.is_some_and(|to| to.dst == flow.dst)
+                });
+                if direction == Direction::Forward && !translated && !self.is_inside(flow.dst) {
                     return None;
                 }
                 if let Some(tunnel) = path.steps().iter().rev().find(|step| step.hook == Hook::Tunnel)
@@ -356,10 +378,10 @@ impl<'a> Case<'a> {
     /// Where the prediction has all packets die and some arrived.
     fn model_errors(&self, packets: &[Packet<'_>]) -> Vec<String> {
         let mut errors = Vec::new();
-        let mut judge = |what: &str, branches: &[Branch], arrived: usize| {
+        let mut judge = |what: &str, branches: &[Branch], direction: Direction, arrived: usize| {
             // A branch that is not known to die may be the one that was taken.
             let deaths: Option<Vec<Step>> =
-                branches.iter().map(|branch| self.predicted_death(&branch.path)).collect();
+                branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect();
             if let Some(death) = deaths.as_ref().and_then(|deaths| deaths.first())
                 && arrived > 0
             {
@@ -372,13 +394,13 @@ impl<'a> Case<'a> {
             }
         };
         let delivered = packets.iter().filter(|packet| packet.forward.fate == Fate::Delivered).count();
-        judge("every packet", &self.prediction.branches, delivered);
+        judge("every packet", &self.prediction.branches, Direction::Forward, delivered);
         let answered: Vec<&Packet<'_>> = packets
             .iter()
             .filter(|p| p.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered))
             .collect();
         if let Some((branch, _)) = answered.first().and_then(|packet| packet.forward.fit.as_ref()) {
-            judge("every answer", &branch.answer, answered.len());
+            judge("every answer", &branch.answer, Direction::Return, answered.len());
         }
         errors
     }

@@ -167,6 +167,13 @@ impl Question<'_> {
     /// The answer.
     fn conclude(&self, mut diagnosis: Diagnosis, trials: Trials) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = *self;
+        if let Some(point) = &mut diagnosis.fault_point
+            && let Some(rule) = &mut point.rule
+        {
+            // A trace names rules by their handles.
+            let place = Place::new(point.node.clone(), point.netns.clone());
+            rule.text = rule.text.take().or_else(|| picture.cluster.rule_text(&place, rule));
+        }
         let asked = deviation::Question {
             inventory,
             flow: ends.flow,

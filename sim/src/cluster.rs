@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use waymark_proto::{FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, Socket};
+use waymark_proto::{
+    FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, RuleRef, Socket,
+};
 
 use crate::SimError;
 use crate::graph::{Device, Graph, Segment};
@@ -33,6 +35,11 @@ impl Cluster {
     pub fn mtu(&self, place: &Place, device: &str) -> Option<u32> {
         let link = self.namespaces.get(place)?.links().find(|link| link.name == device)?;
         (link.kind != LinkKind::Loopback).then_some(link.mtu)
+    }
+
+    /// The text of a rule that a trace names by its handle or position, if the facts have it.
+    pub fn rule_text(&self, place: &Place, rule: &RuleRef) -> Option<String> {
+        self.namespaces.get(place)?.ruleset.text_of(rule)
     }
 
     /// Adds the facts of a node, in place of older ones. Rulesets are compiled here.

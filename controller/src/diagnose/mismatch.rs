@@ -9,12 +9,19 @@ use super::{Case, Leg, Sent};
 impl<'a> Case<'a> {
     /// A packet that somebody else received than it was meant for.
     pub(super) fn misdelivered(&self, mut leg: Leg<'a>) -> Leg<'a> {
-        let Some(last) = leg.walk.steps.last().filter(|_| leg.fate == Fate::Delivered) else { return leg };
+        let refused = match &leg.fate {
+            Fate::Delivered => false,
+            // Who has no socket for it has taken it for its own all the same.
+            Fate::Died(fault) if fault.point.cause == Cause::NoListener => true,
+            Fate::Died(_) | Fate::Unknown(_) => return leg,
+        };
+        let Some(last) = leg.walk.steps.last().filter(|last| last.outer.is_none()) else { return leg };
         if self.receivers.is_empty() || self.receivers.contains(&last.place) {
             return leg;
         }
         let meant = self.receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-        let words = format!("it was delivered in {}, and meant for {meant}", last.place);
+        let fate = if refused { "refused" } else { "delivered" };
+        let words = format!("it was {fate} in {}, and meant for {meant}", last.place);
         // Whoever rewrote the destination sent it astray; else it was the routing decision of the receiver.
         let mut astray = leg.rewritten().unwrap_or_else(|| {
             let mut route = last.clone();

@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts};
+use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts, RuleRef};
 
 use super::ipset::{self, IpSet};
-use super::rule::{Chain, ChainId, Verdict};
+use super::rule::{Chain, ChainId, Rule, Verdict};
 use super::value::{Elements, Value};
 use super::{iptables, nft};
 
@@ -115,6 +115,20 @@ impl Ruleset {
         ruleset.rank(&nft::chain_order(&objects));
         ruleset.order();
         ruleset
+    }
+
+    /// The text of a rule by its handle or position.
+    pub(crate) fn text_of(&self, rule: &RuleRef) -> Option<String> {
+        let same = |chain: &&Chain| {
+            (&chain.family, &chain.table, &chain.name) == (&rule.family, &rule.table, &rule.chain)
+        };
+        let named = |known: &&Rule| match (rule.handle, rule.position) {
+            (None, None) => false,
+            (None, position) => known.position == position,
+            (handle, _) => known.handle == handle,
+        };
+        let rules = self.chains.iter().filter(same).flat_map(|chain| &chain.rules);
+        rules.filter(|known| named(known)).map(|rule| rule.text.clone()).next()
     }
 
     /// A remark on the chains at hooks of bridges that are not run.

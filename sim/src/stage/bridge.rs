@@ -17,7 +17,8 @@ pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
         return vec![walk.unknown(Hook::Bridge, None, "the bridge is not in the facts")];
     };
     if let Some(object) = closed(link, bridge) {
-        return vec![walk.dropped(Hook::Bridge, Some(&bridge.name), Cause::BridgePort, object)];
+        let cause = if bridge.up { Cause::BridgePort } else { Cause::DeviceDown };
+        return vec![walk.dropped(Hook::Bridge, Some(&bridge.name), cause, object)];
     }
     let next = Stage::BridgeForward { bridge: bridge.index, from: port };
     if !calls_netfilter(here, walk.packet.flow.is_ipv6()) {

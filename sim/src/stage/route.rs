@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, NextHop, Route};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route};
 
 use super::{Here, source};
 use crate::fib::{self, Found};
@@ -44,7 +44,7 @@ fn send(here: Here<'_>, walk: Walk, again: bool, found: Found<'_>) -> Vec<Walk> 
         Found::Unicast(route, hops) => {
             by_hops(here, &walk, route, &hops, |walk, egress| leave(here, walk, route, egress, again))
         }
-        other => vec![refuse(walk, None, other)],
+        other => vec![refuse(here, walk, None, other)],
     }
 }
 
@@ -89,14 +89,18 @@ fn by_hops(
 }
 
 /// No route, a route that refuses, or one that is not known.
-fn refuse(walk: Walk, device: Option<&str>, found: Found<'_>) -> Walk {
+fn refuse(here: Here<'_>, walk: Walk, device: Option<&str>, found: Found<'_>) -> Walk {
     let dst = walk.packet.flow.dst;
     match found {
         Found::Refused(cause, object) => walk.dropped(Hook::Route, device, cause, object),
         Found::Unknown(why) => walk.unknown(Hook::Route, device, why),
-        Found::Nothing | Found::Local(_) | Found::Unicast(..) => {
-            walk.dropped(Hook::Route, device, Cause::NoRoute, format!("no route to {dst}"))
-        }
+        Found::Nothing | Found::Local(_) | Found::Unicast(..) => match all_down(here) {
+            Some(link) => {
+                let object = format!("link {} down: its routes went with it", link.name);
+                walk.dropped(Hook::Route, Some(&link.name), Cause::DeviceDown, object)
+            }
+            None => walk.dropped(Hook::Route, device, Cause::NoRoute, format!("no route to {dst}")),
+        },
     }
 }
 
@@ -168,7 +172,7 @@ fn transit(
             walk.packet.ttl -= 1;
             walk.to(Stage::FilterForward { input: device, egress })
         }),
-        other => vec![refuse(walk, None, other)],
+        other => vec![refuse(here, walk, None, other)],
     }
 }
 
@@ -210,4 +214,11 @@ fn martian(here: Here<'_>, device: &str, src: IpAddr, dst: IpAddr) -> Option<Str
         return Some(format!("source {src} on {device}"));
     }
     strange(dst).then(|| format!("destination {dst} on {device}"))
+}
+
+/// A device that is down, if none but the loopback is up: routes go with their devices (`fib_disable_ip`).
+fn all_down<'a>(here: Here<'a>) -> Option<&'a Link> {
+    let mut others = here.namespace.links().filter(|link| link.kind != LinkKind::Loopback).peekable();
+    let first = *others.peek()?;
+    others.all(|link| !link.up).then_some(first)
 }

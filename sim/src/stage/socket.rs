@@ -36,12 +36,19 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
         return vec![walk.unknown(Hook::Socket, on, why)];
     }
     let to = std::net::SocketAddr::new(flow.dst, flow.dst_port);
-    vec![walk.dropped(
-        Hook::Socket,
-        on,
-        Cause::NoListener,
-        format!("nobody listens on {} {to}", flow.protocol),
-    )]
+    let elsewhere = here
+        .namespace
+        .sockets
+        .iter()
+        .find(|socket| socket.protocol == flow.protocol && socket.port == flow.dst_port)
+        .map(|socket| {
+            let bound = std::net::SocketAddr::new(socket.address, socket.port);
+            let only = if socket.address.is_loopback() { ", the loopback address, only" } else { " only" };
+            format!("; a socket listens on {bound}{only}")
+        })
+        .unwrap_or_default();
+    let object = format!("nobody listens on {} {to}{elsewhere}", flow.protocol);
+    vec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)]
 }
 
 /// Whether a socket's bound address takes a destination.

@@ -152,11 +152,19 @@ pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
         return vec![walk.unknown(Hook::Tunnel, None, "nothing to unwrap")];
     };
     let wanted = outer.vni.unwrap_or_default();
-    let mut on_port = here.namespace.links().filter_map(|link| match link.kind {
-        LinkKind::Vxlan { vni, port, .. } if port == dst.dst_port && link.up => Some((link, vni)),
-        _ => None,
-    });
+    let all_on_port = || {
+        here.namespace.links().filter_map(|link| match link.kind {
+            LinkKind::Vxlan { vni, port, .. } if port == dst.dst_port => Some((link, vni)),
+            _ => None,
+        })
+    };
+    let mut on_port = all_on_port().filter(|(link, _)| link.up);
     let Some(first) = on_port.next() else {
+        // The socket of a tunnel is open as long as one of its devices is up (vxlan_open, vxlan_stop).
+        if let Some((link, _)) = all_on_port().next() {
+            let object = format!("link {} down: its UDP socket is closed", link.name);
+            return vec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::DeviceDown, object)];
+        }
         let object = format!("no VXLAN device of {} is on UDP port {}", walk.at, dst.dst_port);
         return vec![walk.dropped(Hook::Socket, None, Cause::NoListener, object)];
     };
