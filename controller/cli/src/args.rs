@@ -11,6 +11,7 @@ use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 
 use crate::cluster::{Kube, Namespace};
 use crate::failure::Failure;
+use crate::render::{Manner, PredictionFormat, ResultFormat};
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path, percent};
 use crate::watch::WatchCommand;
@@ -75,9 +76,6 @@ pub(crate) struct Question {
     /// What the answer should be.
     #[arg(long, value_enum, default_value_t = Expect::Reachable)]
     pub(crate) expect: Expect,
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    pub(crate) output: Format,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
 }
@@ -113,6 +111,17 @@ pub(crate) struct Answerer {
     /// The inventory file for --local and --facts.
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub(crate) inventory: Option<PathBuf>,
+}
+
+/// How a result is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Look {
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = ResultFormat::Text)]
+    pub(crate) output: ResultFormat,
+    /// In text, draw every step of the walk.
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +174,8 @@ pub(crate) struct CheckArguments {
     #[arg(long)]
     pub(crate) one_way: bool,
     #[command(flatten)]
+    pub(crate) look: Look,
+    #[command(flatten)]
     pub(crate) answerer: Answerer,
 }
 
@@ -172,6 +183,9 @@ pub(crate) struct CheckArguments {
 pub(crate) struct PredictArguments {
     #[command(flatten)]
     pub(crate) question: Question,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = PredictionFormat::Text)]
+    pub(crate) output: PredictionFormat,
     #[command(flatten)]
     pub(crate) answerer: Answerer,
     /// Predict from saved facts instead of asking anybody.
@@ -220,6 +234,13 @@ impl Question {
     /// The question, checked.
     pub(crate) fn request(&self) -> Result<Request, RequestError> {
         Request::try_from(self.message())
+    }
+}
+
+impl Look {
+    /// The manner, for whom this is as expected.
+    pub(crate) fn manner(&self, expect: Expect) -> Manner {
+        Manner { format: self.output, explain: self.explain, expect }
     }
 }
 

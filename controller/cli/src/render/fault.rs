@@ -19,20 +19,24 @@ pub(super) fn point(out: &mut String, fault: &FaultPoint, loss: Option<&LossRepo
         line!(out, "  Loss:     {} of the packets that came there", loss.share);
         line!(out, "  {} {}", paint.strong("Pattern: "), paint.strong(&pattern(loss)));
     }
-    let confidence = match fault.confidence {
-        Confidence::High => "high",
-        Confidence::Medium => "medium",
-        Confidence::Low => "low",
-    };
     for (index, evidence) in fault.evidence.iter().enumerate() {
         line!(out, "  {} {evidence}", if index == 0 { "Evidence:" } else { "         " });
     }
-    line!(out, "  Confidence: {confidence}");
+    line!(out, "  Confidence: {}", confidence(fault.confidence));
     line!(out, "{} {}", paint.strong("Next:"), fault.advice);
 }
 
+/// How sure it is, in a word.
+pub(super) fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::High => "high",
+        Confidence::Medium => "medium",
+        Confidence::Low => "low",
+    }
+}
+
 /// What a partial loss goes with.
-fn pattern(loss: &LossReport) -> String {
+pub(super) fn pattern(loss: &LossReport) -> String {
     match (&loss.factor, loss.wanted) {
         (Some(factor), _) => {
             let many = |values: &[String]| match values {
