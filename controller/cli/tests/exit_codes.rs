@@ -62,7 +62,7 @@ fn wrong_usage_is_64() {
         &["check", "pod/a/b"],
         &["frobnicate"],
         &["check", "pod/a/b", "1.2.3.4", "--count", "0"],
-        &["check", "pod/a/b", "1.2.3.4", "--count", "1001"],
+        &["check", "pod/a/b", "1.2.3.4", "--count", "10001"],
         &["check", "pod/a/b", "1.2.3.4", "--size", "70000"],
         &["check", "pod/a/b", "1.2.3.4", "--timeout", "soon"],
         &["check", "pod/a/b", "1.2.3.4", "--proto", "gre"],
