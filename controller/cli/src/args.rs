@@ -12,6 +12,7 @@ use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 use crate::cluster::{Kube, Namespace};
 use crate::failure::Failure;
 use crate::render::{Manner, PredictionFormat, ResultFormat};
+use crate::show::ShowArguments;
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path, percent};
 use crate::watch::WatchCommand;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: WatchCommand,
     },
+    /// Show results of the past: the latest, or one.
+    Show(ShowArguments),
     /// Show the nodes and their agents.
     Status(StatusArguments),
     /// Try a change of NetworkPolicies and Services, and take it back if it fails.

@@ -10,6 +10,7 @@
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
 //! * `render`: results as text
+//! * `show`: results of the past
 //! * `watch`: continuous probing
 
 mod args;
@@ -21,6 +22,7 @@ mod local;
 mod names;
 mod progress;
 mod render;
+mod show;
 mod validate;
 mod values;
 mod watch;
@@ -79,7 +81,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Predict(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;
             let prediction = ask::predict(&arguments).await?;
-            let text = render::foresight(&prediction, arguments.output, paint())?;
+            let text = render::foresight(&prediction, arguments.output, paint());
             write_out(text.as_bytes())?;
             Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))
         }
@@ -89,6 +91,10 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Watch { command } => watch::run(command).await,
+        Command::Show(arguments) => {
+            show::run(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status(arguments) => {
             let status = ask::status(&arguments.line).await?;
             print(arguments.output, &status, render::status)?;

@@ -75,7 +75,7 @@ macro_rules! line {
 pub(crate) use line;
 
 pub(crate) use fault::sentence as fault_in_words;
-pub(crate) use format::{Manner, PredictionFormat, ResultFormat, foresight, result};
+pub(crate) use format::{Manner, PredictionFormat, ResultFormat, foresight, result, tame, yaml};
 
 /// The result of a check, with every step or with those around the fault.
 fn check(result: &CheckResult, explain: bool, paint: Paint) -> String {

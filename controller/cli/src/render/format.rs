@@ -68,41 +68,35 @@ pub(crate) fn result(result: &CheckResult, manner: Manner, paint: Paint) -> Resu
     Ok(match manner.format {
         ResultFormat::Text => check(&tame(), manner.explain, paint),
         ResultFormat::Json => pretty(result),
-        ResultFormat::Yaml => yaml(result)?,
+        ResultFormat::Yaml => yaml(result),
         ResultFormat::Dot => dot(&Drawing::of_check(&tame())),
         ResultFormat::Svg => svg(&Drawing::of_check(&tame())),
-        ResultFormat::Junit => junit(&tame(), manner.expect).map_err(|error| unwritable("JUnit", &error))?,
+        ResultFormat::Junit => junit(&tame(), manner.expect)
+            .map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?,
         ResultFormat::Markdown => markdown(&tame()),
     })
 }
 
 /// A prediction in its format.
-pub(crate) fn foresight(
-    foreseen: &Prediction,
-    format: PredictionFormat,
-    paint: Paint,
-) -> Result<String, Failure> {
+pub(crate) fn foresight(foreseen: &Prediction, format: PredictionFormat, paint: Paint) -> String {
     let tame = || tame(foreseen);
-    Ok(match format {
+    match format {
         PredictionFormat::Text => prediction(&tame(), paint),
         PredictionFormat::Json => pretty(foreseen),
-        PredictionFormat::Yaml => yaml(foreseen)?,
+        PredictionFormat::Yaml => yaml(foreseen),
         PredictionFormat::Dot => dot(&Drawing::of_prediction(&tame())),
         PredictionFormat::Svg => svg(&Drawing::of_prediction(&tame())),
-    })
+    }
 }
 
-fn yaml(document: &impl Serialize) -> Result<String, Failure> {
-    serde_saphyr::to_string(document).map_err(|error| unwritable("YAML", &error))
-}
-
-fn unwritable(what: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Exit::Software, format!("cannot write {what}: {error}"))
+/// A document as YAML.
+pub(crate) fn yaml(document: &impl Serialize) -> String {
+    serde_saphyr::to_string(document).expect("documents are plain data with text keys")
 }
 
 /// The same document without control characters: names and rules come from elsewhere, and a terminal would obey
 /// what they say, a line break would look like the next line of ours.
-fn tame<T: Serialize + DeserializeOwned>(document: &T) -> T {
+pub(crate) fn tame<T: Serialize + DeserializeOwned>(document: &T) -> T {
     let mut value = serde_json::to_value(document).expect("documents are plain data with text keys");
     calm(&mut value);
     serde_json::from_value(value).expect("what was written is read again: only texts changed")

@@ -115,10 +115,10 @@ fn branches_share_their_way_until_they_part() {
         paths: PathSet { branches: vec![branch(0.75, "node2"), branch(0.25, "node3")], needs: Vec::new() },
         notes: Vec::new(),
     };
-    let dot = foresight(&foreseen, PredictionFormat::Dot, Paint::new(false)).unwrap();
+    let dot = foresight(&foreseen, PredictionFormat::Dot, Paint::new(false));
     assert_eq!(dot.matches("label=\"netfilter-output").count(), 1, "{dot}");
     assert!(dot.contains("label=\"75 %\"") && dot.contains("label=\"25 %\""), "{dot}");
-    let svg = foresight(&foreseen, PredictionFormat::Svg, Paint::new(false)).unwrap();
+    let svg = foresight(&foreseen, PredictionFormat::Svg, Paint::new(false));
     assert!(svg.contains("Branch 2 of 2, 25 %: delivered"), "{svg}");
 }
 
