@@ -296,6 +296,7 @@ impl From<HistoryError> for Refusal {
             HistoryError::Open { .. }
             | HistoryError::Folder { .. }
             | HistoryError::Later { .. }
+            | HistoryError::Thread(_)
             | HistoryError::Read(_) => Self::internal(message),
         }
     }

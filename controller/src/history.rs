@@ -1,6 +1,6 @@
 //! Results of the past: what checks found, whoever asked for them, to be shown again.
 //!
-//! They are kept in an SQLite file, or in memory where the controller has no place for files. One thread owns the
+//! They are kept in a file of `SQLite`, or in memory where the controller has no place for files. One thread owns the
 //! database and does one thing after the other: whoever asks sees all that was kept before. A check only leaves
 //! its result in a queue: it neither waits for the disk nor fails with it. What could not be kept is a notice.
 //!
@@ -83,6 +83,9 @@ pub enum HistoryError {
     /// What was kept is not understood.
     #[error("result {0} was kept by another version and is not understood")]
     NotUnderstood(String),
+    /// The system gives no thread.
+    #[error("no thread for the history: {0}")]
+    Thread(std::io::Error),
     /// The thread is gone.
     #[error("the history is closed")]
     Closed,
@@ -100,7 +103,7 @@ impl History {
     /// A history in a file, which is made if it is not there, or in memory. Trouble is told by `notices`.
     ///
     /// # Errors
-    /// A file that cannot be used.
+    /// A file that cannot be used, or no thread.
     pub fn open(file: Option<&Path>, notices: &Notices) -> Result<Self, HistoryError> {
         let store = file.map_or_else(Store::in_memory, Store::open)?;
         let (orders, taken) = mpsc::channel(QUEUED);
@@ -109,7 +112,7 @@ impl History {
         std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || work(store, taken, &teller))
-            .expect("the system gives a thread to a program that begins");
+            .map_err(HistoryError::Thread)?;
         Ok(Self { orders, notice })
     }
 

@@ -57,7 +57,7 @@ struct Run {
     /// A folder in which watches are kept, so that they go on when the controller is started again, and results.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// The SQLite file in which results are kept; default: history.sqlite in the folder of --state, without that
+    /// The file (`SQLite`) in which results are kept; default: history.sqlite in the folder of --state, without that
     /// memory.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,

@@ -4,7 +4,8 @@
 //! * `format`: which formats there are
 //! * `rows`: the steps of a walk, for all formats
 //! * `walk`: the steps in columns of text
-//! * `fault`: the fault point in words
+//! * `fault`: the fault point with all that belongs to it
+//! * `sentence`, `rule`: the same in one sentence, and a netfilter rule within it
 //! * `intent`: what was asked for in words
 //! * `drawing`: what there is to draw, for `dot` and `svg`
 //! * `dot`, `svg`, `markdown`, `junit`: those formats
@@ -17,6 +18,8 @@ mod intent;
 mod junit;
 mod markdown;
 mod rows;
+mod rule;
+mod sentence;
 mod svg;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -74,8 +77,8 @@ macro_rules! line {
 }
 pub(crate) use line;
 
-pub(crate) use fault::sentence as fault_in_words;
 pub(crate) use format::{Manner, PredictionFormat, ResultFormat, foresight, result, tame, yaml};
+pub(crate) use sentence::sentence as fault_in_words;
 
 /// The result of a check, with every step or with those around the fault.
 fn check(result: &CheckResult, explain: bool, paint: Paint) -> String {

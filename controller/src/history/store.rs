@@ -27,13 +27,13 @@ pub(super) struct Bounds {
     pub(super) age: Duration,
 }
 
-/// A month is how long people come back to an incident. With SQLite's own overhead and its log of at most
+/// A month is how long people come back to an incident. With `SQLite`'s own overhead and its log of at most
 /// [`LOG_BYTES`] the file stays below 48 MiB: the chart gives a controller without a claim 64 MiB in all, and a pod
 /// that takes more is evicted.
 const ON_DISK: Bounds = Bounds { count: 2000, bytes: 32 << 20, age: Duration::from_secs(30 * 24 * 60 * 60) };
 /// In memory they vanish with the controller, and its memory is for other things: some hours of somebody's work.
 const IN_MEMORY: Bounds = Bounds { count: 200, bytes: 8 << 20, age: ON_DISK.age };
-/// To how much the write-ahead log is cut after a checkpoint. SQLite makes one every 4 MiB.
+/// To how much the write-ahead log is cut after a checkpoint. `SQLite` makes one every 4 MiB.
 const LOG_BYTES: u32 = 4 << 20;
 /// Version of the tables, in the file's `user_version`. An empty file has 0.
 const VERSION: u32 = 1;
@@ -230,7 +230,7 @@ fn json(document: &impl serde::Serialize) -> String {
     serde_json::to_string(document).expect("documents are plain data with text keys")
 }
 
-/// SQLite has signed numbers only; of these none comes near the limit.
+/// `SQLite` has signed numbers only; of these none comes near the limit.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -32,8 +32,8 @@ async fn what_is_kept_is_shown() {
     assert_eq!(history.list(10).await.unwrap().results, []);
     history.keep(Asker::Client, &result(0x00c0_ffee));
     history.keep(Asker::Outage { number: 3, watch: "mesh".into() }, &result(0x00c1_0000));
-    let list = history.list(10).await.unwrap();
-    let [last, first] = list.results.as_slice() else { panic!("{list:?}") };
+    let listed = history.list(10).await.unwrap();
+    let [last, first] = listed.results.as_slice() else { panic!("{listed:?}") };
     assert_eq!((last.check.get(), first.check.get()), (0x00c1_0000, 0x00c0_ffee));
     assert_eq!(last.asker.to_string(), "outage #3 of watch mesh");
     assert_eq!(first.fault_point, Some(fixture::fault()));

@@ -4,7 +4,8 @@ use waymark_controller::Prediction;
 use waymark_proto::{CheckResult, Direction, Verdict};
 
 use super::rows::{Row, Rows, predicted};
-use super::{counts, fault, listed, walk};
+use super::sentence::sentence;
+use super::{counts, listed, walk};
 
 /// How good the news is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +68,8 @@ impl<'a> Drawing<'a> {
                 packets: rows.packets,
             })
         });
-        let point = point.map(|fault| {
-            vec![format!("Fault: {}", fault::sentence(fault)), format!("Next: {}", fault.advice)]
-        });
+        let point =
+            point.map(|fault| vec![format!("Fault: {}", sentence(fault)), format!("Next: {}", fault.advice)]);
         Self {
             answer: result.verdict.to_string(),
             tone: result.verdict.into(),

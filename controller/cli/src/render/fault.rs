@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{Cause, Confidence, Direction, Disposition, FactorKind, FaultPoint, Hook, LossReport};
+use waymark_proto::{Confidence, FactorKind, FaultPoint, LossReport};
 
+use super::sentence::sentence;
 use super::{Paint, line};
 
 /// Writes where and why it ends, what that rests on, and what to do.
@@ -73,48 +74,3 @@ pub(super) fn pattern(loss: &LossReport) -> String {
 
 /// Values of a factor that are listed.
 const MOST_VALUES: usize = 8;
-
-/// `dropped on node2 in netfilter-forward by rule ip filter FORWARD handle 7 (filter-drop)`
-pub(crate) fn sentence(fault: &FaultPoint) -> String {
-    let whose = match fault.direction {
-        Direction::Forward => "",
-        Direction::Return => "the answer is ",
-    };
-    if let (Hook::Wire, Some(span)) = (fault.hook, &fault.span) {
-        let end = |end: &waymark_proto::SpanEnd| {
-            format!("{} ({}{})", end.node, end.hook, device(end.device.as_deref()))
-        };
-        return format!(
-            "{whose}lost between {} and {} ({})",
-            end(&span.last_seen),
-            end(&span.first_missing),
-            fault.cause
-        );
-    }
-    let verb = match fault.cause.fate() {
-        _ if fault.cause == Cause::WrongReceiver => "led astray",
-        _ if fault.cause == Cause::AnswerMismatch => "made another",
-        Disposition::Rejected => "rejected",
-        Disposition::NoRoute => "without a route",
-        Disposition::NeighbourUnreachable => "stuck without a neighbour",
-        Disposition::Loop => "going in circles",
-        _ if fault.span.is_some() => "lost",
-        _ => "dropped",
-    };
-    let netns = match &fault.pod {
-        Some(pod) => format!(" in pod {pod}"),
-        None => String::new(),
-    };
-    let rule = fault.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
-    format!(
-        "{whose}{verb} on {}{netns} in {}{}{rule} ({})",
-        fault.node,
-        fault.hook,
-        device(fault.device.as_deref()),
-        fault.cause
-    )
-}
-
-fn device(name: Option<&str>) -> String {
-    name.map(|name| format!(" {name}")).unwrap_or_default()
-}

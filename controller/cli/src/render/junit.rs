@@ -3,6 +3,7 @@
 use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
 use waymark_proto::{CheckResult, Verdict};
 
+use super::sentence::sentence;
 use super::{counts, fault, remarks};
 use crate::args::Expect;
 use crate::verdict_code;
@@ -40,7 +41,7 @@ pub(super) fn junit(result: &CheckResult, expect: Expect) -> Result<String, Seri
 /// One sentence.
 fn message(result: &CheckResult) -> String {
     match &result.fault_point {
-        Some(point) => fault::sentence(point),
+        Some(point) => sentence(point),
         None if result.verdict == Verdict::Reachable => "it is reachable".to_owned(),
         None => format!("{}, {}", result.verdict, counts(result)),
     }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use waymark_proto::{CheckResult, Direction, FaultPoint, Verdict, WalkComparison};
 
 use super::rows::{Row, Rows};
+use super::sentence::sentence;
 use super::{counts, fault, intent, line, remarks, walk};
 
 /// The document.
@@ -62,7 +63,7 @@ pub(super) fn markdown(result: &CheckResult) -> String {
 
 /// The fault, with all that belongs to it.
 fn told(out: &mut String, result: &CheckResult, point: &FaultPoint) {
-    line!(out, "\n**Fault:** {}", escaped(&fault::sentence(point)));
+    line!(out, "\n**Fault:** {}", escaped(&sentence(point)));
     let culprit = point.culprit.as_ref().map(|culprit| ("Culprit", culprit.to_string()));
     let object = point.object.as_ref().map(|object| ("Object", object.clone()));
     let loss = result.loss.as_ref().map(|loss| {

@@ -1,5 +1,6 @@
 //! Golden texts.
 
+mod faults;
 mod hostile;
 
 use waymark_proto::{
