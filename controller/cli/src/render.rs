@@ -7,6 +7,7 @@
 //! * `fault`: the fault point with all that belongs to it
 //! * `sentence`, `rule`: the same in one sentence, and a netfilter rule within it
 //! * `intent`: what was asked for in words
+//! * `text`: text in lines
 //! * `drawing`: what there is to draw, for `dot` and `svg`
 //! * `dot`, `svg`, `markdown`, `junit`: those formats
 
@@ -23,6 +24,7 @@ mod sentence;
 mod svg;
 #[cfg(test)]
 pub(crate) mod tests;
+mod text;
 mod walk;
 
 use std::fmt::Write;
@@ -206,7 +208,7 @@ fn prediction(prediction: &Prediction, paint: Paint) -> String {
 
 /// Each choice after a comma.
 fn listed(choices: &[Choice]) -> String {
-    choices.iter().map(|choice| format!(", {choice}")).collect()
+    choices.iter().fold(String::new(), |listed, choice| format!("{listed}, {choice}"))
 }
 
 /// The status of a controller.

@@ -10,6 +10,7 @@ use waymark_proto::{Hook, Place};
 use super::drawing::Drawing;
 use super::line;
 use super::rows::{Mark, Row, reached};
+use super::text::wrapped;
 
 /// What tells steps of several ways apart: the step before, and where it is.
 type Key<'a> = (Option<usize>, bool, &'a Place, Hook, &'a str, Mark);
@@ -29,11 +30,11 @@ struct Vertex<'a> {
 pub(super) fn dot(drawing: &Drawing<'_>) -> String {
     let vertices = vertices(drawing);
     let mut out = String::from("digraph waymark {\n");
-    let mut label = format!("{}: {}\n{}", drawing.answer, drawing.title, drawing.subtitle);
-    for sentence in &drawing.fault {
-        let _infallible = write!(label, "\n{sentence}");
-    }
-    line!(out, "  graph [label={}, labelloc=t, labeljust=l, fontname=\"Helvetica\"];", quoted(&label));
+    let head = [format!("{}: {}", drawing.answer, drawing.title), drawing.subtitle.clone()];
+    let label: Vec<String> =
+        head.iter().chain(&drawing.fault).flat_map(|sentence| wrapped(sentence, WIDTH)).collect();
+    let label = quoted(&label.join("\n"), "\\l");
+    line!(out, "  graph [label={label}, labelloc=t, labeljust=l, fontname=\"Helvetica\"];");
     line!(
         out,
         "  node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=\"Helvetica\", fontsize=10];"
@@ -55,7 +56,7 @@ pub(super) fn dot(drawing: &Drawing<'_>) -> String {
         let parts = vertices[before].probability - vertex.probability > ROUNDING;
         let percent = parts.then(|| format!("{:.0} %", vertex.probability * 100.0));
         if let Some(label) = vertex.share.clone().or(percent) {
-            attributes.push(format!("label={}", quoted(&label)));
+            attributes.push(format!("label={}", quoted(&label, CENTRED)));
         }
         line!(out, "  s{before} -> s{number} [{}];", attributes.join(", "));
     }
@@ -63,8 +64,12 @@ pub(super) fn dot(drawing: &Drawing<'_>) -> String {
     out
 }
 
+/// Characters of a line of the sentences above: a graph of two nodes is about as wide.
+const WIDTH: usize = 80;
 /// Sums of probabilities that differ by less are the same.
 const ROUNDING: f64 = 1e-9;
+/// A line break within a step.
+const CENTRED: &str = "\\n";
 /// What no packet came to.
 const GREY: &str = "gray60";
 
@@ -106,10 +111,14 @@ fn clusters(out: &mut String, vertices: &[Vertex<'_>]) {
     }
     for (node_number, (node, spaces)) in nodes.iter().enumerate() {
         line!(out, "  subgraph cluster_{node_number} {{");
-        line!(out, "    label={}; style=\"rounded,filled\"; fillcolor=gray97; color=gray70;", quoted(node));
+        line!(
+            out,
+            "    label={}; style=\"rounded,filled\"; fillcolor=gray97; color=gray70;",
+            quoted(node, CENTRED)
+        );
         for (space_number, (netns, steps)) in spaces.iter().enumerate() {
             line!(out, "    subgraph cluster_{node_number}_{space_number} {{");
-            let label = quoted(&format!("netns {netns}"));
+            let label = quoted(&format!("netns {netns}"), CENTRED);
             line!(out, "      label={label}; style=\"rounded,filled\"; fillcolor=white; color=gray85;");
             for &number in steps {
                 line!(out, "      s{number} [{}];", step(&vertices[number]));
@@ -138,7 +147,7 @@ fn step(vertex: &Vertex<'_>) -> String {
     let (fill, colour) = colours(row.mark);
     let dashed = if row.mark == Mark::Hidden { ", style=\"rounded,filled,dashed\"" } else { "" };
     let words = if matches!(row.mark, Mark::Hidden | Mark::Missing) { ", fontcolor=gray40" } else { "" };
-    format!("label={}, color={colour}, fillcolor={fill}{dashed}{words}", quoted(&label))
+    format!("label={}, color={colour}, fillcolor={fill}{dashed}{words}", quoted(&label, CENTRED))
 }
 
 /// The colours of a step: of its inside, and of its outline and the edge to it.
@@ -153,21 +162,25 @@ fn colours(mark: Mark) -> (&'static str, &'static str) {
     }
 }
 
-/// A quoted string of which nothing but the line breaks means anything.
-fn quoted(text: &str) -> String {
+/// A quoted string of which nothing but the line breaks means anything, which are written like this: `\n` centres the
+/// line before it, `\l` puts it to the left.
+fn quoted(text: &str, line_break: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for character in text.chars() {
         match character {
             '\\' => out.push_str("\\\\"),
             '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
+            '\n' => out.push_str(line_break),
             // Graphviz reads entities in labels.
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             other => out.push(other),
         }
+    }
+    if line_break != CENTRED {
+        out.push_str(line_break);
     }
     out.push('"');
     out

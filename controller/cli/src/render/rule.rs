@@ -113,6 +113,11 @@ fn of_iptables(words: &[String]) -> Option<Matches> {
                 };
                 found.add(not, what, value);
             }
+            // `-m statistic`; every n-th packet has other options.
+            "--mode" if !not && value == "random" => {}
+            "--probability" if !not => {
+                found.rest.push(format!("at random, {:.0} % of them", value.parse::<f64>().ok()? * 100.0));
+            }
             "--comment" => found.comment = Some(value.to_owned()),
             "-j" => match value {
                 "DROP" => found.verdict = Some("drops"),
@@ -224,6 +229,10 @@ mod tests {
                 "rejects tcp dport 80 to 10.96.0.10 (\"shop/pay has no endpoints\")",
             ),
             ("-A WM-FW -p udp -m multiport --dports 53,5353 -j DROP", "drops udp dport 53,5353"),
+            (
+                "-A WM-FW -p tcp -m tcp --dport 80 -m statistic --mode random --probability 0.39999999991 -j DROP",
+                "drops tcp dport 80 at random, 40 % of them",
+            ),
             ("-A WM-FW -m set --match-set deny src -j DROP", "drops from set deny"),
             (
                 "ip saddr 10.1.0.0/16 tcp dport 80 counter packets 3 bytes 180 drop",
@@ -247,6 +256,7 @@ mod tests {
             "-A WM-FW -m limit --limit 5/min -j DROP",
             "-A WM-FW -p tcp -m tcp --tcp-flags SYN,ACK SYN -j DROP",
             "-A WM-FW ! -p tcp -j DROP",
+            "-A WM-FW -m statistic --mode nth --every 2 --packet 0 -j DROP",
             "-A WM-FW -s 10.0.0.0/8 -j KUBE-DROP",
             "-A WM-FW -m comment --comment \"open",
             "-A WM-FW -s",

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::render::line;
 use crate::render::rows::Mark;
+use crate::render::text::wrapped;
 
 /// The colours.
 pub(super) mod colour {
@@ -73,25 +74,7 @@ impl Face {
 
     /// A text in lines; words that are too long are broken.
     pub(super) fn wrap(self, text: &str, room: f64) -> Vec<String> {
-        let fits = self.fits(room);
-        let mut lines = vec![String::new()];
-        for word in text.split_whitespace() {
-            let characters: Vec<char> = word.chars().collect();
-            for piece in characters.chunks(fits) {
-                let piece: String = piece.iter().collect();
-                let line = lines.last_mut().expect("there is a first line");
-                let used = line.chars().count();
-                if used == 0 {
-                    *line = piece;
-                } else if used + 1 + piece.chars().count() <= fits {
-                    line.push(' ');
-                    line.push_str(&piece);
-                } else {
-                    lines.push(piece);
-                }
-            }
-        }
-        lines
+        wrapped(text, self.fits(room))
     }
 }
 
@@ -280,18 +263,4 @@ fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_broken_into_lines_that_fit() {
-        let room = Face::Small.width("1234567890");
-        assert_eq!(Face::Small.wrap("one two three", room), ["one two", "three"]);
-        assert_eq!(Face::Small.wrap("aaaaaaaaaabbbbbbbbbbcc d", room), ["aaaaaaaaaa", "bbbbbbbbbb", "cc d"]);
-        assert_eq!(Face::Small.wrap("", room), [""]);
-        assert_eq!(Face::Small.cut("1234567890a", room), "123456789…");
-    }
 }
