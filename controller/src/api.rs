@@ -352,7 +352,43 @@ impl From<CheckError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use tokio_stream::StreamExt;
+    use waymark_proto::CheckResult;
+    use waymark_proto::rpc::waymark_server::Waymark;
+
     use super::*;
+    use crate::engine::fakes::Fakes;
+    use crate::fixture::inventory;
+    use crate::hub::Patience;
+    use crate::hub::puppet::Changing;
+
+    #[tokio::test]
+    async fn what_a_client_was_told_is_kept_before_it_is_told() {
+        let (hub, source) = (Hub::new(Patience::default()), Changing::default());
+        source.set(inventory());
+        let source: Arc<dyn Source> = Arc::new(source);
+        let (watches, _incoming) = Watches::new(hub.clone(), Arc::clone(&source), None).unwrap();
+        let history = History::open(None, &Notices::default()).unwrap();
+        let api = Api {
+            agents: Arc::new(Fakes::default()),
+            ..Api::new(hub, source, watches).with_history(history.clone())
+        };
+        let request = rpc::CheckRequest {
+            source: "pod/shop/cart".to_owned(),
+            destination: "pod/shop/pay:80".to_owned(),
+            ..Default::default()
+        };
+        let mut events = api.check(Call::new(request)).await.unwrap().into_inner();
+        let mut told: Option<CheckResult> = None;
+        while let Some(event) = events.next().await {
+            if let Some(check_event::Body::ResultJson(json)) = event.unwrap().body {
+                told = Some(serde_json::from_slice(&json).unwrap());
+            }
+        }
+        let told = told.unwrap();
+        let kept = history.show(&told.check.to_string()).await.unwrap();
+        assert_eq!((kept.result, kept.asker), (told, Asker::Client));
+    }
 
     #[test]
     fn refusals_fit_into_a_header() {

@@ -25,7 +25,7 @@ use store::{Entry, Store};
 pub const FILE: &str = "history.sqlite";
 /// Most results that a list has.
 pub const MOST_LISTED: u32 = 1000;
-/// Results that may wait to be written. Written are some thousand per second; whoever asks for more at once would
+/// Results that may wait to be written. More than a thousand are written per second; whoever asks for more would
 /// rather have their checks than their history.
 const QUEUED: usize = 256;
 /// The subject of notices.
