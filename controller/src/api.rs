@@ -15,6 +15,7 @@ use crate::armed::Progress;
 use crate::documents::{NodeStatus, Status};
 use crate::engine::{CheckError, check};
 use crate::gather::{GatherError, predict};
+use crate::history::{Asker, History, HistoryError, MOST_LISTED};
 use crate::hub::{Hub, MAX_MESSAGE};
 use crate::notices::Notices;
 use crate::request::{Request, RequestError};
@@ -37,19 +38,26 @@ pub struct Api {
     source: Arc<dyn Source>,
     notices: Notices,
     watches: Watches,
+    history: Option<History>,
 }
 
 impl Api {
     /// A service that asks this hub's agents about this source's cluster, and keeps these watches.
     pub fn new(hub: Hub, source: Arc<dyn Source>, watches: Watches) -> Self {
         let agents = Arc::new(hub.clone());
-        Self { hub, agents, source, notices: Notices::default(), watches }
+        Self { hub, agents, source, notices: Notices::default(), watches, history: None }
     }
 
     /// The same service, which tells these notices in its status.
     #[must_use]
     pub fn with_notices(self, notices: Notices) -> Self {
         Self { notices, ..self }
+    }
+
+    /// The same service, which keeps its results in this history and shows what is in it.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        Self { history: Some(history), ..self }
     }
 
     /// The gRPC service for a server.
@@ -59,6 +67,10 @@ impl Api {
 
     async fn inventory(&self) -> Result<Arc<Inventory>, Refusal> {
         Ok(self.source.inventory().await?)
+    }
+
+    fn history(&self) -> Result<&History, Refusal> {
+        self.history.as_ref().ok_or_else(|| Refusal::unimplemented("this controller keeps no results"))
     }
 }
 
@@ -73,6 +85,7 @@ impl waymark_server::Waymark for Api {
         let (events, stream) = mpsc::channel(QUEUED_EVENTS);
         let agents = Arc::clone(&self.agents);
         let doubt = self.source.doubt();
+        let history = self.history.clone();
         // A task of its own: when the client goes away, the check still disarms.
         tokio::spawn(async move {
             let (progress, lines) = Progress::channel();
@@ -87,6 +100,9 @@ impl waymark_server::Waymark for Api {
                 .map_err(Refusal::from)
                 .map(|mut result| {
                     result.notes.extend(doubt);
+                    if let Some(history) = &history {
+                        history.keep(Asker::Client, &result);
+                    }
                     result
                 })
                 .map(|result| rpc::CheckEvent { body: Some(check_event::Body::ResultJson(json(&result))) });
@@ -157,6 +173,25 @@ impl waymark_server::Waymark for Api {
     ) -> Result<Response<rpc::Document>, Refusal> {
         let name = call.into_inner().name;
         Ok(Response::new(rpc::Document { json: json(&self.watches.list(named(&name))?) }))
+    }
+
+    async fn list_results(
+        &self,
+        call: Call<rpc::ListResultsRequest>,
+    ) -> Result<Response<rpc::Document>, Refusal> {
+        let most = match call.into_inner().most {
+            0 => MOST_LISTED,
+            most => most,
+        };
+        Ok(Response::new(rpc::Document { json: json(&self.history()?.list(most).await?) }))
+    }
+
+    async fn show_result(
+        &self,
+        call: Call<rpc::ShowResultRequest>,
+    ) -> Result<Response<rpc::Document>, Refusal> {
+        let kept = self.history()?.show(&call.into_inner().id).await?;
+        Ok(Response::new(rpc::Document { json: json(&kept) }))
     }
 }
 
@@ -250,6 +285,23 @@ impl From<WatchError> for Refusal {
     }
 }
 
+impl From<HistoryError> for Refusal {
+    fn from(error: HistoryError) -> Self {
+        let message = words(&error);
+        match error {
+            HistoryError::Unknown(_) => Self::not_found(message),
+            HistoryError::NotAnId(_) | HistoryError::Ambiguous { .. } => Self::invalid_argument(message),
+            HistoryError::Closed => Self::unavailable(message),
+            HistoryError::NotUnderstood(_) => Self::failed_precondition(message),
+            HistoryError::Open { .. }
+            | HistoryError::Folder { .. }
+            | HistoryError::Later { .. }
+            | HistoryError::Thread(_)
+            | HistoryError::Read(_) => Self::internal(message),
+        }
+    }
+}
+
 impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Self {
         Self::failed_precondition(words(&error))
@@ -300,7 +352,43 @@ impl From<CheckError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use tokio_stream::StreamExt;
+    use waymark_proto::CheckResult;
+    use waymark_proto::rpc::waymark_server::Waymark;
+
     use super::*;
+    use crate::engine::fakes::Fakes;
+    use crate::fixture::inventory;
+    use crate::hub::Patience;
+    use crate::hub::puppet::Changing;
+
+    #[tokio::test]
+    async fn what_a_client_was_told_is_kept_before_it_is_told() {
+        let (hub, source) = (Hub::new(Patience::default()), Changing::default());
+        source.set(inventory());
+        let source: Arc<dyn Source> = Arc::new(source);
+        let (watches, _incoming) = Watches::new(hub.clone(), Arc::clone(&source), None).unwrap();
+        let history = History::open(None, &Notices::default()).unwrap();
+        let api = Api {
+            agents: Arc::new(Fakes::default()),
+            ..Api::new(hub, source, watches).with_history(history.clone())
+        };
+        let request = rpc::CheckRequest {
+            source: "pod/shop/cart".to_owned(),
+            destination: "pod/shop/pay:80".to_owned(),
+            ..Default::default()
+        };
+        let mut events = api.check(Call::new(request)).await.unwrap().into_inner();
+        let mut told: Option<CheckResult> = None;
+        while let Some(event) = events.next().await {
+            if let Some(check_event::Body::ResultJson(json)) = event.unwrap().body {
+                told = Some(serde_json::from_slice(&json).unwrap());
+            }
+        }
+        let told = told.unwrap();
+        let kept = history.show(&told.check.to_string()).await.unwrap();
+        assert_eq!((kept.result, kept.asker), (told, Asker::Client));
+    }
 
     #[test]
     fn refusals_fit_into_a_header() {

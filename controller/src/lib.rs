@@ -28,6 +28,7 @@
 //! * `reasons`, `advice`: tables of kernel reasons and of remedies
 //! * `documents`: predictions and status as JSON
 //! * `api`: the gRPC service for clients
+//! * [`history`]: results of the past
 //! * [`kubernetes`]: what it has to do with the Kubernetes API
 //! * `notices`: what whoever runs the controller should know
 //! * [`validate`]: changes of policies and Services, before they are made and while they are
@@ -49,6 +50,7 @@ mod engine;
 mod fixture;
 mod gather;
 mod health;
+pub mod history;
 mod hub;
 pub mod kubernetes;
 mod listen;

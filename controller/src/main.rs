@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use waymark_controller::history::{FILE as HISTORY_FILE, History};
 use waymark_controller::kubernetes::{
     Access, Checks, ChecksOptions, Connection, KubernetesSource, SecretStore, Tenancy,
 };
@@ -53,9 +54,13 @@ struct Run {
     /// their own only; may be repeated.
     #[arg(long, value_name = "NAMESPACE", conflicts_with = "inventory")]
     cluster_checks_in: Vec<String>,
-    /// A folder in which watches are kept, so that they go on when the controller is started again.
+    /// A folder in which watches are kept, so that they go on when the controller is started again, and results.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// The file (`SQLite`) in which results are kept; default: history.sqlite in the folder of --state, without that
+    /// memory.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// A file to write the address to once it is listened on.
     #[arg(long)]
     ready_file: Option<PathBuf>,
@@ -168,7 +173,12 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     let hub = Hub::with_source(Patience::default(), Arc::clone(&source));
     let (watches, incoming) = Watches::new(hub.clone(), Arc::clone(&source), run.state.as_deref())?;
     let notices = Notices::default();
-    let api = Api::new(hub.clone(), Arc::clone(&source), watches.clone()).with_notices(notices.clone());
+    let kept = run.history.or_else(|| run.state.as_deref().map(|folder| folder.join(HISTORY_FILE)));
+    let history = History::open(kept.as_deref(), &notices)?;
+    watches.keep_results_in(history.clone());
+    let api = Api::new(hub.clone(), Arc::clone(&source), watches.clone())
+        .with_notices(notices.clone())
+        .with_history(history.clone());
     let security = run.protection.security(&run.listen, connection.clone()).await?;
     let listener = Listener::bind(&run.listen).await?;
     let endpoint = listener.endpoint()?;
@@ -181,7 +191,7 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
     }
     let checks = connection.map(|connection| {
         let tenancy = Tenancy::cluster_wide(run.cluster_checks_in);
-        let options = ChecksOptions { tenancy, ..ChecksOptions::default() };
+        let options = ChecksOptions { tenancy, history: Some(history.clone()), ..ChecksOptions::default() };
         Checks::start(&connection, Arc::new(hub.clone()), source, options, &notices)
     });
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -208,6 +218,7 @@ async fn run_until_stopped(run: Run) -> Result<(), Box<dyn std::error::Error>> {
         () = watches.run(incoming) => {}
         () = patience => tracing::warn!("clients were still waiting; agents' leases end their checks"),
     }
+    history.settle().await;
     if let Some(path) = &run.ready_file {
         std::fs::remove_file(path)?;
     }

@@ -9,11 +9,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
+use waymark_controller::history::History;
 use waymark_controller::tls::{
     Authority, Document, FolderStore, Found, Keeper, LIFETIME, Names, Role, Saved, Store,
 };
 use waymark_controller::watching::Watches;
-use waymark_controller::{Api, FileSource, Hub, Listener, Patience, Security, serve};
+use waymark_controller::{Api, FileSource, Hub, Listener, Notices, Patience, Security, serve};
 use waymark_proto::rpc::agent_hub_client::AgentHubClient;
 use waymark_proto::rpc::waymark_client::WaymarkClient;
 use waymark_proto::rpc::{self, from_agent};
@@ -57,7 +58,8 @@ impl Stage {
         let hub = Hub::new(Patience::default());
         let source = Arc::new(FileSource::new(inventory));
         let (watches, _) = Watches::new(hub.clone(), source.clone(), None).unwrap();
-        let api = Api::new(hub.clone(), source, watches);
+        let history = History::open(None, &Notices::default()).unwrap();
+        let api = Api::new(hub.clone(), source, watches).with_history(history);
         let server = tokio::spawn(async move {
             serve(listener, security, &hub, &api, std::future::pending()).await.unwrap();
         });
@@ -151,6 +153,24 @@ async fn each_certificate_does_what_it_is_for_and_nothing_else() {
         assert_eq!(status.code(), Code::PermissionDenied);
         assert!(status.message().contains(words), "{status}");
     }
+}
+
+#[tokio::test]
+async fn results_of_the_past_are_for_clients_only() {
+    let stage = Stage::new().await;
+    let list = async |role| {
+        let mut client = WaymarkClient::new(stage.dial(role).connect().await.unwrap());
+        client.list_results(rpc::ListResultsRequest::default()).await.map_err(|status| status.code())
+    };
+    let show = async |role| {
+        let mut client = WaymarkClient::new(stage.dial(role).connect().await.unwrap());
+        let request = rpc::ShowResultRequest { id: "00c0ffee".into() };
+        client.show_result(request).await.map_err(|status| status.code())
+    };
+    assert_eq!(list(Role::Agent).await.unwrap_err(), Code::PermissionDenied);
+    assert_eq!(show(Role::Agent).await.unwrap_err(), Code::PermissionDenied);
+    assert!(list(Role::Client).await.is_ok());
+    assert_eq!(show(Role::Client).await.unwrap_err(), Code::NotFound);
 }
 
 #[tokio::test]

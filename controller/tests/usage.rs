@@ -58,6 +58,16 @@ fn a_cluster_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_history_that_cannot_be_kept_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let inventory = folder.path().join("inventory.json");
+    std::fs::write(&inventory, r#"{"nodes":[{"name":"a","ip":"10.0.0.1"}]}"#).unwrap();
+    let [inventory, folder] = [inventory.as_path(), folder.path()].map(|path| path.display().to_string());
+    let said = says(70, &["run", "--inventory", &inventory, "--history", &folder]);
+    assert!(said.starts_with(&format!("cannot use the history {folder}: ")), "{said}");
+}
+
+#[test]
 fn an_api_server_that_is_not_there_is_named() {
     // Port 1 of loopback is given to nobody who asks for any port.
     let port = 1;

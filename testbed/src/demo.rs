@@ -56,7 +56,8 @@ fn check(instance: &Instance, cluster: &Cluster, fault: &Fault, expected: i32) -
     interrupt::check()?;
     let probe = fault.probe(cluster)?;
     let mut command = probe.command(instance)?;
-    say(format_args!("$ waymark check {} {} --proto {}", probe.from, probe.to, probe.protocol));
+    command.arg("--explain");
+    say(format_args!("$ waymark check {} {} --proto {} --explain", probe.from, probe.to, probe.protocol));
     let failed = |status: String| Error::NoResult {
         command: format!("waymark check {} {}", probe.from, probe.to),
         status,

@@ -11,6 +11,8 @@ use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
 
 use crate::cluster::{Kube, Namespace};
 use crate::failure::Failure;
+use crate::render::{Manner, PredictionFormat, ResultFormat};
+use crate::show::ShowArguments;
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path, percent};
 use crate::watch::WatchCommand;
@@ -39,6 +41,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: WatchCommand,
     },
+    /// Show results of the past: the latest, or one.
+    Show(ShowArguments),
     /// Show the nodes and their agents.
     Status(StatusArguments),
     /// Try a change of NetworkPolicies and Services, and take it back if it fails.
@@ -75,9 +79,6 @@ pub(crate) struct Question {
     /// What the answer should be.
     #[arg(long, value_enum, default_value_t = Expect::Reachable)]
     pub(crate) expect: Expect,
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    pub(crate) output: Format,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
 }
@@ -113,6 +114,17 @@ pub(crate) struct Answerer {
     /// The inventory file for --local and --facts.
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub(crate) inventory: Option<PathBuf>,
+}
+
+/// How a result is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Look {
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = ResultFormat::Text)]
+    pub(crate) output: ResultFormat,
+    /// In text, draw every step of the walk.
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +177,8 @@ pub(crate) struct CheckArguments {
     #[arg(long)]
     pub(crate) one_way: bool,
     #[command(flatten)]
+    pub(crate) look: Look,
+    #[command(flatten)]
     pub(crate) answerer: Answerer,
 }
 
@@ -172,6 +186,9 @@ pub(crate) struct CheckArguments {
 pub(crate) struct PredictArguments {
     #[command(flatten)]
     pub(crate) question: Question,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = PredictionFormat::Text)]
+    pub(crate) output: PredictionFormat,
     #[command(flatten)]
     pub(crate) answerer: Answerer,
     /// Predict from saved facts instead of asking anybody.
@@ -223,11 +240,19 @@ impl Question {
     }
 }
 
+impl Look {
+    /// The manner, for whom this is as expected.
+    pub(crate) fn manner(&self, expect: Expect) -> Manner {
+        Manner { format: self.output, explain: self.explain, expect }
+    }
+}
+
 /// How sure it is that a loss is seen which is as frequent as was asked for.
 const SURE: f64 = 0.99;
 
 /// The packets of the first round that see at least one loss of a rate, 1 − (1 − rate)^n ≥ 99 %; and those of all
 /// rounds, four times as many: what the loss goes with takes more than one.
+#[expect(clippy::cast_sign_loss, reason = "both logarithms are negative")]
 fn packets_for(percent: f64) -> (u32, u32) {
     let mut count = 0;
     let mut unseen = 1.0;

@@ -10,6 +10,7 @@
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
 //! * `render`: results as text
+//! * `show`: results of the past
 //! * `watch`: continuous probing
 
 mod args;
@@ -21,6 +22,7 @@ mod local;
 mod names;
 mod progress;
 mod render;
+mod show;
 mod validate;
 mod values;
 mod watch;
@@ -72,13 +74,15 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Check(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;
             let result = ask::check(&arguments).await?;
-            print(arguments.question.output, &result, render::check)?;
+            let manner = arguments.look.manner(arguments.question.expect);
+            write_out(render::result(&result, manner, paint())?.as_bytes())?;
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
         }
         Command::Predict(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;
             let prediction = ask::predict(&arguments).await?;
-            print(arguments.question.output, &prediction, render::prediction)?;
+            let text = render::foresight(&prediction, arguments.output, paint());
+            write_out(text.as_bytes())?;
             Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))
         }
         Command::Facts(arguments) => {
@@ -87,6 +91,10 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Watch { command } => watch::run(command).await,
+        Command::Show(arguments) => {
+            show::run(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status(arguments) => {
             let status = ask::status(&arguments.line).await?;
             print(arguments.output, &status, render::status)?;
@@ -133,15 +141,16 @@ fn print<T: serde::Serialize>(
     render: impl Fn(&T, Paint) -> String,
 ) -> Result<(), Failure> {
     let text = match format {
-        Format::Text => render(document, Paint::new(wants_colour())),
+        Format::Text => render(document, paint()),
         Format::Json => pretty(document),
     };
     write_out(text.as_bytes())
 }
 
-/// Whether standard output takes colours.
-fn wants_colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+/// Colours, if standard output takes them.
+fn paint() -> Paint {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    Paint::new(wanted && std::io::stdout().is_terminal())
 }
 
 fn pretty(document: &impl serde::Serialize) -> String {

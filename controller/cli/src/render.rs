@@ -1,15 +1,32 @@
-//! Results as text: the answer first, then the way hop by hop, then where and why it ends and what to do.
+//! Results as people read them. In text the answer comes first, then the way hop by hop, then where and why it ends
+//! and what to do.
 //!
-//! * `walk`: the steps in columns
+//! * `format`: which formats there are
+//! * `rows`: the steps of a walk, for all formats
+//! * `walk`: the steps in columns of text
+//! * `fault`: the fault point with all that belongs to it
+//! * `sentence`, `rule`: the same in one sentence, and a netfilter rule within it
 //! * `anomaly`: what happens to packets that arrive
-//! * `fault`: the fault point in words
 //! * `intent`: what was asked for in words
+//! * `text`: text in lines
+//! * `drawing`: what there is to draw, for `dot` and `svg`
+//! * `dot`, `svg`, `markdown`, `junit`: those formats
 
 mod anomaly;
+mod dot;
+mod drawing;
 mod fault;
+mod format;
 mod intent;
+mod junit;
+mod markdown;
+mod rows;
+mod rule;
+mod sentence;
+mod svg;
 #[cfg(test)]
 pub(crate) mod tests;
+mod text;
 mod walk;
 
 use std::fmt::Write;
@@ -64,10 +81,11 @@ macro_rules! line {
 }
 pub(crate) use line;
 
-pub(crate) use fault::sentence as fault_in_words;
+pub(crate) use format::{Manner, PredictionFormat, ResultFormat, foresight, result, tame, yaml};
+pub(crate) use sentence::sentence as fault_in_words;
 
-/// The result of a check.
-pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
+/// The result of a check, with every step or with those around the fault.
+fn check(result: &CheckResult, explain: bool, paint: Paint) -> String {
     let mut out = String::new();
     let verdict = result.verdict.to_string();
     let verdict = match result.verdict {
@@ -91,11 +109,12 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     let of = |direction| fault.filter(|fault| fault.direction == direction);
     line!(out);
     line!(out, "{}", paint.strong(&format!("The way there: {}", walk::summary(&result.forward))));
-    walk::comparison(&mut out, &result.forward, of(Direction::Forward), paint);
+    let walk = if explain { walk::whole } else { walk::brief };
+    walk(&mut out, &result.forward, of(Direction::Forward), paint);
     if let Some(back) = &result.return_ {
         line!(out);
         line!(out, "{}", paint.strong(&format!("The way back: {}", walk::summary(back))));
-        walk::comparison(&mut out, back, of(Direction::Return), paint);
+        walk(&mut out, back, of(Direction::Return), paint);
     }
     if let Some(fault) = fault {
         line!(out);
@@ -108,11 +127,7 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
     for error in &result.model_errors {
         line!(out, "{} {error}", paint.odd("The prediction was wrong:"));
     }
-    let mut notes = result.notes.clone();
-    if result.lost_events > 0 {
-        notes.push(format!("{} records were lost: \"not seen\" is weaker than usual", result.lost_events));
-    }
-    notes.extend(walk::out_of_sight(result));
+    let notes = remarks(result);
     if !notes.is_empty() {
         line!(out);
     }
@@ -120,6 +135,16 @@ pub(crate) fn check(result: &CheckResult, paint: Paint) -> String {
         line!(out, "{} {note}", paint.faint("Note:"));
     }
     out
+}
+
+/// Remarks, a sentence each.
+fn remarks(result: &CheckResult) -> Vec<String> {
+    let mut notes = result.notes.clone();
+    if result.lost_events > 0 {
+        notes.push(format!("{} records were lost: \"not seen\" is weaker than usual", result.lost_events));
+    }
+    notes.extend(walk::out_of_sight(result));
+    notes
 }
 
 /// `5 sent, 5 delivered, 5 replied, rtt 0.050/0.061/0.100 ms`
@@ -137,7 +162,7 @@ fn counts(result: &CheckResult) -> String {
 }
 
 /// A prediction.
-pub(crate) fn prediction(prediction: &Prediction, paint: Paint) -> String {
+fn prediction(prediction: &Prediction, paint: Paint) -> String {
     let mut out = String::new();
     let branches = &prediction.paths.branches;
     let fate =

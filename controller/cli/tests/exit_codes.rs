@@ -71,6 +71,11 @@ fn wrong_usage_is_64() {
         &["check", "pod/a/b", "1.2.3.4", "--proto", "gre"],
         &["check", "pod/a/b", "1.2.3.4", "--local"],
         &["check", "pod/a/b", "1.2.3.4", "--controller", "nowhere"],
+        &["check", "pod/a/b", "1.2.3.4", "-o", "pdf"],
+        &["predict", "pod/a/b", "1.2.3.4", "-o", "junit"],
+        &["show", "--limit", "0"],
+        &["show", "00c0ffee", "--limit", "3"],
+        &["show", "-o", "svg"],
     ] {
         assert_eq!(outcome(&waymark(arguments)).0, 64, "{arguments:?}");
     }
@@ -163,6 +168,8 @@ fn no_controller_is_69_and_says_what_to_do() {
         &["predict", "node/a", "10.0.0.2"],
         &["facts", "a"],
         &["status"],
+        &["show"],
+        &["show", "00c0ffee"],
         &["watch", "start", "mesh", "--from", "nodes", "--to", "nodes"],
         &["watch", "stop", "mesh"],
         &["watch", "stop", "--all"],

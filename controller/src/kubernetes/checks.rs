@@ -45,6 +45,7 @@ use self::step::Heard;
 use self::store::Store;
 use self::work::Bench;
 use crate::agents::Agents;
+use crate::history::History;
 use crate::kubernetes::client::Connection;
 use crate::kubernetes::crd::Check;
 use crate::notices::{Notice, Notices};
@@ -74,7 +75,7 @@ impl Default for Limits {
 }
 
 /// Which Checks are run, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ChecksOptions {
     /// The Kubernetes namespace whose Checks are run; default: all.
     pub namespace: Option<String>,
@@ -82,6 +83,8 @@ pub struct ChecksOptions {
     pub tenancy: Tenancy,
     /// How much is run.
     pub limits: Limits,
+    /// Where results are kept beside the objects, which have room for outlines only.
+    pub history: Option<History>,
 }
 
 /// Runs the Checks of a cluster, until it is dropped; [`Checks::stop`] waits for the end as well.
@@ -101,13 +104,14 @@ impl Checks {
         options: ChecksOptions,
         notices: &Notices,
     ) -> Self {
-        let ChecksOptions { namespace, tenancy, limits } = options;
+        let ChecksOptions { namespace, tenancy, limits, history } = options;
         let bench = Bench {
             agents,
             source,
             store: Store::new(connection.clone(), notices.clone()),
             slots: Semaphore::new(limits.at_once.max(1)),
             limits,
+            history,
         };
         let ledger = Ledger::new(Arc::new(bench), tenancy);
         let (stop, stopped) = oneshot::channel();

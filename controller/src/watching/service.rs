@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
@@ -19,6 +19,7 @@ use super::targets::{question, targets};
 use crate::agents::Agents;
 use crate::armed::Progress;
 use crate::engine::check;
+use crate::history::{Asker, History};
 use crate::hub::Hub;
 use crate::source::Source;
 
@@ -47,6 +48,8 @@ struct Inner {
     /// Something is to be told to agents.
     changed: Notify,
     outages: mpsc::Sender<u64>,
+    /// Where the results of outages' checks go.
+    history: OnceLock<History>,
 }
 
 /// What [`Watches::run`] needs once.
@@ -91,9 +94,22 @@ impl Watches {
         let (outages, outages_in) = mpsc::channel(WAITING_CHECKS);
         let (reports, reports_in) = mpsc::channel(WAITING_REPORTS);
         hub.report_to(reports);
-        let inner =
-            Inner { board: Mutex::new(board), hub, agents, source, store, changed: Notify::new(), outages };
+        let inner = Inner {
+            board: Mutex::new(board),
+            hub,
+            agents,
+            source,
+            store,
+            changed: Notify::new(),
+            outages,
+            history: OnceLock::new(),
+        };
         Ok((Self(Arc::new(inner)), Incoming { reports: reports_in, outages: outages_in }))
+    }
+
+    /// Keeps the results of outages' checks in this history. The first that is given stays.
+    pub fn keep_results_in(&self, history: History) {
+        self.0.history.get_or_init(|| history);
     }
 
     /// Works for ever.
@@ -205,7 +221,12 @@ impl Watches {
         let Some(outage) = self.0.board().outage(number).cloned() else { return };
         self.0.board().set_check(number, OutageCheck::Running);
         let check = match self.0.ask(&outage).await {
-            Ok(result) => OutageCheck::Done { at_unix_ns: now_unix_ns(), result: Box::new(result) },
+            Ok(result) => {
+                if let Some(history) = self.0.history.get() {
+                    history.keep(Asker::Outage { number, watch: outage.watch.clone() }, &result);
+                }
+                OutageCheck::Done { at_unix_ns: now_unix_ns(), result: Box::new(result) }
+            }
             Err(message) => OutageCheck::Failed { message },
         };
         self.0.board().set_check(number, check);

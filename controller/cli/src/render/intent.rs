@@ -54,7 +54,7 @@ fn told<'a>(out: &mut String, deviations: impl Iterator<Item = &'a Deviation>, p
 }
 
 /// `denied: NetworkPolicy shop/deny isolates shop/pay-1 for ingress`
-fn sentence(intent: &Intent) -> String {
+pub(super) fn sentence(intent: &Intent) -> String {
     let service = intent.service.as_ref().map(|service| format!("{service}: ")).unwrap_or_default();
     let reasons: Vec<String> = {
         let mut reasons: Vec<String> =

@@ -1,10 +1,17 @@
 //! Golden texts.
 
-use waymark_proto::{CheckResult, Deviation, DeviationKind, IntentReport, ObjectRef};
+mod faults;
+mod hostile;
+
+use waymark_proto::{
+    Action, Branch, CheckResult, Deviation, DeviationKind, Disposition, Hook, IntentReport, ObjectRef, Path,
+    PathSet, Place, Step,
+};
 
 use super::*;
+use crate::args::Expect;
 
-fn result(name: &str) -> CheckResult {
+fn read(name: &str) -> CheckResult {
     let text = match name {
         "unreachable" => include_str!("../../tests/data/unreachable.json"),
         "wire" => include_str!("../../tests/data/wire.json"),
@@ -15,11 +22,11 @@ fn result(name: &str) -> CheckResult {
 }
 
 pub(crate) fn unreachable() -> CheckResult {
-    result("unreachable")
+    read("unreachable")
 }
 
 fn golden(name: &str, text: &str) {
-    let path = format!("{}/tests/data/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
     // UPDATE_GOLDEN=1 writes what is now printed; look at the difference before committing it.
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();
@@ -27,11 +34,93 @@ fn golden(name: &str, text: &str) {
     assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{path}");
 }
 
+const NAMES: [&str; 3] = ["unreachable", "wire", "reachable"];
+
 #[test]
 fn checks_read_like_this() {
-    for name in ["unreachable", "wire", "reachable"] {
-        golden(name, &check(&result(name), Paint::new(false)));
+    for name in NAMES {
+        golden(&format!("{name}.txt"), &check(&read(name), false, Paint::new(false)));
+        golden(&format!("{name}-explained.txt"), &check(&read(name), true, Paint::new(false)));
     }
+}
+
+/// A result in a format.
+fn shown(result: &CheckResult, format: ResultFormat) -> String {
+    let manner = Manner { format, explain: false, expect: Expect::Reachable };
+    super::result(result, manner, Paint::new(false)).unwrap()
+}
+
+#[test]
+fn checks_look_like_this() {
+    for (format, ending) in [
+        (ResultFormat::Dot, "dot"),
+        (ResultFormat::Svg, "svg"),
+        (ResultFormat::Junit, "junit.xml"),
+        (ResultFormat::Markdown, "md"),
+    ] {
+        for name in ["wire", "reachable"] {
+            golden(&format!("{name}.{ending}"), &shown(&read(name), format));
+        }
+    }
+}
+
+#[test]
+fn yaml_is_the_document_too() {
+    for name in NAMES {
+        let mut result = read(name);
+        // What a careless writer would not quote: YAML has a number of this form.
+        result.check = "12345e67".parse().unwrap();
+        result.notes =
+            ["yes", "1e3", "~", "- a", "# b", "a: b", "0x1f", "null", " c "].map(Into::into).into();
+        let yaml = shown(&result, ResultFormat::Yaml);
+        let value: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(value, serde_json::to_value(&result).unwrap());
+        assert!(yaml.contains("verdict: "), "{yaml}");
+    }
+}
+
+#[test]
+fn a_test_report_follows_the_expectation() {
+    let report = |result: &CheckResult, expect| {
+        super::result(
+            result,
+            Manner { format: ResultFormat::Junit, explain: false, expect },
+            Paint::new(false),
+        )
+        .unwrap()
+    };
+    let mut result = unreachable();
+    assert!(report(&result, Expect::Reachable).contains("failures=\"1\" errors=\"0\""));
+    assert!(report(&result, Expect::Unreachable).contains("failures=\"0\" errors=\"0\""));
+    result.verdict = Verdict::Undetermined;
+    assert!(report(&result, Expect::Unreachable).contains("failures=\"0\" errors=\"1\""));
+}
+
+#[test]
+fn branches_share_their_way_until_they_part() {
+    let path = |last: &str| {
+        let mut steps = read("reachable").forward.steps.into_iter().filter_map(|step| step.predicted);
+        let mut steps: Vec<_> = steps.by_ref().take(3).collect();
+        steps.push(Step::new(Place::new(last, "pod"), Hook::Socket, Action::Delivered));
+        Path::new(Disposition::Delivered, steps).unwrap()
+    };
+    let branch =
+        |probability, last| Branch { probability, choices: Vec::new(), path: path(last), answer: Vec::new() };
+    let foreseen = Prediction {
+        api_version: String::new(),
+        kind: String::new(),
+        source: "pod/shop/cart".into(),
+        destination: "svc/shop/pay:80".into(),
+        flow: unreachable().flow,
+        intent: None,
+        paths: PathSet { branches: vec![branch(0.75, "node2"), branch(0.25, "node3")], needs: Vec::new() },
+        notes: Vec::new(),
+    };
+    let dot = foresight(&foreseen, PredictionFormat::Dot, Paint::new(false));
+    assert_eq!(dot.matches("label=\"netfilter-output").count(), 1, "{dot}");
+    assert!(dot.contains("label=\"75 %\"") && dot.contains("label=\"25 %\""), "{dot}");
+    let svg = foresight(&foreseen, PredictionFormat::Svg, Paint::new(false));
+    assert!(svg.contains("Branch 2 of 2, 25 %: delivered"), "{svg}");
 }
 
 /// The check of `unreachable`, with what Kubernetes' objects say about it.
@@ -60,7 +149,7 @@ fn deviation(kind: DeviationKind, culprit: (&str, &str), summary: &str) -> Devia
 
 /// The lines that tell of intent.
 fn told(result: &CheckResult) -> String {
-    let text = check(result, Paint::new(false));
+    let text = check(result, true, Paint::new(false));
     let (head, rest) = text.split_once("\n\nThe way there").unwrap();
     let (_, fault) = rest.split_once("\n\n").unwrap();
     format!("{head}\n\n{fault}")
@@ -73,7 +162,7 @@ fn intent_reads_like_this() {
             "policies": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "deny"}]}]}}]}"#;
     let summary = "NetworkPolicy shop/deny denies ingress to shop/pay-1: it has no rule that admits what goes from shop/cart (app=cart) on 80/tcp";
     let policy = deviation(DeviationKind::PolicyDenied, ("NetworkPolicy", "deny"), summary);
-    golden("denied", &told(&with_intent(denied, vec![policy], 1)));
+    golden("denied.txt", &told(&with_intent(denied, vec![policy], 1)));
 
     let service = r#"{"expectation": "partly", "service": {"kind": "Service", "namespace": "shop", "name": "pay"},
         "receivers": [
@@ -87,7 +176,7 @@ fn intent_reads_like_this() {
     );
     let missing =
         deviation(DeviationKind::MissingServiceRule, ("Service", "pay"), "no rule on node1 leads there");
-    golden("partly", &told(&with_intent(service, vec![missing, open], 0)));
+    golden("partly.txt", &told(&with_intent(service, vec![missing, open], 0)));
 }
 
 #[test]
@@ -106,7 +195,7 @@ fn deviations_with_one_remedy_are_told_together() {
 #[test]
 fn expectations_read_like_this() {
     let said = |intent: &str| {
-        let text = check(&with_intent(intent, Vec::new(), 0), Paint::new(false));
+        let text = check(&with_intent(intent, Vec::new(), 0), false, Paint::new(false));
         text.lines().find_map(|line| line.strip_prefix("Intended: ")).unwrap().to_owned()
     };
     let receiver = |admission: &str| {
@@ -135,7 +224,7 @@ fn expectations_read_like_this() {
 
 #[test]
 fn colour_changes_no_words() {
-    let painted = check(&result("wire"), Paint::new(true));
+    let painted = check(&read("wire"), true, Paint::new(true));
     assert!(painted.contains("\x1b["));
     let mut plain = String::new();
     let mut rest = painted.as_str();
@@ -144,5 +233,5 @@ fn colour_changes_no_words() {
         rest = after.split_once('m').unwrap().1;
     }
     plain.push_str(rest);
-    assert_eq!(plain, check(&result("wire"), Paint::new(false)));
+    assert_eq!(plain, check(&read("wire"), true, Paint::new(false)));
 }

@@ -22,7 +22,6 @@ use waymark_controller::validate::{
 use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::progress::Line;
-use crate::render::Paint;
 use args::Output;
 pub(crate) use args::ValidateArguments;
 use probe::GrpcProbe;
@@ -37,7 +36,7 @@ pub(crate) async fn run(arguments: &ValidateArguments) -> Result<u8, Failure> {
         _ => online(arguments).await?,
     };
     let text = match arguments.output {
-        Output::Text => render::report(&report, Paint::new(crate::wants_colour())),
+        Output::Text => render::report(&report, crate::paint()),
         Output::Json => crate::pretty(&report),
         Output::Junit => junit(&report)
             .map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?,

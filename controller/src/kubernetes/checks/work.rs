@@ -18,6 +18,7 @@ use crate::agents::{AgentError, Agents};
 use crate::armed::Progress;
 use crate::engine::{CheckError, check};
 use crate::gather::GatherError;
+use crate::history::{Asker, History};
 use crate::kubernetes::crd::{CheckStatus, Expectation};
 use crate::request::{Request, RequestError};
 use crate::resolve::{ResolveError, resolve};
@@ -35,6 +36,7 @@ pub(super) struct Bench {
     pub(super) store: Store,
     pub(super) slots: Semaphore,
     pub(super) limits: Limits,
+    pub(super) history: Option<History>,
 }
 
 /// What is to be run.
@@ -92,7 +94,10 @@ pub(super) async fn run(bench: &Bench, order: &Order, cancel: &Cancel) -> Writte
     let outcome = run.persevere(slot).await;
     match outcome {
         _ if cancel.is_asked() => Written::Cancelled,
-        Ok(result) => run.tell(&Stage::Answered(&result, order.expect)).await,
+        Ok(result) => {
+            run.keep(&result);
+            run.tell(&Stage::Answered(&result, order.expect)).await
+        }
         Err(trouble) => run.tell(&Stage::NoResult(trouble.kind(), &trouble.words())).await,
     }
 }
@@ -124,6 +129,15 @@ impl<'a> Running<'a> {
             before: before.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default(),
         };
         self.bench.store.write(meta, &status(&run, stage, Timestamp::now()), self.cancel).await
+    }
+
+    /// Keeps its result.
+    fn keep(&self, result: &CheckResult) {
+        if let Some(history) = &self.bench.history {
+            let ObjectMeta { namespace, name, .. } = &self.order.meta;
+            let [namespace, name] = [namespace, name].map(|name| name.clone().unwrap_or_default());
+            history.keep(Asker::Check { namespace, name }, result);
+        }
     }
 
     /// Waits for its first turn, and says so if others come first.

@@ -8,6 +8,7 @@ use crate::engine::fakes::Fakes;
 use crate::fixture::inventory;
 use crate::hub::Patience;
 use crate::hub::puppet::{Changing, Puppet, Stage, stage};
+use crate::notices::Notices;
 
 /// Watches by a hub that listens, with checks by fake agents. What works on them ends with it.
 struct Play {
@@ -162,6 +163,8 @@ async fn an_agent_is_told_its_plan_whenever_it_attaches() {
 #[tokio::test]
 async fn an_outage_triggers_one_check_whose_result_is_kept_with_it() {
     let play = play(None, Fakes::default()).await;
+    let history = History::open(None, &Notices::default()).unwrap();
+    play.watches.keep_results_in(history.clone());
     let ends = ["pod/shop/pay:80", "svc/shop/pay:80"];
     play.watches.start(spec("w", &["pod/shop/cart"], &ends)).await.unwrap();
     let mut puppet = Puppet::attach(&play.stage, "node1").await;
@@ -184,6 +187,8 @@ async fn an_outage_triggers_one_check_whose_result_is_kept_with_it() {
     assert_eq!(*play.checks.injections.borrow(), 2);
     assert_eq!((outages[0].destination.as_str(), outages[0].failures), ("pod/shop/pay:80", 5));
     let OutageCheck::Done { result, .. } = &outages[0].check else { panic!("{:?}", outages[0].check) };
+    let kept = history.show(&result.check.to_string()).await.unwrap();
+    assert_eq!((&kept.result, kept.asker.to_string().as_str()), (&**result, "outage #1 of watch w"));
     assert_eq!((result.source.as_str(), result.destination.as_str()), ("pod/shop/cart", "pod/shop/pay:80"));
     assert_eq!(result.verdict, Verdict::Reachable);
     assert_eq!(outages[1].destination, "svc/shop/pay:80");

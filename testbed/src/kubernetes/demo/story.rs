@@ -84,6 +84,7 @@ impl<'a> Story<'a> {
             let result: CheckResult = self.ask(&words)?;
             Ok((result.verdict == expected && right(&result)).then_some(result))
         })?;
+        let words = [&words[..], &["--explain"]].concat();
         self.show(&words, i32::from(expected != Verdict::Reachable))?;
         Ok(result)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
+use waymark_controller::history::History;
 use waymark_controller::kubernetes::{Checks, ChecksOptions, Connection, Limits, Tenancy};
 use waymark_controller::{AgentError, Agents, Notices, Source, SourceError};
 use waymark_proto::{
@@ -26,6 +27,8 @@ pub(crate) struct Fakes {
     /// How many injections are waiting for the gate, and how many were at most.
     waiting: watch::Sender<usize>,
     most: AtomicUsize,
+    /// Where results are kept.
+    pub(crate) history: History,
 }
 
 impl Fakes {
@@ -39,6 +42,7 @@ impl Fakes {
             injections: AtomicUsize::new(0),
             waiting: watch::Sender::new(0),
             most: AtomicUsize::new(0),
+            history: History::open(None, &Notices::default()).unwrap(),
         })
     }
 
@@ -87,8 +91,12 @@ impl Fakes {
         limits: Limits,
     ) -> (Checks, Notices) {
         let notices = Notices::default();
-        let options =
-            ChecksOptions { namespace: Some(namespace.to_owned()), tenancy: Tenancy::default(), limits };
+        let options = ChecksOptions {
+            namespace: Some(namespace.to_owned()),
+            tenancy: Tenancy::default(),
+            limits,
+            history: Some(self.history.clone()),
+        };
         let source = Arc::new(Cluster(Arc::new(inventory(namespace)), Arc::clone(self)));
         let checks = Checks::start(connection, Arc::clone(self) as _, source, options, &notices);
         (checks, notices)

@@ -62,6 +62,10 @@ async fn a_check_is_answered_asked_again_and_deleted(ground: &Ground) {
     assert_eq!(fakes.injections.load(Ordering::Relaxed), 3, "each generation is run once");
     assert_eq!(notices.all(), [""; 0]);
     assert_eq!(fakes.armed(), 0);
+    let kept = fakes.history.list(9).await.unwrap().results;
+    let askers: Vec<String> = kept.iter().map(|result| result.asker.to_string()).collect();
+    let check = |name| format!("Check {namespace}/{name}");
+    assert_eq!(askers, [check("brief"), check("good"), check("good")], "the last comes first");
     checks.stop().await;
 }
 

@@ -1,0 +1,233 @@
+//! The steps of a walk as every format shows them: mark, place, hook, device, predicted, observed.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use waymark_proto::{Action, Agreement, ComparedStep, FaultPoint, Flow, Hook, Place, Step, WalkComparison};
+
+/// What an observed cell says where the packet should have been seen and was not,
+const NOT_SEEN: &str = "not seen";
+/// and at the fault point, where that is all there is to say.
+const ENDS: &str = "here it ends";
+
+/// What became of the packets at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mark {
+    /// Predicted and seen.
+    Seen,
+    /// Predicted where nobody can see.
+    Hidden,
+    /// Seen, though not predicted.
+    Unexpected,
+    /// Seen for some of the packets.
+    Partly,
+    /// Predicted, watched, and not seen.
+    Missing,
+    /// The end.
+    Fault,
+}
+
+impl Mark {
+    /// The character that stands for it.
+    pub(super) fn symbol(self) -> &'static str {
+        match self {
+            Self::Seen => "✓",
+            Self::Fault | Self::Missing => "✗",
+            Self::Hidden => "·",
+            Self::Partly => "?",
+            Self::Unexpected => "+",
+        }
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row<'a> {
+    pub(super) place: &'a Place,
+    pub(super) mark: Mark,
+    pub(super) hook: Hook,
+    pub(super) device: &'a str,
+    /// What it should do; empty where nothing was predicted.
+    pub(super) predicted: String,
+    /// What it did; empty where nobody can know.
+    pub(super) observed: String,
+    /// How many packets were seen here; absent where nobody can know.
+    pub(super) packets: Option<u32>,
+}
+
+impl Row<'_> {
+    /// What a drawing says of the step beside its name: nothing where it did what steps usually do, or where its
+    /// colour says all.
+    pub(super) fn remark(&self) -> Option<&str> {
+        if self.mark == Mark::Missing {
+            return None;
+        }
+        let said = if self.observed.is_empty() { &self.predicted } else { &self.observed };
+        let usual = [Action::Forwarded, Action::Injected, Action::Delivered].map(|action| action.to_string());
+        (!said.is_empty() && !usual.contains(said)).then_some(said)
+    }
+}
+
+/// Up to which row packets came, counted from 1.
+pub(super) fn reached(rows: &[Row<'_>]) -> usize {
+    rows.iter().rposition(|row| !matches!(row.mark, Mark::Missing | Mark::Hidden)).map_or(0, |last| last + 1)
+}
+
+/// The rows of a comparison.
+pub(super) struct Rows<'a> {
+    /// All of them.
+    pub(super) all: Vec<Row<'a>>,
+    /// How many of them tell something: behind the fault, the first step that missed the packet is worth a
+    /// line, the others are not.
+    pub(super) telling: usize,
+    /// The most packets that any step saw.
+    pub(super) packets: u32,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of a comparison, one of them the fault if it is in this direction.
+    pub(super) fn of(walk: &'a WalkComparison, fault: Option<&FaultPoint>) -> Self {
+        let packets = walk.steps.iter().map(|step| step.packets).max().unwrap_or(0);
+        let mut flows = [None, None];
+        let at_fault = fault.and_then(|fault| walk.steps.iter().position(|step| is_at(step, fault)));
+        let all: Vec<Row<'_>> = (walk.steps.iter().enumerate())
+            .filter_map(|(index, step)| {
+                let mut row = row(step, packets, &mut flows)?;
+                if Some(index) == at_fault {
+                    row.mark = Mark::Fault;
+                    if row.observed.is_empty() || row.observed == NOT_SEEN {
+                        ENDS.clone_into(&mut row.observed);
+                    }
+                }
+                Some(row)
+            })
+            .collect();
+        Self { telling: telling(&all), all, packets }
+    }
+
+    /// The steps around the end: the last that were seen before it, and all that tells something behind them.
+    /// Empty if nothing ends here.
+    pub(super) fn around_the_end(&self) -> &[Row<'a>] {
+        let told = &self.all[..self.telling];
+        let ends = |row: &Row<'_>| matches!(row.mark, Mark::Fault | Mark::Missing);
+        // The fault itself; where it is in no row, the first that missed the packet.
+        let Some(end) =
+            (told.iter().position(|row| row.mark == Mark::Fault)).or_else(|| told.iter().position(ends))
+        else {
+            return &[];
+        };
+        let seen = (0..end).rev().filter(|&index| !matches!(told[index].mark, Mark::Hidden | Mark::Missing));
+        let first = seen.take(LAST_SEEN).last().unwrap_or(end);
+        let behind = told[end + 1..].iter().position(ends).map_or(end, |missing| end + 1 + missing);
+        &told[first..=behind]
+    }
+}
+
+/// How many steps before the end show the way to it.
+const LAST_SEEN: usize = 2;
+
+fn telling(rows: &[Row<'_>]) -> usize {
+    if !rows.iter().any(|row| matches!(row.mark, Mark::Missing | Mark::Fault)) {
+        return rows.len();
+    }
+    let last_known = rows.iter().rposition(|row| !matches!(row.mark, Mark::Missing | Mark::Hidden));
+    last_known.map_or(rows.len(), |last| {
+        let missing = rows[last + 1..].iter().position(|row| row.mark == Mark::Missing);
+        missing.map_or(last + 1, |missing| last + missing + 2)
+    })
+}
+
+/// The rows of predicted steps alone.
+pub(super) fn predicted(steps: &[Step]) -> Vec<Row<'_>> {
+    let mut flow = None;
+    steps
+        .iter()
+        .map(|step| Row {
+            place: &step.place,
+            mark: match step.action {
+                Action::Dropped | Action::Rejected => Mark::Fault,
+                Action::Unknown => Mark::Partly,
+                _ => Mark::Seen,
+            },
+            hook: step.hook,
+            device: step.device.as_deref().unwrap_or_default(),
+            predicted: words(step, &mut flow, true),
+            observed: String::new(),
+            packets: None,
+        })
+        .collect()
+}
+
+fn row<'a>(step: &'a ComparedStep, packets: u32, flows: &mut [Option<Flow>; 2]) -> Option<Row<'a>> {
+    let shown = step.predicted.as_ref().or(step.observed.as_ref())?;
+    let mark = match step.agreement {
+        Agreement::Seen => Mark::Seen,
+        Agreement::Partly => Mark::Partly,
+        Agreement::Missing => Mark::Missing,
+        Agreement::NotObservable => Mark::Hidden,
+        Agreement::Unexpected => Mark::Unexpected,
+        Agreement::Died => Mark::Fault,
+    };
+    let [predicted_flow, observed_flow] = flows;
+    let predicted = step.predicted.as_ref().map(|step| words(step, predicted_flow, true)).unwrap_or_default();
+    let mut observed = match (&step.observed, mark) {
+        (Some(step), _) => words(step, observed_flow, false),
+        (None, Mark::Missing | Mark::Partly) => NOT_SEEN.to_owned(),
+        (None, _) => String::new(),
+    };
+    if step.observed.is_some() && step.packets < packets {
+        let _infallible = write!(observed, ", {} of {packets}", step.packets);
+    }
+    let device = shown.device.as_deref().or_else(|| step.observed.as_ref()?.device.as_deref());
+    Some(Row {
+        place: &shown.place,
+        mark,
+        hook: shown.hook,
+        device: device.unwrap_or_default(),
+        predicted,
+        observed,
+        packets: (mark != Mark::Hidden).then_some(step.packets),
+    })
+}
+
+/// What a step did, in words. `flow` is the flow before it, and after the call the one behind it.
+fn words(step: &Step, flow: &mut Option<Flow>, why: bool) -> String {
+    let before = *flow;
+    *flow = step.flow.or(before);
+    let mut words = step.action.to_string();
+    match (step.action, before, step.flow) {
+        (Action::Translated, Some(before), Some(after)) => {
+            if (before.dst, before.dst_port) != (after.dst, after.dst_port) {
+                let _infallible = write!(words, " to {}", SocketAddr::new(after.dst, after.dst_port));
+            }
+            if (before.src, before.src_port) != (after.src, after.src_port) {
+                let _infallible = write!(words, " from {}", SocketAddr::new(after.src, after.src_port));
+            }
+        }
+        (Action::Encapsulated, _, _) => {
+            if let Some(outer) = &step.outer {
+                let _infallible = write!(words, " in {} {} → {}", outer.kind, outer.src, outer.dst);
+            }
+        }
+        _ => {}
+    }
+    match (step.cause, &step.reason) {
+        (_, Some(reason)) => drop(write!(words, ", {reason}")),
+        (Some(cause), None) => drop(write!(words, ", {cause}")),
+        (None, None) => {}
+    }
+    if let (true, Some(object)) = (why && !step.action.continues(), &step.object) {
+        let _infallible = write!(words, ": {object}");
+    }
+    words
+}
+
+fn is_at(step: &ComparedStep, fault: &FaultPoint) -> bool {
+    let same = |step: &Step| {
+        (&step.place.node, &step.place.netns, step.hook) == (&fault.node, &fault.netns, fault.hook)
+            && (step.device.is_none() || fault.device.is_none() || step.device == fault.device)
+    };
+    let hidden_or_dead = !matches!(step.agreement, Agreement::Seen | Agreement::Unexpected);
+    (hidden_or_dead || step.predicted.as_ref().is_some_and(|step| step.cause.is_some()))
+        && (step.predicted.as_ref().is_some_and(same) || step.observed.as_ref().is_some_and(same))
+}
