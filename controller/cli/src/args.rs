@@ -252,7 +252,6 @@ const SURE: f64 = 0.99;
 
 /// The packets of the first round that see at least one loss of a rate, 1 − (1 − rate)^n ≥ 99 %; and those of all
 /// rounds, four times as many: what the loss goes with takes more than one.
-#[expect(clippy::cast_sign_loss, reason = "both logarithms are negative")]
 fn packets_for(percent: f64) -> (u32, u32) {
     let mut count = 0;
     let mut unseen = 1.0;

@@ -135,7 +135,7 @@ impl Case<'_> {
                 ..step.clone()
             })
         };
-        let decider = match end.cause {
+        let blame = match end.cause {
             Some(Cause::OtherHost) if self.is_stranger(&end.place, &home) => {
                 let chose = |step: &&Step| {
                     step.hook == Hook::Bridge
@@ -149,7 +149,7 @@ impl Case<'_> {
             }
             _ => None,
         };
-        decider.unwrap_or_else(|| end.clone())
+        blame.unwrap_or_else(|| end.clone())
     }
 
     /// Whether a namespace has nothing to do with packets to one that lives in `home`.

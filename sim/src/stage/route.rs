@@ -217,7 +217,7 @@ fn martian(here: Here<'_>, device: &str, src: IpAddr, dst: IpAddr) -> Option<Str
 }
 
 /// A device that is down, if none but the loopback is up: routes go with their devices (`fib_disable_ip`).
-fn all_down<'a>(here: Here<'a>) -> Option<&'a Link> {
+fn all_down(here: Here<'_>) -> Option<&Link> {
     let mut others = here.namespace.links().filter(|link| link.kind != LinkKind::Loopback).peekable();
     let first = *others.peek()?;
     others.all(|link| !link.up).then_some(first)
