@@ -2,7 +2,9 @@
 //!
 //! * `round`: one round of packets
 //! * `survey`: how many rounds, of which packets
+//! * `replay`: a check of which all is known that was seen
 
+mod replay;
 mod round;
 mod survey;
 
@@ -15,11 +17,14 @@ use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
 use crate::deviation;
 use crate::diagnose::{Case, Diagnosis, diagnose};
-use crate::gather::{GatherError, Picture, gather, with_source_port};
+use crate::gather::{GatherError, Keep, Picture, gather, with_source_port};
 use crate::observe::{Lens, observe};
+use crate::recording::Recording;
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
-use round::{Range, Secret, Trials, all_steps, fire};
+pub use replay::{ReplayError, replay};
+pub(crate) use round::Trials;
+use round::{Range, Secret, all_steps, fire};
 
 /// Why a check gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -59,20 +64,47 @@ fn what_was_sent(error: &AgentError) -> &'static str {
     }
 }
 
-/// Runs a check: the heart of the controller.
+/// Runs a check.
 pub async fn check(
     agents: &Arc<dyn Agents>,
     inventory: &Inventory,
     request: &Request,
     progress: &Progress,
 ) -> Result<CheckResult, CheckError> {
+    let (question, trials, diagnosis) =
+        investigate(agents, inventory, request, Keep::Nothing, progress).await?;
+    Ok(question.conclude(diagnosis, &trials))
+}
+
+/// Runs a check, and keeps what its result rests on.
+pub async fn check_and_record(
+    agents: &Arc<dyn Agents>,
+    inventory: &Inventory,
+    request: &Request,
+    progress: &Progress,
+) -> Result<(CheckResult, Recording), CheckError> {
+    let (question, trials, diagnosis) =
+        investigate(agents, inventory, request, Keep::Facts, progress).await?;
+    let result = question.conclude(diagnosis, &trials);
+    Ok((result, question.recording(trials)))
+}
+
+/// A check until all is known: the heart of the controller.
+async fn investigate<'a>(
+    agents: &Arc<dyn Agents>,
+    inventory: &'a Inventory,
+    request: &'a Request,
+    keep: Keep,
+    progress: &Progress,
+) -> Result<(Question<'a>, Trials, Diagnosis), CheckError> {
     let first = Secret::random()?;
     let ends = with_source_port(resolve(inventory, request)?, first.port);
     disturbs_nobody(request, &ends)?;
-    let picture = gather(agents.as_ref(), inventory, &ends, progress);
+    let picture = gather(agents.as_ref(), inventory, &ends, keep, progress);
     let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
-    let question = Question { check: first.check, inventory, request, ends: &ends, picture: &picture };
-    let range = Range { agents, request, ends: &ends, prediction: &picture.prediction, progress };
+    let question = Question { check: first.check, inventory, request, ends, picture };
+    let Question { ends, picture, .. } = &question;
+    let range = Range { agents, request, ends, prediction: &picture.prediction, progress };
     let (mut trials, mut diagnosis, mut secret) = (Trials::default(), None, first);
     while let Some(salvo) =
         survey::next(request, picture.full_size, trials.sent.len() as u32, diagnosis.as_ref())
@@ -82,7 +114,8 @@ pub async fn check(
         diagnosis = Some(question.diagnose(&trials));
         secret = Secret::random()?;
     }
-    Ok(question.conclude(diagnosis.expect("the first round was fired"), trials))
+    let diagnosis = diagnosis.expect("the first round was fired");
+    Ok((question, trials, diagnosis))
 }
 
 /// A UDP packet reaches the application behind its port, so it is sent only if that was asked for.
@@ -98,14 +131,14 @@ struct Question<'a> {
     check: CheckId,
     inventory: &'a Inventory,
     request: &'a Request,
-    ends: &'a Ends,
-    picture: &'a Picture,
+    ends: Ends,
+    picture: Picture,
 }
 
 impl Question<'_> {
     /// Compares what was predicted with what was seen.
     fn diagnose(&self, trials: &Trials) -> Diagnosis {
-        let Self { inventory, request, ends, picture, .. } = *self;
+        let Self { inventory, request, ends, picture, .. } = self;
         let Trials { sent, seen } = trials;
         let steps = || picture.prediction.branches.iter().flat_map(|branch| branch.path.steps());
         let mut visited: Vec<NodeName> = vec![ends.source.node.clone()];
@@ -141,8 +174,8 @@ impl Question<'_> {
     }
 
     /// The answer.
-    fn conclude(&self, mut diagnosis: Diagnosis, trials: Trials) -> CheckResult {
-        let Self { check, inventory, request, ends, picture } = *self;
+    fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
+        let Self { check, inventory, request, ends, picture } = self;
         let asked = deviation::Question {
             inventory,
             flow: ends.flow,
@@ -151,7 +184,7 @@ impl Question<'_> {
         };
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
-        notes.extend(trials.seen.notes);
+        notes.extend(trials.seen.notes.iter().cloned());
         notes.extend(diagnosis.notes);
         notes.extend(ignored_policies(inventory));
         let mut remarks: Vec<String> = all_steps(&picture.prediction.branches)
@@ -163,7 +196,7 @@ impl Question<'_> {
         CheckResult {
             api_version: API_VERSION.to_owned(),
             kind: "CheckResult".to_owned(),
-            check,
+            check: *check,
             source: request.source.to_string(),
             destination: request.destination.to_string(),
             flow: ends.flow,

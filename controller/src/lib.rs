@@ -22,6 +22,7 @@
 //! * `armed`: the tracers of a check, from arming to disarming
 //! * [`watching`]: continuous probing
 //! * `engine`: a check from question to result
+//! * `recording`: all that the result of a check rests on, as a document
 //! * `observe`: sightings to walks
 //! * `diagnose`: walks to verdict and fault point
 //! * `deviation`: what is not as Kubernetes' objects ask for it, and which of them is to mend
@@ -56,6 +57,7 @@ mod metrics;
 mod notices;
 mod observe;
 mod reasons;
+mod recording;
 mod request;
 mod resolve;
 mod serve;
@@ -71,7 +73,7 @@ pub use api::Api;
 pub use armed::Progress;
 pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};
 pub use documents::{NodeStatus, Prediction, Status};
-pub use engine::{CheckError, check};
+pub use engine::{CheckError, ReplayError, check, check_and_record, replay};
 pub use gather::{GatherError, predict, predict_offline};
 pub use health::Health;
 pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
@@ -80,6 +82,7 @@ pub use metrics::Figures;
 pub use notices::{Notice, Notices};
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
+pub use recording::{MAX_RECORDING, RECORDING_API_VERSION, Recording, RecordingError, save};
 pub use request::{
     DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_MAX_PACKETS, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT,
     MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,

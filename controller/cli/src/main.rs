@@ -9,6 +9,7 @@
 //! * `names`: names as kubectl's users write them
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
+//! * `recording`: checks that are kept, and answered again
 //! * `render`: results as text
 //! * `watch`: continuous probing
 
@@ -20,6 +21,7 @@ mod failure;
 mod local;
 mod names;
 mod progress;
+mod recording;
 mod render;
 mod validate;
 mod values;
@@ -71,9 +73,17 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;
-            let result = ask::check(&arguments).await?;
+            let (result, recording) = ask::check(&arguments).await?;
             print(arguments.question.output, &result, render::check)?;
+            if let Some(path) = &arguments.record {
+                recording::keep(path, recording)?;
+            }
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
+        }
+        Command::Replay(arguments) => {
+            let result = recording::replay(&arguments.file)?;
+            print(arguments.output, &result, render::check)?;
+            Ok(ExitCode::from(verdict_code(result.verdict, arguments.expect)))
         }
         Command::Predict(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;

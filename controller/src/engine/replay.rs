@@ -1,0 +1,51 @@
+//! A check of which all is known that was seen: the same functions, without agents.
+
+use waymark_proto::{CheckResult, InventoryError};
+
+use super::{Question, Trials};
+use crate::gather::{GatherError, Picture};
+use crate::recording::{RECORDING_API_VERSION, Recording};
+
+/// Why a recording gives no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// Its inventory contradicts itself.
+    #[error("its inventory is of no use: {0}")]
+    Inventory(#[from] InventoryError),
+    /// Its facts contradict themselves, or the inventory.
+    #[error(transparent)]
+    Facts(#[from] GatherError),
+}
+
+/// The result of a recorded check: predicted, observed and diagnosed again, as it was when it was recorded.
+///
+/// # Errors
+/// Contradictions that no recorded check has.
+pub fn replay(recording: &Recording) -> Result<CheckResult, ReplayError> {
+    let Recording { check, inventory, request, ends, facts, notes, trials, doubt, .. } = recording;
+    inventory.check()?;
+    let picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
+    let question = Question { check: *check, inventory, request, ends: ends.clone(), picture };
+    let mut result = question.conclude(question.diagnose(trials), trials);
+    result.notes.extend(doubt.clone());
+    Ok(result)
+}
+
+impl Question<'_> {
+    /// All that the result of this question rests on.
+    pub(super) fn recording(self, trials: Trials) -> Recording {
+        let Picture { facts, notes, .. } = self.picture;
+        Recording {
+            api_version: RECORDING_API_VERSION.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            check: self.check,
+            inventory: self.inventory.clone(),
+            request: self.request.clone(),
+            ends: self.ends,
+            facts,
+            notes,
+            trials,
+            doubt: None,
+        }
+    }
+}
