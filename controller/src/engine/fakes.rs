@@ -89,6 +89,14 @@ impl Agents for Fakes {
     }
 }
 
+/// What a check finds that they carry out, and its recording.
+pub(crate) async fn recorded() -> (CheckResult, Recording) {
+    let agents: Arc<dyn Agents> = Arc::new(Fakes::default());
+    let request = Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap());
+    let (progress, _lines) = Progress::channel();
+    check_and_record(&agents, &inventory(), &request, &progress).await.unwrap()
+}
+
 /// What a check finds that they carry out.
 pub(crate) async fn result() -> CheckResult {
     let agents: Arc<dyn Agents> = Arc::new(Fakes::default());

@@ -1,6 +1,8 @@
 //! A check of which all is known that was seen: the same functions, without agents.
 
-use waymark_proto::{CheckResult, InventoryError};
+use std::collections::BTreeMap;
+
+use waymark_proto::{CheckResult, InventoryError, Sighting};
 
 use super::{Question, Trials};
 use crate::gather::{GatherError, Picture};
@@ -33,7 +35,8 @@ pub fn replay(recording: &Recording) -> Result<CheckResult, ReplayError> {
 
 impl Question<'_> {
     /// All that the result of this question rests on.
-    pub(super) fn recording(self, trials: Trials) -> Recording {
+    pub(super) fn recording(self, mut trials: Trials) -> Recording {
+        number_buffers(&mut trials.seen.sightings);
         let Picture { facts, notes, .. } = self.picture;
         Recording {
             api_version: RECORDING_API_VERSION.to_owned(),
@@ -47,5 +50,16 @@ impl Question<'_> {
             trials,
             doubt: None,
         }
+    }
+}
+
+/// Puts a number in place of each buffer's address: which of them are the same is all that matters, and where a
+/// kernel has its memory should not leave the machine.
+fn number_buffers(sightings: &mut [Sighting]) {
+    // 0 is no buffer.
+    let mut numbers = BTreeMap::from([(0, 0)]);
+    for sighting in sightings {
+        let next = numbers.len() as u64;
+        sighting.buffer = *numbers.entry(sighting.buffer).or_insert(next);
     }
 }
