@@ -99,8 +99,5 @@ pub(crate) async fn recorded() -> (CheckResult, Recording) {
 
 /// What a check finds that they carry out.
 pub(crate) async fn result() -> CheckResult {
-    let agents: Arc<dyn Agents> = Arc::new(Fakes::default());
-    let request = Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap());
-    let (progress, _lines) = Progress::channel();
-    check(&agents, &inventory(), &request, &progress).await.unwrap()
+    recorded().await.0
 }

@@ -105,25 +105,27 @@ fn mutilate(document: &mut Value, way: &[usize], what: usize) {
     }
 }
 
-/// Something else in place of a value.
+/// Something else in place of a value: half of the time of its own kind, which is read and must then be lived with.
 fn strange(value: &Value, what: usize) -> Value {
-    match (what % 12, value) {
-        (0, Value::Array(list)) => list.iter().chain(list).cloned().collect(),
-        (1, Value::Array(list)) => list.iter().rev().cloned().collect(),
-        (0 | 1, Value::Object(map)) => map.clone().into_iter().skip(1).collect(),
-        (0, Value::Number(_)) => u64::MAX.into(),
-        (1, Value::Number(_)) => u32::MAX.into(),
-        (0 | 1, Value::String(text)) => text.chars().rev().collect(),
-        (2, _) => Value::Null,
-        (3, _) => json!([]),
-        (4, _) => json!({}),
-        (5, _) => 0.into(),
-        (6, _) => (-1).into(),
-        (7, _) => json!(1e300),
-        (8, _) => "".into(),
-        (9, _) => "node2".into(),
-        (10, _) => "::".into(),
-        _ => Value::Bool(true),
+    match (value, what % 8) {
+        (Value::Array(list), 0) => list.iter().chain(list).cloned().collect(),
+        (Value::Array(list), 1) => list.iter().rev().cloned().collect(),
+        (Value::Array(list), 2) => list.iter().skip(1).cloned().collect(),
+        (Value::Object(map), 0..=3) => map.clone().into_iter().skip(1).collect(),
+        (Value::Number(_), 0) => u64::MAX.into(),
+        (Value::Number(_), 1) => u16::MAX.into(),
+        (Value::Number(_), 2) => 0.into(),
+        (Value::Number(_), 3) => 255.into(),
+        (Value::String(_), 0) => "".into(),
+        (Value::String(_), 1) => "node2".into(),
+        (Value::String(_), 2) => "10.244.2.10".into(),
+        (Value::String(text), 3) => text.chars().rev().collect::<String>().into(),
+        (Value::Bool(truth), 0..=3) => (!truth).into(),
+        (_, 4) => (-1).into(),
+        (_, 5) => "::".into(),
+        (_, 6) => json!({}),
+        (_, 7) => Value::Null,
+        _ => json!([]),
     }
 }
 
@@ -160,9 +162,10 @@ proptest! {
     /// Whatever stands in a document, there is a result or an error.
     #[test]
     fn mutilated_documents_do_no_harm(
-        changes in prop::collection::vec((prop::collection::vec(any::<usize>(), 1..10), any::<usize>()), 1..4)
+        name in prop::sample::select(vec![SMALL, SOME[0], SOME[1]]),
+        changes in prop::collection::vec((prop::collection::vec(any::<usize>(), 2..10), any::<usize>()), 1..4)
     ) {
-        let mut document = serde_json::to_value(recording(SMALL)).unwrap();
+        let mut document = serde_json::to_value(recording(name)).unwrap();
         for (way, what) in changes {
             mutilate(&mut document, &way, what);
         }
