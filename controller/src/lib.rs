@@ -1,7 +1,8 @@
 //! The controller: orders agents, joins their sightings, compares the walks.
 //!
-//! The heart is [`check`], a function of a dozen verbs. It talks to agents through [`Agents`] and to the
-//! cluster through [`Source`]; all that decides an answer is pure: [`observe()`] and [`diagnose()`].
+//! The heart is what [`check`] does, a function of a dozen verbs. It talks to agents through [`Agents`] and to
+//! the cluster through [`Source`]; all that decides an answer is pure: [`observe()`] and [`diagnose()`]. So a
+//! recorded check is answered again by [`replay`].
 //!
 //! ```
 //! use waymark_controller::{Request, Target, resolve};
