@@ -129,3 +129,12 @@ fn files_that_are_no_recordings_are_told_in_one_sentence() {
         assert!(message.starts_with("waymark: error: cannot read "), "{message}");
     }
 }
+
+#[test]
+fn a_name_that_promises_another_compression_is_refused() {
+    let check = ["check", "pod/a/b", "1.2.3.4", "--record", "x.json.zst"];
+    let output = Command::new(env!("CARGO_BIN_EXE_waymark")).args(check).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{message}");
+    assert!(message.contains("recordings are compressed by gzip"), "{message}");
+}
