@@ -37,10 +37,21 @@ pub struct Recording {
     pub(crate) api_version: String,
     /// Version of the program that made it, for people.
     pub(crate) version: String,
-    /// The check.
-    pub(crate) check: CheckId,
     /// The cluster.
     pub(crate) inventory: Inventory,
+    /// Why it may have been out of date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) doubt: Option<String>,
+    /// The check.
+    pub(crate) check: Examination,
+}
+
+/// Packets between two ends, with what was known before them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Examination {
+    /// Its number.
+    pub(crate) id: CheckId,
     /// The question.
     pub(crate) request: Request,
     /// Its ends, with the source port that was proposed.
@@ -52,9 +63,6 @@ pub struct Recording {
     pub(crate) notes: Vec<String>,
     /// What was sent and seen in all rounds.
     pub(crate) trials: Trials,
-    /// Why the inventory may have been out of date.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) doubt: Option<String>,
 }
 
 /// Why there is no recording.

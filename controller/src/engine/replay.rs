@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{CheckResult, InventoryError, Sighting};
+use waymark_proto::{CheckResult, Inventory, InventoryError, Sighting};
 
 use super::{Question, Trials};
 use crate::gather::{GatherError, Picture};
-use crate::recording::{RECORDING_API_VERSION, Recording};
+use crate::recording::{Examination, RECORDING_API_VERSION, Recording};
 
 /// Why a recording gives no result.
 #[derive(Debug, thiserror::Error)]
@@ -24,31 +24,31 @@ pub enum ReplayError {
 /// # Errors
 /// Contradictions that no recorded check has.
 pub fn replay(recording: &Recording) -> Result<CheckResult, ReplayError> {
-    let Recording { check, inventory, request, ends, facts, notes, trials, doubt, .. } = recording;
-    inventory.check()?;
-    let picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
-    let question = Question { check: *check, inventory, request, ends: ends.clone(), picture };
-    let mut result = question.conclude(question.diagnose(trials), trials);
-    result.notes.extend(doubt.clone());
+    recording.inventory.check()?;
+    let mut result = examined(&recording.inventory, &recording.check)?;
+    result.notes.extend(recording.doubt.clone());
     Ok(result)
+}
+
+/// What an examination found.
+fn examined(inventory: &Inventory, examination: &Examination) -> Result<CheckResult, GatherError> {
+    let Examination { id, request, ends, facts, notes, trials } = examination;
+    let picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
+    let question = Question { check: *id, inventory, request, ends: ends.clone(), picture };
+    Ok(question.conclude(question.diagnose(trials), trials))
 }
 
 impl Question<'_> {
     /// All that the result of this question rests on.
     pub(super) fn recording(self, mut trials: Trials) -> Recording {
         number_buffers(&mut trials.seen.sightings);
-        let Picture { facts, notes, .. } = self.picture;
+        let Self { check: id, inventory, request, ends, picture: Picture { facts, notes, .. } } = self;
         Recording {
             api_version: RECORDING_API_VERSION.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            check: self.check,
-            inventory: self.inventory.clone(),
-            request: self.request.clone(),
-            ends: self.ends,
-            facts,
-            notes,
-            trials,
+            inventory: inventory.clone(),
             doubt: None,
+            check: Examination { id, request: request.clone(), ends, facts, notes, trials },
         }
     }
 }

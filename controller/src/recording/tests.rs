@@ -43,7 +43,8 @@ async fn a_recorded_check_is_answered_as_it_was() {
 #[tokio::test]
 async fn addresses_of_the_kernel_stay_where_they_are() {
     let (_, recording) = recorded().await;
-    let buffers: Vec<u64> = recording.trials.seen.sightings.iter().map(|sighting| sighting.buffer).collect();
+    let buffers: Vec<u64> =
+        recording.check.trials.seen.sightings.iter().map(|sighting| sighting.buffer).collect();
     assert!(buffers.contains(&0) && buffers.contains(&1), "{buffers:?}");
     assert!(buffers.iter().all(|&buffer| buffer <= buffers.len() as u64), "{buffers:?}");
 }
@@ -79,10 +80,12 @@ fn contradictions_are_told() {
         says(|recording| recording.inventory.nodes.push(recording.inventory.nodes[0].clone())),
         "its inventory is of no use: node \"node1\" is there twice"
     );
-    assert!(says(|r| r.facts[0].node = "nowhere".into()).starts_with("the facts of nowhere are of no use"));
-    assert!(says(|r| r.facts[0].namespaces.clear()).contains("are of no use"));
-    assert!(says(|r| r.facts[0].api_version = "v0".to_owned()).contains("are of no use"));
-    assert!(says(|r| r.facts[0].namespaces.extend_from_within(..1)).contains("are of no use"));
+    assert!(
+        says(|r| r.check.facts[0].node = "nowhere".into()).starts_with("the facts of nowhere are of no use")
+    );
+    assert!(says(|r| r.check.facts[0].namespaces.clear()).contains("are of no use"));
+    assert!(says(|r| r.check.facts[0].api_version = "v0".to_owned()).contains("are of no use"));
+    assert!(says(|r| r.check.facts[0].namespaces.extend_from_within(..1)).contains("are of no use"));
 }
 
 /// A change at one place of a document; numbers choose the way there, from any value to one of its own.
@@ -137,13 +140,13 @@ proptest! {
     fn the_order_between_nodes_changes_nothing(which in 0..SOME.len(), turns in prop::collection::vec(0..3_usize, 1..200)) {
         let mut recording = recording(SOME[which]);
         let before = replay(&recording).unwrap();
-        let sightings = std::mem::take(&mut recording.trials.seen.sightings);
+        let sightings = std::mem::take(&mut recording.check.trials.seen.sightings);
         let nodes = ["node1", "node2", "node3"];
         let mut streams = nodes.map(|node| {
             let of_node = sightings.iter().filter(|sighting| sighting.place.node.as_str() == node);
             of_node.cloned().collect::<std::collections::VecDeque<_>>()
         });
-        let shuffled = &mut recording.trials.seen.sightings;
+        let shuffled = &mut recording.check.trials.seen.sightings;
         for turn in turns.into_iter().cycle() {
             let first = (0..3).map(|next| (turn + next) % 3).find(|&stream| !streams[stream].is_empty());
             let Some(first) = first else { break };
