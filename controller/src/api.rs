@@ -8,16 +8,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status as Refusal};
 use waymark_proto::rpc::{self, check_event, waymark_server};
-use waymark_proto::{API_VERSION, Inventory, NodeName, short};
+use waymark_proto::{API_VERSION, CheckResult, Inventory, NodeName, short};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::Progress;
 use crate::documents::{NodeStatus, Status};
-use crate::engine::{CheckError, check};
+use crate::engine::{CheckError, check, check_and_record};
 use crate::gather::{GatherError, predict};
 use crate::history::{Asker, History, HistoryError, MOST_LISTED};
 use crate::hub::{Hub, MAX_MESSAGE};
 use crate::notices::Notices;
+use crate::recording::Recording;
 use crate::request::{Request, RequestError};
 use crate::resolve::{ResolveError, resolve};
 use crate::source::{Source, SourceError};
@@ -79,7 +80,9 @@ impl waymark_server::Waymark for Api {
     type CheckStream = ReceiverStream<Result<rpc::CheckEvent, Refusal>>;
 
     async fn check(&self, call: Call<rpc::CheckRequest>) -> Result<Response<Self::CheckStream>, Refusal> {
-        let request = Request::try_from(call.into_inner())?;
+        let message = call.into_inner();
+        let record = message.record;
+        let request = Request::try_from(message)?;
         let inventory = self.inventory().await?;
         request.check_size(&resolve(&inventory, &request)?.flow)?;
         let (events, stream) = mpsc::channel(QUEUED_EVENTS);
@@ -90,23 +93,20 @@ impl waymark_server::Waymark for Api {
         tokio::spawn(async move {
             let (progress, lines) = Progress::channel();
             let run = async {
-                let result = check(&agents, &inventory, &request, &progress).await;
+                let result = if record {
+                    let recorded = check_and_record(&agents, &inventory, &request, &progress).await;
+                    recorded.map(|(result, recording)| (result, Some(recording)))
+                } else {
+                    check(&agents, &inventory, &request, &progress).await.map(|result| (result, None))
+                };
                 drop(progress);
                 result
             };
             let tell = tell(lines, &events);
             let (result, ()) = tokio::join!(run, tell);
-            let event = result
-                .map_err(Refusal::from)
-                .map(|mut result| {
-                    result.notes.extend(doubt);
-                    if let Some(history) = &history {
-                        history.keep(Asker::Client, &result);
-                    }
-                    result
-                })
-                .map(|result| rpc::CheckEvent { body: Some(check_event::Body::ResultJson(json(&result))) });
-            drop(events.send(event).await);
+            let event =
+                result.map(|(result, recording)| last_event(result, recording, doubt, history.as_ref()));
+            drop(events.send(event.map_err(Refusal::from)).await);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -204,11 +204,32 @@ async fn tell(mut lines: mpsc::Receiver<String>, events: &mpsc::Sender<Result<rp
             () = events.closed() => None,
         };
         let Some(line) = line else { return };
-        let event = rpc::CheckEvent { body: Some(check_event::Body::Progress(line)) };
+        let event = rpc::CheckEvent { body: Some(check_event::Body::Progress(line)), ..Default::default() };
         if events.send(Ok(event)).await.is_err() {
             return;
         }
     }
+}
+
+/// The result of a check with its recording, if there is one, and with why the inventory may be out of date.
+fn last_event(
+    mut result: CheckResult,
+    recording: Option<Recording>,
+    doubt: Option<String>,
+    history: Option<&History>,
+) -> rpc::CheckEvent {
+    result.notes.extend(doubt.clone());
+    if let Some(history) = history {
+        history.keep(Asker::Client, &result);
+    }
+    let mut event =
+        rpc::CheckEvent { body: Some(check_event::Body::ResultJson(json(&result))), ..Default::default() };
+    match recording.map(|recording| recording.doubted(doubt).to_json()) {
+        None => {}
+        Some(Ok(json)) => event.recording_json = Some(json),
+        Some(Err(error)) => event.recording_failure = Some(words(&error)),
+    }
+    event
 }
 
 fn status(inventory: &Inventory, hub: &Hub) -> Status {

@@ -27,6 +27,7 @@ mod suspect;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use waymark_proto::{
     Action, Anomaly, Branch, Cause, Choice, Direction, Disposition, FaultPoint, Flow, Hook, Inventory,
     LossReport, Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
@@ -40,7 +41,8 @@ pub(crate) use loss::ENOUGH_LOSSES;
 pub use sight::Sight;
 
 /// One packet as it was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sent {
     /// Its number.
     pub seq: Seq,
@@ -49,6 +51,7 @@ pub struct Sent {
     /// When, in nanoseconds of the sender's monotonic clock.
     pub sent_ns: u64,
     /// The error of the sending system call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Its length in bytes.
     pub size: u32,

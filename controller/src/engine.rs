@@ -3,7 +3,9 @@
 //! * `round`: one round of packets
 //! * `survey`: how many rounds, of which packets
 //! * `second`: other packets over the stretch where some vanished
+//! * `replay`: a check of which all is known that was seen
 
+mod replay;
 mod round;
 mod second;
 mod survey;
@@ -11,17 +13,20 @@ mod survey;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use waymark_proto::{API_VERSION, CheckId, CheckResult, Flow, Inventory, NodeName, Place, Protocol};
+use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
 use crate::deviation;
 use crate::diagnose::{Case, Diagnosis, diagnose};
-use crate::gather::{GatherError, Picture, gather, with_source_port};
+use crate::gather::{GatherError, Keep, Picture, gather, with_source_port};
 use crate::observe::{Lens, observe};
+use crate::recording::Recording;
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
-use round::{Range, Secret, Trials, all_steps, fire};
+pub use replay::{ReplayError, replay};
+pub(crate) use round::Trials;
+use round::{Range, Secret, all_steps, fire};
 
 /// Why a check gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -68,32 +73,54 @@ pub async fn check(
     request: &Request,
     progress: &Progress,
 ) -> Result<CheckResult, CheckError> {
-    let Examined { mut result, fault_flow } = examine(agents, inventory, request, progress).await?;
-    second::ask(agents, inventory, request, &mut result, fault_flow, progress).await;
+    let examined = examine(agents, inventory, request, Keep::Nothing, progress).await?;
+    let mut result = examined.result();
+    second::ask(agents, inventory, &examined, Keep::Nothing, progress, &mut result).await;
     Ok(result)
 }
 
-/// What an examination finds.
-struct Examined {
-    result: CheckResult,
-    /// The headers of a packet that met the fault, there.
-    fault_flow: Option<Flow>,
-}
-
-/// Sends packets until it is known what becomes of them: the heart of the controller.
-async fn examine(
+/// Runs a check, and keeps what its result rests on.
+pub async fn check_and_record(
     agents: &Arc<dyn Agents>,
     inventory: &Inventory,
     request: &Request,
     progress: &Progress,
-) -> Result<Examined, CheckError> {
+) -> Result<(CheckResult, Recording), CheckError> {
+    let examined = examine(agents, inventory, request, Keep::Facts, progress).await?;
+    let mut result = examined.result();
+    let opinions = second::ask(agents, inventory, &examined, Keep::Facts, progress, &mut result).await;
+    Ok((result, examined.recording(inventory, opinions)))
+}
+
+/// What was asked, sent and seen, and what that says.
+struct Examined<'a> {
+    question: Question<'a>,
+    trials: Trials,
+    diagnosis: Diagnosis,
+}
+
+impl Examined<'_> {
+    fn result(&self) -> CheckResult {
+        self.question.conclude(self.diagnosis.clone(), &self.trials)
+    }
+}
+
+/// Sends packets until it is known what becomes of them: the heart of the controller.
+async fn examine<'a>(
+    agents: &Arc<dyn Agents>,
+    inventory: &'a Inventory,
+    request: &'a Request,
+    keep: Keep,
+    progress: &Progress,
+) -> Result<Examined<'a>, CheckError> {
     let first = Secret::random()?;
     let ends = with_source_port(resolve(inventory, request)?, first.port);
     disturbs_nobody(request, &ends)?;
-    let picture = gather(agents.as_ref(), inventory, &ends, progress);
+    let picture = gather(agents.as_ref(), inventory, &ends, keep, progress);
     let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
-    let question = Question { check: first.check, inventory, request, ends: &ends, picture: &picture };
-    let range = Range { agents, request, ends: &ends, prediction: &picture.prediction, progress };
+    let question = Question { check: first.check, inventory, request, ends, picture };
+    let Question { ends, picture, .. } = &question;
+    let range = Range { agents, request, ends, prediction: &picture.prediction, progress };
     let (mut trials, mut secret) = (Trials::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {
@@ -102,8 +129,7 @@ async fn examine(
         let diagnosis = question.diagnose(&trials);
         let sent = trials.sent.len() as u32;
         let Some(next) = survey::next(request, picture.full_size, sent, &diagnosis) else {
-            let fault_flow = diagnosis.fault_flow;
-            return Ok(Examined { result: question.conclude(diagnosis, trials), fault_flow });
+            return Ok(Examined { question, trials, diagnosis });
         };
         (salvo, secret) = (next, Secret::random()?);
     }
@@ -122,14 +148,14 @@ struct Question<'a> {
     check: CheckId,
     inventory: &'a Inventory,
     request: &'a Request,
-    ends: &'a Ends,
-    picture: &'a Picture,
+    ends: Ends,
+    picture: Picture,
 }
 
 impl Question<'_> {
     /// Compares what was predicted with what was seen.
     fn diagnose(&self, trials: &Trials) -> Diagnosis {
-        let Self { inventory, request, ends, picture, .. } = *self;
+        let Self { inventory, request, ends, picture, .. } = self;
         let Trials { sent, seen } = trials;
         let steps = || picture.prediction.branches.iter().flat_map(|branch| branch.path.steps());
         let mut visited: Vec<NodeName> = vec![ends.source.node.clone()];
@@ -165,8 +191,8 @@ impl Question<'_> {
     }
 
     /// The answer.
-    fn conclude(&self, mut diagnosis: Diagnosis, trials: Trials) -> CheckResult {
-        let Self { check, inventory, request, ends, picture } = *self;
+    fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
+        let Self { check, inventory, request, ends, picture } = self;
         if let Some(point) = &mut diagnosis.fault_point
             && let Some(rule) = &mut point.rule
         {
@@ -182,7 +208,7 @@ impl Question<'_> {
         };
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
-        notes.extend(trials.seen.notes);
+        notes.extend(trials.seen.notes.iter().cloned());
         notes.extend(diagnosis.notes);
         notes.extend(ignored_policies(inventory));
         let mut remarks: Vec<String> = all_steps(&picture.prediction.branches)
@@ -194,7 +220,7 @@ impl Question<'_> {
         CheckResult {
             api_version: API_VERSION.to_owned(),
             kind: "CheckResult".to_owned(),
-            check,
+            check: *check,
             source: request.source.to_string(),
             destination: request.destination.to_string(),
             flow: ends.flow,

@@ -46,20 +46,47 @@ pub(crate) struct Picture {
     pub(crate) prediction: PathSet,
     /// The facts that this rests on.
     pub(crate) cluster: Cluster,
+    /// The same as the agents told them, if they were to be kept.
+    pub(crate) facts: Vec<Facts>,
     /// Length of the largest packet that the source's own device lets out, in bytes.
     pub(crate) full_size: Option<u16>,
     /// Facts that were missing, a sentence each.
     pub(crate) notes: Vec<String>,
 }
 
+/// What is kept of the facts beside what a prediction makes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing.
+    Nothing,
+    /// Copies of those that were of use.
+    Facts,
+}
+
 impl Picture {
+    /// What these facts show.
+    pub(crate) fn of(
+        inventory: &Inventory,
+        facts: Vec<Facts>,
+        ends: &Ends,
+        notes: Vec<String>,
+    ) -> Result<Self, GatherError> {
+        let mut cluster = Cluster::new(inventory);
+        for facts in facts {
+            let node = facts.node.clone();
+            cluster.add(facts).map_err(|source| GatherError::Facts { node, source })?;
+        }
+        let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
+        Ok(Self::new(prediction, cluster, ends, notes))
+    }
+
     fn new(prediction: PathSet, cluster: Cluster, ends: &Ends, notes: Vec<String>) -> Self {
         let mut steps = prediction.branches.iter().flat_map(|branch| branch.path.steps());
         let first = steps.find(|step| step.hook == Hook::Qdisc && step.place == ends.source);
         let device = first.and_then(|step| step.device.as_deref());
         let mtu = device.and_then(|device| cluster.mtu(&ends.source, device));
         let full_size = mtu.and_then(|mtu| u16::try_from(mtu).ok());
-        Self { prediction, cluster, full_size, notes }
+        Self { prediction, cluster, facts: Vec::new(), full_size, notes }
     }
 }
 
@@ -68,10 +95,11 @@ pub(crate) async fn gather(
     agents: &dyn Agents,
     inventory: &Inventory,
     ends: &Ends,
+    keep: Keep,
     progress: &Progress,
 ) -> Result<Picture, GatherError> {
     let mut cluster = Cluster::new(inventory);
-    let mut notes = Vec::new();
+    let (mut kept, mut notes) = (Vec::new(), Vec::new());
     let mut asked = BTreeSet::new();
     let mut wanted: BTreeSet<NodeName> = ends.destinations.iter().map(|place| place.node.clone()).collect();
     wanted.insert(ends.source.node.clone());
@@ -84,8 +112,10 @@ pub(crate) async fn gather(
         for (facts, node) in join_all(wanted.iter().map(fetch)).await {
             match facts {
                 Ok(facts) => {
-                    if let Err(source) = cluster.add(facts) {
-                        notes.push(GatherError::Facts { node, source }.to_string());
+                    let copy = (keep == Keep::Facts).then(|| facts.clone());
+                    match cluster.add(facts) {
+                        Ok(()) => kept.extend(copy),
+                        Err(source) => notes.push(GatherError::Facts { node, source }.to_string()),
                     }
                 }
                 Err(error @ (AgentError::NoAgent { .. } | AgentError::Refused { .. }))
@@ -100,7 +130,7 @@ pub(crate) async fn gather(
         let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
         wanted = prediction.needs.iter().filter(|node| !asked.contains(*node)).cloned().collect();
         if wanted.is_empty() {
-            return Ok(Picture::new(prediction, cluster, ends, notes));
+            return Ok(Picture { facts: kept, ..Picture::new(prediction, cluster, ends, notes) });
         }
     }
 }
@@ -113,7 +143,7 @@ pub async fn predict(
     progress: &Progress,
 ) -> Result<Prediction, GatherError> {
     let ends = with_source_port(resolve(inventory, request)?, 0);
-    let picture = gather(agents, inventory, &ends, progress).await?;
+    let picture = gather(agents, inventory, &ends, Keep::Nothing, progress).await?;
     Ok(document(inventory, request, &ends, picture))
 }
 
@@ -124,14 +154,10 @@ pub fn predict_offline(
     request: &Request,
 ) -> Result<Prediction, GatherError> {
     let ends = with_source_port(resolve(inventory, request)?, 0);
-    let mut cluster = Cluster::new(inventory);
-    for facts in facts {
-        let node = facts.node.clone();
-        cluster.add(facts).map_err(|source| GatherError::Facts { node, source })?;
-    }
-    let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
-    let missing = prediction.needs.iter().map(|node| format!("facts of {node} would be needed")).collect();
-    Ok(document(inventory, request, &ends, Picture::new(prediction, cluster, &ends, missing)))
+    let mut picture = Picture::of(inventory, facts, &ends, Vec::new())?;
+    let missing = picture.prediction.needs.iter().map(|node| format!("facts of {node} would be needed"));
+    picture.notes = missing.collect();
+    Ok(document(inventory, request, &ends, picture))
 }
 
 /// First of the source ports that are proposed. The agent takes the next free one that has not been used for

@@ -1,7 +1,8 @@
 //! The controller: orders agents, joins their sightings, compares the walks.
 //!
-//! The heart is [`check`], a function of a dozen verbs. It talks to agents through [`Agents`] and to the
-//! cluster through [`Source`]; all that decides an answer is pure: [`observe()`] and [`diagnose()`].
+//! The heart is what [`check`] does, a function of a dozen verbs. It talks to agents through [`Agents`] and to
+//! the cluster through [`Source`]; all that decides an answer is pure: [`observe()`] and [`diagnose()`]. So a
+//! recorded check is answered again by [`replay`].
 //!
 //! ```
 //! use waymark_controller::{Request, Target, resolve};
@@ -22,6 +23,7 @@
 //! * `armed`: the tracers of a check, from arming to disarming
 //! * [`watching`]: continuous probing
 //! * `engine`: a check from question to result
+//! * `recording`: all that the result of a check rests on, as a document
 //! * `observe`: sightings to walks
 //! * `diagnose`: walks to verdict and fault point
 //! * `deviation`: what is not as Kubernetes' objects ask for it, and which of them is to mend
@@ -58,6 +60,7 @@ mod metrics;
 mod notices;
 mod observe;
 mod reasons;
+mod recording;
 mod request;
 mod resolve;
 mod serve;
@@ -73,7 +76,7 @@ pub use api::Api;
 pub use armed::Progress;
 pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};
 pub use documents::{NodeStatus, Prediction, Status};
-pub use engine::{CheckError, check};
+pub use engine::{CheckError, ReplayError, check, check_and_record, replay};
 pub use gather::{GatherError, predict, predict_offline};
 pub use health::Health;
 pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
@@ -82,6 +85,7 @@ pub use metrics::Figures;
 pub use notices::{Notice, Notices};
 pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
+pub use recording::{MAX_RECORDING, RECORDING_API_VERSION, Recording, RecordingError, save};
 pub use request::{
     DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_MAX_PACKETS, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT,
     MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use waymark_proto::marker::TAG_LEN;
 use waymark_proto::{Flow, Protocol, rpc};
 
@@ -38,7 +39,8 @@ pub const MAX_SENDING: Duration = Duration::from_secs(180);
 pub const DEFAULT_TTL: u8 = 64;
 
 /// A question with all defaults filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
     /// The ends.
     pub source: Target,

@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use waymark_proto::{Absent, Flow, Inventory, NodeName, ObjectRef, Place, Protocol, Service};
 
 use crate::request::Request;
 use crate::target::Target;
 
 /// The ends of a check, resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ends {
     /// The namespace that sends.
     pub source: Place,

@@ -233,7 +233,8 @@ impl Inventory {
         Ok(inventory)
     }
 
-    fn check(&self) -> Result<(), InventoryError> {
+    /// Whether its entries go together, for one that was not read by [`from_json`](Inventory::from_json).
+    pub fn check(&self) -> Result<(), InventoryError> {
         let mut nodes = std::collections::BTreeSet::new();
         for node in &self.nodes {
             if !nodes.insert(&node.name) {

@@ -138,7 +138,7 @@ pub struct Losses {
 impl Losses {
     /// All of them together.
     pub fn total(&self) -> u64 {
-        self.ring_full + self.trace_overruns + self.follow_full
+        self.ring_full.saturating_add(self.trace_overruns).saturating_add(self.follow_full)
     }
 }
 

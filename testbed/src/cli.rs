@@ -125,6 +125,24 @@ pub(crate) enum Command {
         #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Record what Waymark finds of faults, for `waymark replay`
+    Record {
+        /// Name of the testbed
+        #[arg(long, default_value = "record")]
+        name: String,
+        /// How pods of different nodes reach one another
+        #[arg(long, value_enum, default_value_t = Dataplane::BridgeHostgw)]
+        dataplane: Dataplane,
+        /// Whose rules implement Services
+        #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
+        proxy: Proxy,
+        /// Only these faults [default: all that apply]
+        #[arg(long = "fault", value_name = "NAME")]
+        faults: Vec<String>,
+        /// Folder for the recordings, FAULT-DATAPLANE.json.gz
+        #[arg(long = "out", value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// What a pod runs
     #[command(hide = true)]
     Serve {

@@ -204,6 +204,14 @@ pub enum Error {
         /// What it printed.
         output: String,
     },
+    /// The client recorded something that cannot be replayed.
+    #[error("{}: {why}", path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The demonstration did not show what it should.
     #[error("{0}")]
     Demo(String),

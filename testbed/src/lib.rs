@@ -48,6 +48,7 @@
 //! * `check`: runs the real client
 //! * `healthy`: flows that must be reachable
 //! * `accuracy`: the catalogue against the answers
+//! * `record`: the same as recordings that can be replayed
 //! * `demo`: one of each, for people
 //! * `status`: what there is, as a table
 //! * `tell`: lines for people
@@ -72,6 +73,7 @@ mod preflight;
 mod process;
 mod programs;
 mod proxy;
+mod record;
 mod script;
 mod server;
 mod state;
@@ -94,6 +96,7 @@ pub use instance::{Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
 pub use programs::Programs;
+pub use record::{RecordOptions, record};
 pub use script::{Script, Tool};
 pub use server::{Manner, serve};
 pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use waymark_proto::command_line;
 use waymark_testbed::kubernetes::{self, enforce, kubelet, relay};
 use waymark_testbed::{
-    AccuracyOptions, Choice, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, Result, Topology,
-    UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, say, serve, status_table,
+    AccuracyOptions, Choice, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, RecordOptions,
+    Result, Topology, UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, record,
+    say, serve, status_table,
 };
 
 use cli::{Cli, Command, FaultCommand, Output};
@@ -94,6 +95,12 @@ fn run(cli: Cli) -> Result<()> {
                 Output::Json => print_json(&report),
             }
             report.verdict()?;
+        }
+        Command::Record { name, dataplane, proxy, faults, folder: out } => {
+            catch()?;
+            let faults = faults.iter().map(|name| fault(name)).collect::<Result<_>>()?;
+            let options = RecordOptions { name, dataplane, proxy, faults, folder: out };
+            record(&options, &Programs::find(folder)?, &mut |path| say(path.display()))?;
         }
         Command::Serve { tcp, udp, manner, ready_file } => serve(&tcp, &udp, manner, &ready_file)?,
         Command::Kubelet { name, ready_file } => kubelet(&name.name, &ready_file)?,

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::render::{Manner, PredictionFormat, ResultFormat};
 use crate::show::ShowArguments;
 use crate::validate::ValidateArguments;
-use crate::values::{duration, endpoint, node, number, path, percent};
+use crate::values::{duration, endpoint, node, number, path, percent, recording};
 use crate::watch::WatchCommand;
 
 /// Where exactly does this packet die, and why?
@@ -32,6 +32,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Send marked packets and compare their way with the predicted one.
     Check(CheckArguments),
+    /// Answer a recorded check again, anywhere: it needs no root, no agents and no network.
+    Replay(ReplayArguments),
     /// Predict the way of a packet without sending one.
     Predict(PredictArguments),
     /// Collect the facts of a node.
@@ -176,10 +178,25 @@ pub(crate) struct CheckArguments {
     /// Do not wait for answers.
     #[arg(long)]
     pub(crate) one_way: bool,
+    /// Keep all that the answer rests on in this file, for `waymark replay`; compressed if it ends in .gz. It tells the configuration of the nodes on the path.
+    #[arg(long, value_name = "FILE", value_parser = recording)]
+    pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) look: Look,
     #[command(flatten)]
     pub(crate) answerer: Answerer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// The file that `waymark check --record FILE` wrote.
+    #[arg(value_name = "FILE", value_parser = path)]
+    pub(crate) file: PathBuf,
+    /// What the answer should be.
+    #[arg(long, value_enum, default_value_t = Expect::Reachable)]
+    pub(crate) expect: Expect,
+    #[command(flatten)]
+    pub(crate) look: Look,
 }
 
 #[derive(Debug, Args)]
@@ -275,6 +292,7 @@ impl CheckArguments {
             one_way: self.one_way,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             ttl: self.ttl.into(),
+            record: self.record.is_some(),
             ..self.question.message()
         }
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use waymark_controller::{Agents, Prediction, Progress, Request, Status, predict_offline, resolve};
+use waymark_controller::{
+    Agents, Prediction, Progress, Request, Status, check_and_record, predict_offline, resolve,
+};
 use waymark_proto::rpc::{self, check_event};
 use waymark_proto::{CheckResult, Facts, Inventory, short};
 
@@ -12,9 +14,10 @@ use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::local::LocalAgents;
 use crate::progress;
+use crate::recording::Recorded;
 
-/// Runs a check.
-pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Failure> {
+/// Runs a check, and records it if that was asked for.
+pub(crate) async fn check(arguments: &CheckArguments) -> Result<(CheckResult, Recorded), Failure> {
     let message = arguments.message();
     let request = Request::try_from(message.clone())?;
     if let Some(inventory) = local(&arguments.answerer)? {
@@ -24,12 +27,18 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Fai
         let agents: Arc<dyn Agents> = Arc::new(LocalAgents::new(inventory.clone()));
         let (progress, lines) = Progress::channel();
         let run = async {
-            let result = waymark_controller::check(&agents, &inventory, &request, &progress).await;
+            let result = if message.record {
+                let recorded = check_and_record(&agents, &inventory, &request, &progress).await;
+                recorded.map(|(result, recording)| (result, Recorded::from(recording.to_json())))
+            } else {
+                let result = waymark_controller::check(&agents, &inventory, &request, &progress).await;
+                result.map(|result| (result, Recorded::Nothing))
+            };
             drop(progress);
             result
         };
-        let (result, ()) = tokio::join!(run, line.follow(lines));
-        return Ok(result?);
+        let (answer, ()) = tokio::join!(run, line.follow(lines));
+        return Ok(answer?);
     }
     let line = progress::Line::start();
     let controller = Controller::dial(&arguments.answerer.line).await?;
@@ -39,7 +48,10 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<CheckResult, Fai
         begun = true;
         match event.body {
             Some(check_event::Body::Progress(words)) => line.say(words),
-            Some(check_event::Body::ResultJson(json)) => return document(&json),
+            Some(check_event::Body::ResultJson(json)) => {
+                let recorded = Recorded::received(event.recording_json, event.recording_failure);
+                return Ok((document(&json)?, recorded));
+            }
             None => {}
         }
     }

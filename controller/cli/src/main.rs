@@ -9,6 +9,7 @@
 //! * `names`: names as kubectl's users write them
 //! * `failure`: errors and exit codes
 //! * `progress`: the line that moves while a check runs
+//! * `recording`: checks that are kept, and answered again
 //! * `render`: results as text
 //! * `show`: results of the past
 //! * `watch`: continuous probing
@@ -21,6 +22,7 @@ mod failure;
 mod local;
 mod names;
 mod progress;
+mod recording;
 mod render;
 mod show;
 mod validate;
@@ -73,10 +75,19 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;
-            let result = ask::check(&arguments).await?;
+            let (result, recording) = ask::check(&arguments).await?;
             let manner = arguments.look.manner(arguments.question.expect);
             write_out(render::result(&result, manner, paint())?.as_bytes())?;
+            if let Some(path) = &arguments.record {
+                recording::keep(path, recording)?;
+            }
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
+        }
+        Command::Replay(arguments) => {
+            let result = recording::replay(&arguments.file)?;
+            let manner = arguments.look.manner(arguments.expect);
+            write_out(render::result(&result, manner, paint())?.as_bytes())?;
+            Ok(ExitCode::from(verdict_code(result.verdict, arguments.expect)))
         }
         Command::Predict(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;

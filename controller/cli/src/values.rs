@@ -99,6 +99,17 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("a path is needed".to_owned()) } else { Ok(text.into()) }
 }
 
+/// A path of a recording to be written.
+pub(crate) fn recording(text: &str) -> Result<PathBuf, String> {
+    let path = path(text)?;
+    match path.extension() {
+        Some(extension) if extension == "zst" => {
+            Err("recordings are compressed by gzip: let the name end in .json.gz, or in .json".to_owned())
+        }
+        _ => Ok(path),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use waymark_proto::{Hook, HookReport, NodeName, NotObservable, Observability, Place, Step};
 
 /// What the agents of the path could see.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sight {
     reports: BTreeMap<NodeName, Vec<HookReport>>,
     blind: BTreeMap<NodeName, String>,

@@ -89,10 +89,15 @@ impl Agents for Fakes {
     }
 }
 
-/// What a check finds that they carry out.
-pub(crate) async fn result() -> CheckResult {
+/// What a check finds that they carry out, and its recording.
+pub(crate) async fn recorded() -> (CheckResult, Recording) {
     let agents: Arc<dyn Agents> = Arc::new(Fakes::default());
     let request = Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap());
     let (progress, _lines) = Progress::channel();
-    check(&agents, &inventory(), &request, &progress).await.unwrap()
+    check_and_record(&agents, &inventory(), &request, &progress).await.unwrap()
+}
+
+/// What a check finds that they carry out.
+pub(crate) async fn result() -> CheckResult {
+    recorded().await.0
 }

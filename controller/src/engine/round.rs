@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use waymark_proto::{
     Branch, CheckId, Disposition, Flow, MarkerKey, NetnsName, NodeName, PathSet, Place, Seq, Sighting, Step,
     rpc,
@@ -31,10 +32,11 @@ pub(super) struct Range<'a> {
 }
 
 /// What was sent and seen in all rounds so far, their packets numbered through.
-#[derive(Default)]
-pub(super) struct Trials {
-    pub(super) sent: Vec<Sent>,
-    pub(super) seen: Seen,
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Trials {
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) seen: Seen,
 }
 
 /// What tells the packets of a round from all others.

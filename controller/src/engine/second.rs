@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use waymark_proto::{CheckResult, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Verdict};
 
+use super::replay::recorded;
 use super::{Examined, examine};
 use crate::agents::Agents;
 use crate::armed::Progress;
+use crate::gather::{GatherError, Keep};
+use crate::recording::Examination;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -28,32 +31,63 @@ struct Opinion {
     fails: String,
 }
 
-/// Asks, and adds what was learned to the evidence of the fault.
+/// Asks, and adds what was learned to the evidence of the fault. Gives back what the answers rest on, if that is to
+/// be kept.
 pub(super) async fn ask(
     agents: &Arc<dyn Agents>,
     inventory: &Inventory,
-    request: &Request,
-    result: &mut CheckResult,
-    fault_flow: Option<Flow>,
+    examined: &Examined<'_>,
+    keep: Keep,
     progress: &Progress,
-) {
-    if result.verdict != Verdict::Unreachable {
-        return;
-    }
-    let (Some(point), Some(flow)) = (&mut result.fault_point, fault_flow) else { return };
-    for Opinion { request, what, passes, fails } in opinions(inventory, request, point, &flow) {
-        progress.say(format!("asking for a second opinion: {what}"));
+    result: &mut CheckResult,
+) -> Vec<Examination> {
+    let mut kept = Vec::new();
+    for opinion in opinions(inventory, examined, result) {
+        progress.say(format!("asking for a second opinion: {}", opinion.what));
         // One that cannot be had says nothing.
-        let Ok(Examined { result: other, .. }) = examine(agents, inventory, &request, progress).await else {
-            continue;
-        };
-        match other.verdict {
-            Verdict::Reachable => point.evidence.push(format!("{what} comes through: {passes}")),
-            Verdict::Unreachable if same_stretch(point, other.fault_point.as_ref()) => {
-                point.evidence.push(format!("{what} is lost there, too: {fails}"));
-            }
-            Verdict::Unreachable | Verdict::Inconsistent | Verdict::Undetermined => {}
+        let Ok(other) = examine(agents, inventory, &opinion.request, keep, progress).await else { continue };
+        weigh(result, &opinion, &other.result());
+        if keep == Keep::Facts {
+            kept.push(other.examination());
         }
+    }
+    kept
+}
+
+/// Asks those who were asked when the check was recorded.
+pub(super) fn recall(
+    inventory: &Inventory,
+    examined: &Examined<'_>,
+    kept: &[Examination],
+    result: &mut CheckResult,
+) -> Result<(), GatherError> {
+    for opinion in opinions(inventory, examined, result) {
+        if let Some(kept) = kept.iter().find(|kept| kept.request == opinion.request) {
+            weigh(result, &opinion, &recorded(inventory, kept)?.result());
+        }
+    }
+    Ok(())
+}
+
+/// Adds an opinion to the evidence of the fault that it is about.
+fn weigh(result: &mut CheckResult, Opinion { what, passes, fails, .. }: &Opinion, other: &CheckResult) {
+    let Some(point) = &mut result.fault_point else { return };
+    match other.verdict {
+        Verdict::Reachable => point.evidence.push(format!("{what} comes through: {passes}")),
+        Verdict::Unreachable if same_stretch(point, other.fault_point.as_ref()) => {
+            point.evidence.push(format!("{what} is lost there, too: {fails}"));
+        }
+        Verdict::Unreachable | Verdict::Inconsistent | Verdict::Undetermined => {}
+    }
+}
+
+/// The opinions that a result calls for: where all packets vanish between two nodes.
+fn opinions(inventory: &Inventory, examined: &Examined<'_>, result: &CheckResult) -> Vec<Opinion> {
+    match (result.verdict, &result.fault_point, examined.diagnosis.fault_flow) {
+        (Verdict::Unreachable, Some(point), Some(flow)) => {
+            others(inventory, examined.question.request, point, &flow)
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -75,7 +109,7 @@ fn nodes(point: &FaultPoint) -> Option<[NodeName; 2]> {
 }
 
 /// What else to send.
-fn opinions(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &Flow) -> Vec<Opinion> {
+fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &Flow) -> Vec<Opinion> {
     let Some([from, to]) = nodes(point) else { return Vec::new() };
     let few = |source, destination| Request {
         protocol: Some(Protocol::Icmp),
@@ -146,7 +180,7 @@ mod tests {
 
     #[test]
     fn other_packets_go_the_same_way() {
-        let all = opinions(&inventory(), &asked("pod/shop/cart", "svc/shop/pay:80"), &wire(), &tcp());
+        let all = others(&inventory(), &asked("pod/shop/cart", "svc/shop/pay:80"), &wire(), &tcp());
         let ends = |opinion: &Opinion| format!("{} {}", opinion.request.source, opinion.request.destination);
         assert_eq!(
             all.iter().map(ends).collect::<Vec<_>>(),
@@ -161,9 +195,9 @@ mod tests {
     #[test]
     fn nothing_is_asked_twice_or_where_it_says_nothing() {
         let icmp = Flow { protocol: Protocol::Icmp, ..tcp() };
-        assert!(opinions(&inventory(), &asked("node/node1", "node/node2"), &wire(), &icmp).is_empty());
+        assert!(others(&inventory(), &asked("node/node1", "node/node2"), &wire(), &icmp).is_empty());
         assert!(
-            opinions(&inventory(), &asked("pod/shop/cart", "pod/shop/pay:80"), &fault(), &tcp()).is_empty()
+            others(&inventory(), &asked("pod/shop/cart", "pod/shop/pay:80"), &fault(), &tcp()).is_empty()
         );
     }
 

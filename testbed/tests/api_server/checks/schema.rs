@@ -23,7 +23,7 @@ async fn accepts_fills_in_and_refuses(ground: &Ground) {
         made,
         json!({
             "source": {"pod": "cart"}, "destination": {"service": "pay", "port": 80}, "count": 5,
-            "interval": "10ms", "timeout": "2s", "hopLimit": 64, "oneWay": false, "expect": "Reachable",
+            "interval": "10ms", "maxPackets": 400, "timeout": "2s", "hopLimit": 64, "oneWay": false, "expect": "Reachable",
         }),
         "defaults are filled in, and what is unknown is pruned"
     );

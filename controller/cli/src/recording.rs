@@ -1,0 +1,77 @@
+//! Checks that are kept in files, and answered again from them.
+
+use std::path::Path;
+
+use waymark_controller::{Recording, RecordingError, save};
+use waymark_proto::CheckResult;
+
+use crate::failure::{Exit, Failure};
+
+/// What became of the recording of a check.
+pub(crate) enum Recorded {
+    /// The document.
+    Json(Vec<u8>),
+    /// Why there is none.
+    Failed(String),
+    /// Nobody made one.
+    Nothing,
+}
+
+impl From<Result<Vec<u8>, RecordingError>> for Recorded {
+    fn from(outcome: Result<Vec<u8>, RecordingError>) -> Self {
+        outcome.map_or_else(|error| Self::Failed(error.to_string()), Self::Json)
+    }
+}
+
+impl Recorded {
+    /// What a controller sent.
+    pub(crate) fn received(json: Option<Vec<u8>>, failure: Option<String>) -> Self {
+        json.map(Self::Json).or(failure.map(Self::Failed)).unwrap_or(Self::Nothing)
+    }
+}
+
+/// Writes a recording to a file.
+pub(crate) fn keep(path: &Path, recorded: Recorded) -> Result<(), Failure> {
+    let why = match recorded {
+        Recorded::Json(json) => match save(path, &json) {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        Recorded::Failed(why) => why,
+        Recorded::Nothing => "the controller made no recording (is it of another version?)".to_owned(),
+    };
+    Err(Failure::new(Exit::CannotCreate, format!("cannot write {}: {why}", path.display())))
+}
+
+/// The result of a recorded check.
+pub(crate) fn replay(path: &Path) -> Result<CheckResult, Failure> {
+    let recording = Recording::read(path).map_err(|error| match error {
+        RecordingError::Io(error) => {
+            Failure::new(Exit::NoInput, format!("cannot read {}: {error}", path.display()))
+        }
+        error => Failure::new(Exit::Data, format!("{}: {error}", path.display())),
+    })?;
+    waymark_controller::replay(&recording)
+        .map_err(|error| Failure::new(Exit::Data, format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_that_is_not_there_is_an_error_that_says_why() {
+        let path = Path::new("/nonexistent/x.json");
+        for (recorded, words) in [
+            (Recorded::from(Err(RecordingError::TooLarge)), "the recording is larger than 60 MiB"),
+            (Recorded::received(None, Some("it is too large".into())), "it is too large"),
+            (Recorded::received(None, None), "made no recording"),
+            (Recorded::received(Some(vec![]), None), "No such file"),
+        ] {
+            let failure = keep(path, recorded).unwrap_err();
+            assert_eq!(failure.exit, Exit::CannotCreate);
+            assert!(failure.message.starts_with("cannot write /nonexistent/x.json: "), "{}", failure.message);
+            assert!(failure.message.contains(words), "{}", failure.message);
+        }
+    }
+}
