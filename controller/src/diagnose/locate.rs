@@ -239,7 +239,13 @@ impl Case<'_> {
         if let Some(death) = predicted {
             // It dies as predicted if nothing that should have seen it before that did not.
             let in_between = missing.is_none_or(|index| index + 1 >= steps.len());
-            if (in_between && !strayed) || strays(death, death) {
+            // What waits for the link-layer address of a next hop goes nowhere, whether or not the route is right.
+            let stuck = death.cause == Some(Cause::WrongRoute)
+                && !is_on_link(death)
+                && missing.is_some_and(|index| {
+                    steps[index].hook == Hook::Qdisc && steps[index].place == death.place
+                });
+            if !stuck && ((in_between && !strayed) || strays(death, death)) {
                 return self.as_predicted(trail, death, progress);
             }
         }

@@ -61,8 +61,6 @@ impl TryFrom<u8> for Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Need {
-    /// Find the step at which some packets are lost, and the factor with which the loss goes.
-    PartialLoss,
     /// Find the step that delays.
     Delay,
     /// Tell packets that come twice.
@@ -74,7 +72,6 @@ pub enum Need {
 impl std::fmt::Display for Need {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
-            Self::PartialLoss => "partial-loss",
             Self::Delay => "delay",
             Self::Duplicates => "duplicates",
             Self::Reordering => "reordering",
