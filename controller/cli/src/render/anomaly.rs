@@ -23,7 +23,7 @@ pub(super) fn all(out: &mut String, anomalies: &[Anomaly], paint: Paint) {
 }
 
 /// `held up for 50.1 ms on node1 in qdisc eth0`
-fn sentence(anomaly: &Anomaly) -> String {
+pub(super) fn sentence(anomaly: &Anomaly) -> String {
     let whose = match anomaly.direction {
         Direction::Forward => "",
         Direction::Return => "answers are ",

@@ -7,7 +7,7 @@ use waymark_proto::{CheckResult, Direction, FaultPoint, Verdict, WalkComparison}
 
 use super::rows::{Row, Rows};
 use super::sentence::sentence;
-use super::{counts, fault, intent, line, remarks, walk};
+use super::{anomaly, counts, fault, intent, line, remarks, walk};
 
 /// The document.
 pub(super) fn markdown(result: &CheckResult) -> String {
@@ -31,6 +31,11 @@ pub(super) fn markdown(result: &CheckResult) -> String {
     }
     if let Some(point) = &result.fault_point {
         told(&mut out, result, point);
+    }
+    for anomaly in &result.anomalies {
+        let name = anomaly.kind.name();
+        line!(out, "\n**Beside that, {name}:** {}  ", escaped(&anomaly::sentence(anomaly)));
+        line!(out, "**Next:** {}", commands(&anomaly.advice));
     }
     if let Some(report) = &result.intent {
         let rest = report.deviations.iter().filter(|deviation| {
