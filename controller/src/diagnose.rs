@@ -6,6 +6,7 @@
 //! * `sight`: what could be seen at all
 //! * `align`: an observed walk beside a predicted one
 //! * `locate`: where one walk ended, and why
+//! * `blame`: who sent it to where the prediction has it die
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
@@ -15,6 +16,7 @@
 
 mod align;
 mod anomaly;
+mod blame;
 mod compare;
 mod errno;
 mod factor;
