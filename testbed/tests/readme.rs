@@ -103,6 +103,7 @@ fn run(script: &str, testbed: &Testbed) -> (BTreeMap<usize, i32>, String) {
         .current_dir(root())
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("WAYMARK_TESTBED", &testbed.name)
+        .env("TMPDIR", folder.path())
         .env("WAYMARK_CONTROLLER", format!("unix:{}", testbed.folder().join("controller.sock").display()))
         .output()
         .unwrap();

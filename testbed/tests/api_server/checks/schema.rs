@@ -29,7 +29,7 @@ async fn accepts_fills_in_and_refuses(ground: &Ground) {
     );
     let most = json!({
         "source": {"node": "n1.example"}, "destination": {"ip": "fd00::1", "port": 65535},
-        "protocol": "UDP", "ipFamily": "IPv6", "count": 1000, "interval": "1.5ms", "timeout": "1m",
+        "protocol": "UDP", "ipFamily": "IPv6", "count": 10000, "maxPackets": 0, "interval": "1.5ms", "timeout": "1m",
         "size": 1500, "hopLimit": 1, "oneWay": true, "expect": "Unreachable", "ttlSecondsAfterFinished": 0,
     });
     let made = serde_json::to_value(ground.create("most", most.clone()).await.unwrap().spec).unwrap();
@@ -61,7 +61,8 @@ async fn accepts_fills_in_and_refuses(ground: &Ground) {
     }
     for (number, (field, value, words)) in [
         ("count", json!(0), &["spec.count", "greater than or equal to 1"] as &[&str]),
-        ("count", json!(1001), &["spec.count", "1000"]),
+        ("count", json!(10_001), &["spec.count", "10000"]),
+        ("maxPackets", json!(10_001), &["spec.maxPackets", "10000"]),
         ("count", json!("5"), &["spec.count", "integer"]),
         ("interval", json!("soon"), &["spec.interval", "should match"]),
         ("timeout", json!("1h"), &["spec.timeout", "should match"]),
