@@ -124,11 +124,12 @@ async fn examine<'a>(
     let (mut trials, mut secret) = (Trials::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {
-        trials.add(fire(&range, &secret, &salvo).await?);
+        let more = trials.take(fire(&range, &secret, &salvo).await)?;
         progress.say("comparing the walks");
         let diagnosis = question.diagnose(&trials);
         let sent = trials.sent.len() as u32;
-        let Some(next) = survey::next(request, picture.full_size, sent, &diagnosis) else {
+        let next = survey::next(request, picture.full_size, sent, &diagnosis);
+        let Some(next) = next.filter(|_| more) else {
             return Ok(Examined { question, trials, diagnosis });
         };
         (salvo, secret) = (next, Secret::random()?);

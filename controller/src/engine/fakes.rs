@@ -21,6 +21,8 @@ pub(crate) struct Fakes {
     pub(crate) broken: bool,
     /// Whether answers come back.
     pub(crate) mute: bool,
+    /// Whether every second packet is lost on its way, and injecting fails from the second time on.
+    pub(crate) fading: bool,
     /// The node whose agent never answers when it is to arm.
     pub(crate) stuck: Option<NodeName>,
     /// How many injections were asked for.
@@ -56,7 +58,7 @@ impl Agents for Fakes {
 
     async fn inject(&self, node: &NodeName, inject: rpc::Inject) -> Result<rpc::Injected, AgentError> {
         self.injections.send_modify(|count| *count += 1);
-        if self.broken {
+        if self.broken || (self.fading && *self.injections.borrow() > 1) {
             let message = "no socket".to_owned();
             return Err(AgentError::Failed { node: node.clone(), operation: "inject", message });
         }
@@ -69,8 +71,13 @@ impl Agents for Fakes {
         });
         let sinks = self.sinks.lock().unwrap().clone();
         for seq in 0..inject.count {
-            let mut seen = sightings(&steps(THERE, tcp()), seq, false);
-            if !self.mute {
+            let mut way = steps(THERE, tcp());
+            let lost = self.fading && seq % 2 == 1;
+            if lost {
+                way.truncate(way.len() / 2);
+            }
+            let mut seen = sightings(&way, seq, false);
+            if !self.mute && !lost {
                 seen.extend(sightings(&steps(BACK, tcp().reversed()), seq, true));
             }
             for sighting in seen {

@@ -64,8 +64,26 @@ impl Secret {
 }
 
 impl Trials {
-    /// Adds a round.
-    pub(super) fn add(&mut self, (sent, seen): (Vec<Sent>, Seen)) {
+    /// Adds a round. One that failed is told as a remark if there were others, which say enough without it, and then
+    /// there should be no more: `false`.
+    ///
+    /// # Errors
+    /// The first round failed, or nobody waits for the result any more.
+    pub(super) fn take(&mut self, round: Result<(Vec<Sent>, Seen), CheckError>) -> Result<bool, CheckError> {
+        match round {
+            Ok(round) => self.add(round),
+            Err(error) if self.sent.is_empty() || matches!(error, CheckError::Cancelled) => {
+                return Err(error);
+            }
+            Err(error) => {
+                self.seen.notes.push(format!("no more packets could be sent to find out more: {error}"));
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, (sent, seen): (Vec<Sent>, Seen)) {
         let before = self.sent.len() as u32;
         let number = |seq: Seq| Seq(seq.0 + before);
         self.sent.extend(sent.into_iter().map(|sent| Sent { seq: number(sent.seq), ..sent }));
@@ -76,9 +94,11 @@ impl Trials {
         self.seen.sightings.extend(seen.sightings.into_iter().map(renumbered));
         self.seen.sight.add(seen.sight);
         self.seen.losses += seen.losses;
-        self.seen.notes.extend(
-            seen.notes.into_iter().filter(|note| !self.seen.notes.contains(note)).collect::<Vec<_>>(),
-        );
+        for note in seen.notes {
+            if !self.seen.notes.contains(&note) {
+                self.seen.notes.push(note);
+            }
+        }
     }
 }
 

@@ -105,3 +105,15 @@ async fn a_check_that_is_cancelled_while_it_arms_disarms_who_is_armed() {
     }
     assert_eq!(*fakes.disarmed.lock().unwrap(), [NodeName::from("node1")]);
 }
+
+#[tokio::test]
+async fn what_is_known_is_told_though_no_more_can_be_sent() {
+    let quick = Request { timeout: Duration::from_millis(10), ..request() };
+    let (result, disarmed) = run(Fakes { fading: true, ..Fakes::default() }, &quick).await;
+    let result = result.unwrap();
+    assert_eq!((result.verdict, result.sent, result.delivered), (Verdict::Inconsistent, 5, 3), "{result:#?}");
+    let told =
+        |note: &String| note.starts_with("no more packets could be sent") && note.ends_with("no socket");
+    assert!(result.notes.iter().any(told), "{:?}", result.notes);
+    assert_eq!(disarmed, ["node1", "node1", "node2", "node2"]);
+}
