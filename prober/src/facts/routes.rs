@@ -26,6 +26,9 @@ pub(super) fn read(netlink: &mut Netlink, missing: &mut Missing) -> Result<Vec<R
         let version = if family == AddressFamily::Inet6 { 6 } else { 4 };
         missing.remarks(&format!("routes.ipv{version}"), dump.remarks);
         read.extend(dump.messages.into_iter().filter_map(|message| match message {
+            // What was learned about paths (MTUs, redirects) comes with the routes (fib_dump_info_fnhe). It is no
+            // configuration, and goes as soon as the route that it was learned of is another.
+            RouteNetlinkMessage::NewRoute(route) if route.header.flags.contains(RouteFlags::Cloned) => None,
             // A kernel without IPv6 answers with the routes of every family that it has.
             RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
                 read_one(&route, missing)

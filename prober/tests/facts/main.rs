@@ -175,6 +175,43 @@ fn routes_and_rules_agree_with_iproute2() {
 }
 
 #[test]
+fn what_was_learned_of_paths_is_no_route() {
+    if !privileged("what_was_learned_of_paths_is_no_route") {
+        return;
+    }
+    let (client, router, server) = (Ns::new("client"), Ns::new("router"), Ns::new("server"));
+    client.ip(&format!(
+        "link add up0 type veth peer name down0 netns {}
+        addr add 10.61.0.2/24 dev up0
+        link set up0 up",
+        router.name
+    ));
+    router.ip(&format!(
+        "addr add 10.61.0.1/24 dev down0
+        link set down0 up
+        link add up1 mtu 1300 type veth peer name down1 netns {}
+        addr add 10.61.1.1/24 dev up1
+        link set up1 up",
+        server.name
+    ));
+    server.ip("addr add 10.61.1.2/24 dev down1
+        link set down1 up
+        route add default via 10.61.1.1");
+    client.ip("route add default via 10.61.0.1");
+    router.set("ipv4/ip_forward", "1");
+    // The router answers that 1400 bytes are too many.
+    client.exec(&["sh", "-c", "ping -c 1 -W 5 -M do -s 1372 10.61.1.2 || true"], "");
+    let learned = client.exec(&["ip", "route", "get", "10.61.1.2"], "");
+    assert!(learned.contains("mtu 1300"), "{learned}");
+    let facts = collect(&client, &[]);
+    let routes: Vec<String> = facts.namespaces[0].routes.iter().map(|route| route.dst.to_string()).collect();
+    assert!(
+        routes.iter().any(|dst| dst == "0.0.0.0/0") && routes.iter().all(|dst| dst != "10.61.1.2/32"),
+        "{routes:?}"
+    );
+}
+
+#[test]
 fn sockets_agree_with_ss_and_sysctls_are_the_namespaces_own() {
     if !privileged("sockets_agree_with_ss_and_sysctls_are_the_namespaces_own") {
         return;
