@@ -125,14 +125,21 @@ async fn orders_beyond_the_limits_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_ends_without_its_controller() {
     let Some(world) = World::new() else { return };
+    let tables = || run(&format!("ip netns exec {} nft list tables", world.netns("node")));
+    let id = waymark_proto::CheckId::new(0xfeed).unwrap();
+    // What a lease must take away, looked at under one that does not end before the look.
+    let (sink, _sightings) = tokio::sync::mpsc::channel(1);
+    world.agent.arm(&world::arm(0xfeed, Protocol::Icmp, 1, 60_000), sink).await.unwrap();
+    assert_ne!(tables(), "");
+    world.agent.disarm(id).await.unwrap();
+
     let (sink, mut sightings) = tokio::sync::mpsc::channel(1);
     world.agent.arm(&world::arm(0xfeed, Protocol::Icmp, 1, 50), sink).await.unwrap();
-    assert!(!run(&format!("ip netns exec {} nft list tables", world.netns("node"))).is_empty());
     // The agent lets go of the check's channel when all of it has ended.
     assert_eq!(sightings.recv().await, None);
-    assert_eq!(run(&format!("ip netns exec {} nft list tables", world.netns("node"))), "");
+    assert_eq!(tables(), "");
     // Whoever asks for what was seen must know that it is not all.
-    let late = world.agent.disarm(waymark_proto::CheckId::new(0xfeed).unwrap()).await;
+    let late = world.agent.disarm(id).await;
     assert!(late.unwrap_err().to_string().contains("ended before it was disarmed"));
 }
 
