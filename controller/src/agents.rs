@@ -1,17 +1,19 @@
 //! What the controller asks of the agents, whoever carries the orders: gRPC streams ([`Hub`](crate::Hub)),
 //! or calls within one process.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use waymark_proto::{CheckId, Facts, HookReport, Losses, NodeName, Sighting, rpc};
+use waymark_sim::{Compiled, SimError};
 
 /// The agents of a cluster, by node.
 #[async_trait]
 pub trait Agents: Send + Sync {
-    /// Collects the facts of a node.
-    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError>;
+    /// The facts of a node as they are now. Who asks at the same moment may share them.
+    async fn facts(&self, node: &NodeName) -> Result<Arc<NodeFacts>, AgentError>;
 
     /// Watches for the markers of a check until [`disarm`](Agents::disarm) or the end of the lease, and
     /// answers with what can be seen. Sightings go to `sink`; what was sighted before a disarm is in the
@@ -28,6 +30,34 @@ pub trait Agents: Send + Sync {
 
     /// Stops watching; the sink is dropped.
     async fn disarm(&self, node: &NodeName, check: CheckId) -> Result<Losses, AgentError>;
+}
+
+/// The facts of a node as its agent told them, and what predictions make of them.
+#[derive(Debug)]
+pub struct NodeFacts {
+    told: Facts,
+    compiled: OnceLock<Result<Compiled, SimError>>,
+}
+
+impl NodeFacts {
+    /// What the agent told.
+    pub fn told(&self) -> &Facts {
+        &self.told
+    }
+
+    /// The same compiled, which is done once, for the first who wants it.
+    ///
+    /// # Errors
+    /// Facts that are of no use.
+    pub fn compiled(&self) -> Result<&Compiled, SimError> {
+        self.compiled.get_or_init(|| Compiled::new(self.told.clone())).as_ref().map_err(Clone::clone)
+    }
+}
+
+impl From<Facts> for NodeFacts {
+    fn from(told: Facts) -> Self {
+        Self { told, compiled: OnceLock::new() }
+    }
 }
 
 /// Why an agent did not do what it was asked.

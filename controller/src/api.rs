@@ -136,7 +136,7 @@ impl waymark_server::Waymark for Api {
             return Err(Refusal::not_found(words(&message)));
         }
         let facts = self.agents.facts(&node).await?;
-        Ok(Response::new(rpc::Document { json: json(&facts) }))
+        Ok(Response::new(rpc::Document { json: json(facts.told()) }))
     }
 
     async fn status(&self, _call: Call<rpc::StatusRequest>) -> Result<Response<rpc::Document>, Refusal> {

@@ -111,13 +111,11 @@ pub(crate) async fn gather(
         };
         for (facts, node) in join_all(wanted.iter().map(fetch)).await {
             match facts {
-                Ok(facts) => {
-                    let copy = (keep == Keep::Facts).then(|| facts.clone());
-                    match cluster.add(facts) {
-                        Ok(()) => kept.extend(copy),
-                        Err(source) => notes.push(GatherError::Facts { node, source }.to_string()),
-                    }
-                }
+                Ok(facts) => match facts.compiled().and_then(|compiled| cluster.add_compiled(compiled)) {
+                    Ok(()) if keep == Keep::Facts => kept.push(facts.told().clone()),
+                    Ok(()) => {}
+                    Err(source) => notes.push(GatherError::Facts { node, source }.to_string()),
+                },
                 Err(error @ (AgentError::NoAgent { .. } | AgentError::Refused { .. }))
                     if node == ends.source.node =>
                 {

@@ -3,10 +3,12 @@
 //! An order has a number that the answer repeats. Whoever waits for an answer learns at once when the agent
 //! goes away or is replaced by another of the same node: the registry then drops the waiting ends.
 //!
+//! * `collections`: facts are collected once for all who ask at the same time
 //! * `registry`: who is attached, and who waits for what
 //! * `remembered`: what is known of those that are not
 //! * `scopes`: what agents without an inventory are told
 
+mod collections;
 mod registry;
 mod remembered;
 mod scopes;
@@ -24,7 +26,8 @@ use waymark_proto::{
     CheckId, Facts, HookReport, Losses, NodeName, ProbePlan, ProbeReport, Refusal, Sighting, short,
 };
 
-use crate::agents::{AgentError, Agents};
+use crate::agents::{AgentError, Agents, NodeFacts};
+use collections::Collections;
 pub use waymark_proto::rpc::MAX_MESSAGE;
 
 pub use registry::{AttachedAgent, RefusedAgent};
@@ -74,6 +77,7 @@ pub struct Hub {
     orders: Arc<AtomicU64>,
     patience: Patience,
     scopes: Option<Arc<Scopes>>,
+    collections: Arc<Collections>,
 }
 
 impl Hub {
@@ -157,6 +161,18 @@ impl Hub {
         Ok(())
     }
 
+    /// Has an agent collect its node's facts.
+    async fn collect(&self, node: &NodeName) -> Result<Arc<NodeFacts>, AgentError> {
+        let operation = "collect facts";
+        let body = to_agent::Body::CollectFacts(rpc::CollectFacts {});
+        match self.order(node, operation, self.patience.facts, body).await? {
+            from_agent::Body::Facts(facts) => Facts::from_json(&facts.json)
+                .map(|facts| Arc::new(NodeFacts::from(facts)))
+                .map_err(|message| AgentError::Failed { node: node.clone(), operation, message }),
+            _ => Err(unexpected(node, operation)),
+        }
+    }
+
     /// Gives an order to an agent that knows what it is about, and waits for the answer.
     async fn order(
         &self,
@@ -204,14 +220,9 @@ fn unexpected(node: &NodeName, operation: &'static str) -> AgentError {
 
 #[async_trait]
 impl Agents for Hub {
-    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError> {
-        let operation = "collect facts";
-        let body = to_agent::Body::CollectFacts(rpc::CollectFacts {});
-        match self.order(node, operation, self.patience.facts, body).await? {
-            from_agent::Body::Facts(facts) => Facts::from_json(&facts.json)
-                .map_err(|message| AgentError::Failed { node: node.clone(), operation, message }),
-            _ => Err(unexpected(node, operation)),
-        }
+    async fn facts(&self, node: &NodeName) -> Result<Arc<NodeFacts>, AgentError> {
+        let (hub, wanted) = (self.clone(), node.clone());
+        self.collections.join(node, async move { hub.collect(&wanted).await }).await
     }
 
     async fn arm(

@@ -71,7 +71,7 @@ pub mod validate;
 pub mod watching;
 
 pub use advice::advice;
-pub use agents::{AgentError, Agents};
+pub use agents::{AgentError, Agents, NodeFacts};
 pub use api::Api;
 pub use armed::Progress;
 pub use diagnose::{Case, Diagnosis, Sent, Sight, diagnose};

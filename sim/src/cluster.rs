@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use waymark_proto::{
     FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, RuleRef, Socket,
@@ -16,8 +17,41 @@ use crate::namespace::Namespace;
 pub struct Cluster {
     inventory: Inventory,
     nodes: BTreeSet<NodeName>,
-    namespaces: BTreeMap<Place, Namespace>,
+    namespaces: BTreeMap<Place, Arc<Namespace>>,
     graph: Graph,
+}
+
+/// The facts of a node as predictions look them up. Rulesets are compiled here, which is what takes the time, so
+/// that clusters of the same moment share it.
+#[derive(Debug)]
+pub struct Compiled {
+    node: NodeName,
+    namespaces: BTreeMap<Place, Arc<Namespace>>,
+}
+
+impl Compiled {
+    /// Compiles facts.
+    ///
+    /// # Errors
+    /// Facts of another version, without namespaces, or with two of one name. What else is wrong with facts makes
+    /// the branches that need it end in doubt.
+    pub fn new(facts: Facts) -> Result<Self, SimError> {
+        let node = facts.node;
+        if facts.api_version != FACTS_API_VERSION {
+            return Err(SimError::Version { node, version: facts.api_version });
+        }
+        if facts.namespaces.is_empty() {
+            return Err(SimError::Empty { node });
+        }
+        let mut namespaces = BTreeMap::new();
+        for netns in facts.namespaces {
+            let namespace = Arc::new(Namespace::new(&node, netns));
+            if let Some(twice) = namespaces.insert(namespace.place.clone(), namespace) {
+                return Err(SimError::Twice { node, netns: twice.place.netns.to_string() });
+            }
+        }
+        Ok(Self { node, namespaces })
+    }
 }
 
 impl Cluster {
@@ -42,33 +76,28 @@ impl Cluster {
         self.namespaces.get(place)?.ruleset.text_of(rule)
     }
 
-    /// Adds the facts of a node, in place of older ones. Rulesets are compiled here.
+    /// Adds the facts of a node, in place of older ones.
     ///
     /// # Errors
-    /// Facts of another version, of a node that the inventory lacks, without namespaces, or with two of
-    /// one name. What else is wrong with facts makes the branches that need it end in doubt.
+    /// As [`Compiled::new`], and facts of a node that the inventory lacks.
     pub fn add(&mut self, facts: Facts) -> Result<(), SimError> {
-        let node = facts.node;
-        if facts.api_version != FACTS_API_VERSION {
-            return Err(SimError::Version { node, version: facts.api_version });
+        self.add_compiled(&Compiled::new(facts)?)
+    }
+
+    /// The same with facts that are compiled.
+    ///
+    /// # Errors
+    /// Facts of a node that the inventory lacks.
+    pub fn add_compiled(&mut self, facts: &Compiled) -> Result<(), SimError> {
+        let Compiled { node, namespaces } = facts;
+        if self.inventory.node(node).is_none() {
+            return Err(SimError::UnknownNode { node: node.clone() });
         }
-        if self.inventory.node(&node).is_none() {
-            return Err(SimError::UnknownNode { node });
-        }
-        if facts.namespaces.is_empty() {
-            return Err(SimError::Empty { node });
-        }
-        let mut added = BTreeMap::new();
-        for netns in facts.namespaces {
-            let namespace = Namespace::new(&node, netns);
-            if let Some(twice) = added.insert(namespace.place.clone(), namespace) {
-                return Err(SimError::Twice { node, netns: twice.place.netns.to_string() });
-            }
-        }
-        self.namespaces.retain(|place, _| place.node != node);
-        self.namespaces.extend(added);
-        self.nodes.insert(node);
-        self.graph = Graph::new(self.namespaces.values());
+        self.namespaces.retain(|place, _| place.node != *node);
+        let shared = namespaces.iter().map(|(place, namespace)| (place.clone(), Arc::clone(namespace)));
+        self.namespaces.extend(shared);
+        self.nodes.insert(node.clone());
+        self.graph = Graph::new(self.namespaces());
         Ok(())
     }
 
@@ -86,11 +115,11 @@ impl Cluster {
     }
 
     pub(crate) fn namespace(&self, place: &Place) -> Option<&Namespace> {
-        self.namespaces.get(place)
+        self.namespaces.get(place).map(Arc::as_ref)
     }
 
-    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        self.namespaces.values()
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Namespace> + Clone {
+        self.namespaces.values().map(Arc::as_ref)
     }
 
     pub(crate) fn link(&self, device: &Device) -> Option<&Link> {

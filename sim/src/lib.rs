@@ -42,7 +42,7 @@ mod predict;
 mod stage;
 mod walk;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Compiled};
 pub use error::SimError;
 pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
 pub use predict::predict;

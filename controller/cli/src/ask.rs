@@ -87,7 +87,7 @@ pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> 
             let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
             return Err(Failure::new(Exit::Usage, message));
         }
-        return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?);
+        return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?.told().clone());
     }
     let request = rpc::FactsRequest { node: arguments.node.to_string() };
     let controller = Controller::dial(&arguments.answerer.line).await?;

@@ -1,14 +1,14 @@
 //! Agents within this process, one for each node of an inventory of this machine.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use caps::{CapSet, Capability};
 use tokio::sync::mpsc;
-use waymark_controller::{AgentError, Agents};
+use waymark_controller::{AgentError, Agents, NodeFacts};
 use waymark_prober::agent::Agent;
-use waymark_proto::{CheckId, Facts, HookReport, Inventory, Losses, NodeName, Sighting, rpc};
+use waymark_proto::{CheckId, HookReport, Inventory, Losses, NodeName, Sighting, rpc};
 
 use crate::failure::{Exit, Failure};
 
@@ -65,13 +65,15 @@ fn failed(node: &NodeName, operation: &'static str, error: &dyn std::fmt::Displa
 
 #[async_trait]
 impl Agents for LocalAgents {
-    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError> {
+    async fn facts(&self, node: &NodeName) -> Result<Arc<NodeFacts>, AgentError> {
         let (inventory, wanted) = (self.inventory.clone(), node.clone());
         // No tracer is needed for this, so no agent.
         let collected =
             tokio::task::spawn_blocking(move || waymark_prober::facts::collect(&inventory, &wanted)).await;
         match collected {
-            Ok(facts) => facts.map_err(|error| failed(node, "collect facts", &error)),
+            Ok(facts) => facts
+                .map(|facts| Arc::new(NodeFacts::from(facts)))
+                .map_err(|error| failed(node, "collect facts", &error)),
             Err(error) => Err(failed(node, "collect facts", &error)),
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
-use waymark_proto::{Facts, HookReport, Losses, Sighting, rpc};
+use waymark_proto::{HookReport, Losses, Sighting, rpc};
 
 use super::*;
+use crate::agents::NodeFacts;
 use crate::fixture::{BACK, THERE, inventory, reports, sightings, steps, tcp};
 
 /// Agents that see a healthy round trip of whatever is sent, and know no facts.
@@ -31,7 +32,7 @@ pub(crate) struct Fakes {
 
 #[async_trait]
 impl Agents for Fakes {
-    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError> {
+    async fn facts(&self, node: &NodeName) -> Result<Arc<NodeFacts>, AgentError> {
         let message = "nothing is known".to_owned();
         match &self.absent {
             Some(absent) if absent == node => Err(AgentError::NoAgent { node: node.clone() }),

@@ -37,7 +37,7 @@ async fn orders_are_answered_by_number() {
     let (target, hub) = (node(), &stage.hub);
     let (facts, injected, ()) =
         tokio::join!(hub.facts(&target), hub.inject(&target, rpc::Inject::default()), answering);
-    assert_eq!(facts.unwrap().node, node());
+    assert_eq!(facts.unwrap().told().node, node());
     assert!(injected.unwrap().packets.is_empty());
 }
 

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use waymark_controller::history::History;
 use waymark_controller::kubernetes::{Checks, ChecksOptions, Connection, Limits, Tenancy};
-use waymark_controller::{AgentError, Agents, Notices, Source, SourceError};
+use waymark_controller::{AgentError, Agents, NodeFacts, Notices, Source, SourceError};
 use waymark_proto::{
-    Absent, CheckId, Event, Facts, Flow, Headers, Hook, HookReport, Inventory, Losses, Marker, Match,
-    NodeName, ObjectRef, Observability, Place, Seq, Sighting, rpc,
+    Absent, CheckId, Event, Flow, Headers, Hook, HookReport, Inventory, Losses, Marker, Match, NodeName,
+    ObjectRef, Observability, Place, Seq, Sighting, rpc,
 };
 
 /// The agents of the cluster of [`Cluster`].
@@ -168,7 +168,7 @@ impl Drop for Standing<'_> {
 
 #[async_trait]
 impl Agents for Fakes {
-    async fn facts(&self, node: &NodeName) -> Result<Facts, AgentError> {
+    async fn facts(&self, node: &NodeName) -> Result<Arc<NodeFacts>, AgentError> {
         if !*self.attached.borrow() {
             return Err(AgentError::NoAgent { node: node.clone() });
         }
