@@ -178,7 +178,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let mut notes = mysteries(&packets);
     notes.extend(case.silent_servers(&packets));
     Diagnosis {
-        verdict: verdict(&packets),
+        verdict: verdict(&packets, case.losses.total() == 0),
         delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
         replied: (!case.one_way).then(|| {
             count(&|packet| {
@@ -207,14 +207,16 @@ fn legs_back<'p, 'a>(packet: &'p Packet<'a>) -> Option<&'p Leg<'a>> {
     packet.back.as_ref()
 }
 
-fn verdict(packets: &[Packet<'_>]) -> Verdict {
+/// `whole` is whether no record was lost: then a packet whose arrival was not seen did not arrive.
+fn verdict(packets: &[Packet<'_>], whole: bool) -> Verdict {
     let arrived = packets.iter().filter(|packet| packet.arrived()).count();
     let died = packets.iter().any(|packet| packet.fault().is_some());
     match arrived {
         0 if died => Verdict::Unreachable,
         0 => Verdict::Undetermined,
         all if all == packets.len() => Verdict::Reachable,
-        _ => Verdict::Inconsistent,
+        _ if died || whole => Verdict::Inconsistent,
+        _ => Verdict::Undetermined,
     }
 }
 

@@ -496,5 +496,20 @@ fn lost_records_are_no_proof_of_a_loss() {
     assert!(found.notes.iter().any(|note| note.contains("records were lost")), "{:?}", found.notes);
 }
 
+#[test]
+fn of_a_packet_that_arrived_records_may_be_lost_too() {
+    let without_an_answer = |ring_full| {
+        let losses = Losses { ring_full, ..Losses::default() };
+        let mut story = Story { losses, ..Story::healthy() }.seen(&there(), false).seen(&back(), true);
+        let is_answer =
+            |s: &waymark_proto::Sighting| s.headers.as_ref().is_some_and(|h| h.flow == tcp().reversed());
+        story.sightings.retain(|sighting| sighting.marker.seq.0 != 0 || !is_answer(sighting));
+        story.told()
+    };
+    assert_eq!(without_an_answer(0).verdict, Verdict::Inconsistent);
+    let found = without_an_answer(10);
+    assert_eq!((found.verdict, found.fault_point), (Verdict::Undetermined, None));
+}
+
 mod anomalies;
 mod choices;

@@ -1,10 +1,12 @@
 //! One round of a check: arm the path, send the packets, wait for their fates, disarm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use waymark_proto::{
     Branch, CheckId, Disposition, Flow, MarkerKey, NetnsName, NodeName, PathSet, Place, Seq, Sighting, Step,
     rpc,
@@ -21,6 +23,12 @@ use crate::resolve::Ends;
 
 /// How long agents stay armed beyond what the round itself takes, should the controller die.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Packets per second of all checks together, for each processor of the controller: twice as many were measured.
+const PACKETS_PER_PROCESSOR: u32 = 1000;
+
+/// What a salvo takes beside its packets, at least.
+const OVERHEAD: Duration = Duration::from_millis(100);
 
 /// What rounds need, whichever they are.
 pub(super) struct Range<'a> {
@@ -109,11 +117,36 @@ pub(super) async fn fire(
     salvo: &Salvo,
 ) -> Result<(Vec<Sent>, Seen), CheckError> {
     let progress = range.progress;
+    progress.say("waiting for a turn");
+    let turn = progress.unless_cancelled(turn(salvo)).await;
+    let _turn = turn.ok_or(CheckError::Cancelled)?;
     progress.say("arming tracers");
     let tracers = progress.unless_cancelled(arm(range, secret, salvo)).await.ok_or(CheckError::Cancelled)?;
     let sent = progress.unless_cancelled(send(range, &tracers, secret, salvo)).await;
     let seen = tracers.disarm().await;
     Ok((sent.ok_or(CheckError::Cancelled)??, seen))
+}
+
+/// Waits until a salvo can be fired beside those that others have under way.
+///
+/// Every packet makes some two hundred records. Agents and the controller keep up with so many packets a second: what
+/// exceeds that is lost, and what is lost leaves a check without an answer.
+async fn turn(salvo: &Salvo) -> SemaphorePermit<'static> {
+    static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(packets_at_once() as usize));
+    let wanted = rate(salvo).min(packets_at_once());
+    ROOM.acquire_many(wanted).await.expect("nobody closes it")
+}
+
+/// Packets per second of all salvos together.
+fn packets_at_once() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    PACKETS_PER_PROCESSOR.saturating_mul(u32::try_from(processors).unwrap_or(u32::MAX))
+}
+
+/// Packets per second of a salvo, with the time that arming and disarming take.
+fn rate(salvo: &Salvo) -> u32 {
+    let takes = salvo.interval * salvo.count + OVERHEAD;
+    (f64::from(salvo.count) / takes.as_secs_f64()).ceil() as u32
 }
 
 /// Arms the nodes of the predicted paths, of the source, and of the destinations.
@@ -195,4 +228,24 @@ impl From<rpc::SentPacket> for Sent {
 pub(super) fn all_steps(branches: &[Branch]) -> impl Iterator<Item = &Step> {
     let answers = branches.iter().flat_map(|branch| &branch.answer);
     branches.iter().chain(answers).flat_map(|branch| branch.path.steps())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_salvo_counts_by_the_packets_that_it_sends_in_a_second() {
+        let salvo = |count, interval_ms| Salvo {
+            count,
+            sizes: vec![0],
+            dscps: vec![0],
+            flows: 0,
+            interval: Duration::from_millis(interval_ms),
+            timeout: Duration::ZERO,
+        };
+        assert_eq!(rate(&salvo(10, 10)), 50);
+        assert_eq!(rate(&salvo(1, 10_000)), 1);
+        assert_eq!(rate(&salvo(1000, 0)), 10_000);
+    }
 }

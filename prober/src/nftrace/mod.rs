@@ -23,8 +23,8 @@ pub use translate::{Markers, OuterKey, Translator};
 
 /// `NFNLGRP_NFTRACE`
 const GROUP: u32 = 9;
-/// Room for some ten thousand events between two reads.
-const RECEIVE_BUFFER: usize = 8 << 20;
+/// Room for some forty thousand events between two reads. The kernel takes what events need, not all of it.
+const RECEIVE_BUFFER: usize = 32 << 20;
 /// Longer than any datagram of the kernel's.
 const DATAGRAM: usize = 1 << 16;
 
