@@ -22,6 +22,11 @@ use waymark_controller::{
 };
 use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, command_line};
 
+/// A sighting is made of small strings that one thread makes and another drops: glibc's `malloc` took a fifth of the
+/// time of two hundred checks at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code for anything that failed.
 const FAILED: u8 = 70;
 /// How long checks under way have to end when the controller stops.

@@ -15,6 +15,11 @@ use waymark_proto::{
     Credentials, DEFAULT_ENDPOINT, Dial, Endpoint, Inventory, NodeName, Plaintext, command_line,
 };
 
+/// A sighting is made of small strings that one thread makes and another drops: glibc's `malloc` took a fifth of the
+/// time of two hundred checks at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code for anything that failed.
 const FAILED: u8 = 70;
 /// Exit code of `doctor` when something needed is missing.

@@ -107,7 +107,9 @@ impl Translator {
         let what = match (bracket, event.kind) {
             (Some(Bracket::First(_)), TraceType::Policy) => Event::Entered,
             (Some(Bracket::Last(_)), TraceType::Policy) => Event::Left,
-            (None, TraceType::Rule | TraceType::Policy) if !event.table.starts_with(TABLE_PREFIX) => {
+            (None, TraceType::Rule | TraceType::Policy)
+                if !event.table.starts_with(TABLE_PREFIX) && decides(&event.verdict) =>
+            {
                 verdict(event)
             }
             // The rule that set the trace bit; the end of a chain, which is no rule's doing; other tracers.
@@ -201,6 +203,13 @@ fn hook_of(event: &TraceEvent, last: Hook) -> Option<Hook> {
         "netdev" => ends.then_some(Hook::DriverRx),
         _ => Some(last),
     }
+}
+
+/// Whether a verdict decides on the packet in its chain's hook. Others lead from rule to rule, which is most of what
+/// a Service's rules do, and the last of them says all that they say.
+fn decides(verdict: &str) -> bool {
+    let word = verdict.split_whitespace().next().unwrap_or_default();
+    !matches!(word, "continue" | "break" | "jump" | "goto" | "return")
 }
 
 fn verdict(event: &TraceEvent) -> Event {
