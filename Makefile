@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds envtest clean-testbed bench-watch
+.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds envtest clean-testbed bench-watch bench-check
 
 all: build
 
@@ -38,6 +38,11 @@ accuracy: build
 ## bench-watch: what continuous probing costs, beside ping
 bench-watch: setup
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-prober --bench watch --locked
+
+## bench-check: how long checks take, beside ping, one alone and 200 at once
+bench-check: setup
+	$(CARGO) build --release --workspace --locked
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-testbed --bench check --locked
 
 ## check: formatting, lints, generated files
 check: setup

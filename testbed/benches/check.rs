@@ -1,0 +1,174 @@
+//! How long a check takes, beside `ping` on the same path in the same run: absolute times are those of the machine,
+//! the ratios are not. Fails if a ratio is above its limit.
+//!
+//! `make bench-check` runs it, as root: it brings a testbed of its own up and takes it down.
+
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use waymark_prober::netns::Netns;
+use waymark_proto::{CheckResult, Inventory, Pod, Verdict};
+
+/// The client, the controller and the agents are beside it.
+const TESTBED: &str = env!("CARGO_BIN_EXE_waymark-testbed");
+/// Packets of a check, and of `ping`.
+const COUNT: &str = "10";
+/// How often each is measured, in turn; the median counts.
+const ROUNDS: usize = 11;
+/// Checks at once.
+const AT_ONCE: usize = 200;
+/// How often those are measured.
+const ROUNDS_AT_ONCE: usize = 3;
+
+/// A testbed as long as this value.
+struct Testbed {
+    name: String,
+}
+
+impl Testbed {
+    fn up() -> Self {
+        let testbed = Self { name: format!("bench-{}", std::process::id()) };
+        testbed.run(&["up", "--dataplane", "bridge-vxlan"]);
+        testbed
+    }
+
+    /// Runs the testbed's program on this instance.
+    fn run(&self, args: &[&str]) -> Output {
+        let output = Command::new(TESTBED).args(args).env("WAYMARK_TESTBED", &self.name).output();
+        let output = output.expect("the testbed's program starts");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    fn inventory(&self) -> Inventory {
+        let output = self.run(&["status", "-o", "json"]);
+        serde_json::from_slice(&output.stdout).expect("the status is an inventory")
+    }
+
+    /// `waymark check` between two pods, with as many packets as `ping` sends.
+    fn check(&self, from: &Pod, to: &Pod) -> Command {
+        let mut command = Command::new(Path::new(TESTBED).with_file_name("waymark"));
+        command.args(["check", &pod(from), &pod(to), "--proto", "icmp", "--count", COUNT, "-o", "json"]);
+        command.arg("--controller").arg(format!("unix:/run/waymark/testbed/{}/controller.sock", self.name));
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        let down = Command::new(TESTBED).arg("down").env("WAYMARK_TESTBED", &self.name).status();
+        if !down.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("`waymark-testbed down --name {}` is left to do: {down:?}", self.name);
+        }
+    }
+}
+
+fn pod(pod: &Pod) -> String {
+    format!("pod/{}/{}", pod.namespace, pod.name)
+}
+
+/// How long a command takes, from its start to its end, and what it says.
+fn timed(mut command: Command) -> (Duration, Output) {
+    let started = Instant::now();
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    (started.elapsed(), output)
+}
+
+/// `ping` in the namespace of the pod that a check sends from.
+fn ping(from: &Pod, to: &Pod) -> Duration {
+    let inside = Netns::open(&from.netns).expect("the pod has a namespace");
+    let mut command = Command::new("ping");
+    command.args(["-q", "-c", COUNT, "-i", "0.05", &to.ip.to_string()]);
+    let (took, output) = inside.run(|| timed(command)).expect("root enters namespaces");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    took
+}
+
+/// A check that must end in this verdict.
+fn check(testbed: &Testbed, from: &Pod, to: &Pod, verdict: Verdict) -> Duration {
+    let (took, output) = timed(testbed.check(from, to));
+    assert_eq!(verdict_of(&output), verdict, "{}", String::from_utf8_lossy(&output.stdout));
+    took
+}
+
+fn verdict_of(output: &Output) -> Verdict {
+    let result: CheckResult = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    result.verdict
+}
+
+/// As many checks as pairs, all started at once; until the last has ended.
+fn at_once(testbed: &Testbed, pairs: &[(&Pod, &Pod)]) -> Duration {
+    let started = Instant::now();
+    let start = |(from, to): &(&Pod, &Pod)| {
+        testbed.check(from, to).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+    };
+    let children: Vec<Child> = pairs.iter().map(start).collect();
+    // A result is longer than a pipe holds: somebody has to read each meanwhile.
+    let read = |child: Child| std::thread::spawn(|| child.wait_with_output().expect("it ends"));
+    let readers: Vec<_> = children.into_iter().map(read).collect();
+    let outputs: Vec<Output> = readers.into_iter().map(|reader| reader.join().expect("it reads")).collect();
+    let took = started.elapsed();
+    for output in outputs {
+        assert_eq!(verdict_of(&output), Verdict::Reachable, "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    took
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Prints a line, and says whether the ratio is within its limit.
+fn row(what: &str, took: Duration, reference: Duration, limit: Option<f64>) -> bool {
+    let ratio = took.as_secs_f64() / reference.as_secs_f64();
+    let bound = limit.map_or_else(String::new, |limit| format!("≤ {limit}"));
+    println!("{what:44} {:>8.1} ms {ratio:>7.2} {bound:>6}", took.as_secs_f64() * 1e3);
+    limit.is_none_or(|limit| ratio <= limit)
+}
+
+fn main() -> ExitCode {
+    let testbed = Testbed::up();
+    let inventory = testbed.inventory();
+    let cross: Vec<(&Pod, &Pod)> = inventory
+        .pods
+        .iter()
+        .flat_map(|from| inventory.pods.iter().map(move |to| (from, to)))
+        .filter(|(from, to)| from.node != to.node)
+        .collect();
+    // The pods between which the faults of the catalogue lie.
+    let named = |name: &str| cross.iter().find(|(from, to)| (&*from.name, &*to.name) == ("cart", name));
+    let (from, to) = *named("pay-1").expect("the default topology has both");
+
+    let mut fine = true;
+    println!(
+        "{:44} {:>11} {:>7} {:>6}",
+        "10 packets between two nodes, over VXLAN", "median", "ratio", "limit"
+    );
+    // Once for what is only done once: the first check reads the drop reasons' names.
+    check(&testbed, from, to, Verdict::Reachable);
+    let (mut pings, mut healthy) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        pings.push(ping(from, to));
+        healthy.push(check(&testbed, from, to, Verdict::Reachable));
+    }
+    let (ping, one) = (median(pings), median(healthy));
+    row("ping -c 10 -i 0.05", ping, ping, None);
+    fine &= row("waymark check", one, ping, Some(1.0));
+    for (fault, what) in [
+        ("forward-drop", "waymark check, dropped by a rule"),
+        ("underlay-drop", "waymark check, lost on the underlay"),
+    ] {
+        testbed.run(&["fault", "inject", fault]);
+        let times = (0..ROUNDS).map(|_| check(&testbed, from, to, Verdict::Unreachable)).collect();
+        testbed.run(&["fault", "clear", fault]);
+        fine &= row(what, median(times), ping, Some(2.0));
+    }
+    let pairs: Vec<_> = cross.iter().copied().cycle().take(AT_ONCE).collect();
+    let all = (0..ROUNDS_AT_ONCE).map(|_| at_once(&testbed, &pairs)).collect();
+    fine &= row("200 checks at once, beside one", median(all), one, Some(5.0));
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
