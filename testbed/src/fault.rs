@@ -22,10 +22,9 @@ mod render;
 mod site;
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Cause, Direction, Hook, Verdict};
+use waymark_proto::{AnomalyKind, Cause, Direction, Hook, Verdict};
 
 pub use catalogue::{all, fault, table};
-pub use definition::Need;
 pub use guard::Injected;
 pub use pair::{Pair, pairs};
 
@@ -49,7 +48,7 @@ pub struct Fault {
     definition: Definition,
 }
 
-/// The fault point that Waymark must name.
+/// The fault point, or the anomaly, that Waymark must name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expected {
@@ -59,12 +58,25 @@ pub struct Expected {
     pub netns: String,
     /// The hook.
     pub hook: Hook,
-    /// The cause.
-    pub cause: Cause,
+    /// What is wrong there.
+    pub cause: Symptom,
     /// Which way the packet was going.
     pub direction: Direction,
 }
 
+    /// How long packets are held up, at least, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ns: Option<u64>,
+}
+
+/// What is wrong at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Symptom {
+    /// Packets die there, and why.
+    Death(Cause),
+    /// What happens there to packets that arrive.
+    Anomaly(AnomalyKind),
 /// One thing to do to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,11 +98,6 @@ impl Fault {
     /// What it does, in a few words.
     pub fn about(&self) -> &str {
         &self.definition.about
-    }
-
-    /// What Waymark lacks to find it.
-    pub fn needs(&self) -> Option<Need> {
-        self.definition.needs
     }
 
     /// What Waymark is known to say instead, and why.
@@ -115,8 +122,11 @@ impl Fault {
 
     /// Whether a verdict is what is expected.
     pub fn is_verdict(&self, verdict: Verdict) -> bool {
-        let bad = matches!(verdict, Verdict::Unreachable | Verdict::Inconsistent);
-        self.definition.expected.verdict.map_or(bad, |expected| verdict == expected)
+        let expected = &self.definition.expected;
+        let arrives = verdict == Verdict::Reachable;
+        let dies = matches!(verdict, Verdict::Unreachable | Verdict::Inconsistent);
+        let usual = if expected.anomaly.is_some() { arrives } else { dies };
+        expected.verdict.map_or(usual, |expected| verdict == expected)
     }
 
     /// The traffic on which it shows in this cluster.
@@ -124,7 +134,7 @@ impl Fault {
         Ok(self.renderer(cluster)?.probe())
     }
 
-    /// The fault point that Waymark must name in this cluster.
+    /// The fault point, or the anomaly, that Waymark must name in this cluster.
     pub fn expected(&self, cluster: &Cluster) -> Result<Expected> {
         self.renderer(cluster)?.expected().map_err(|why| self.not_applicable(why))
     }
@@ -158,6 +168,16 @@ impl Fault {
 impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let way = if self.direction == Direction::Return { " (return)" } else { "" };
-        f.pad(&format!("{} {}: {}{way}", self.node, self.hook, self.cause))
+        let delay = self.delay_ns.map(|ns| format!(" of {} ms", ns / 1_000_000)).unwrap_or_default();
+        f.pad(&format!("{} {}: {}{delay}{way}", self.node, self.hook, self.cause))
     }
 }
+impl std::fmt::Display for Symptom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Death(cause) => cause.fmt(f),
+            Self::Anomaly(kind) => kind.fmt(f),
+        }
+    }
+}
+

@@ -90,7 +90,7 @@ pub use demo::demo;
 pub use error::{Error, Result};
 pub use exec::exec;
 pub use fault::{
-    Act, Expected, Fault, Injected, Need, Pair, all as faults, fault, pairs, table as fault_table,
+    Act, Expected, Fault, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
 };
 pub use instance::{Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};

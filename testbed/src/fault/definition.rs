@@ -26,9 +26,19 @@
 //! [[undo]]                        # written down before anything is injected
 //! …
 //! ```
+//!
+//! Where packets arrive all the same, `expected` names what happens to them instead of a cause:
+//!
+//! ```toml
+//! [expected]
+//! at = "source-node"
+//! hook = "wire"
+//! anomaly = "delay"
+//! least-delay-ms = 45             # of delays only
+//! ```
 
-use serde::{Deserialize, Serialize};
-use waymark_proto::{Direction, Protocol, Verdict};
+use serde::Deserialize;
+use waymark_proto::{AnomalyKind, Direction, Protocol, Verdict};
 
 use super::site::{End, Place};
 use crate::plan::{Dataplane, Proxy};
@@ -57,28 +67,6 @@ impl TryFrom<u8> for Family {
     }
 }
 
-/// What Waymark must be able to do before a fault can be asked of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Need {
-    /// Find the step that delays.
-    Delay,
-    /// Tell packets that come twice.
-    Duplicates,
-    /// Tell packets that overtake one another.
-    Reordering,
-}
-
-impl std::fmt::Display for Need {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Delay => "delay",
-            Self::Duplicates => "duplicates",
-            Self::Reordering => "reordering",
-        })
-    }
-}
-
 /// A file of the catalogue.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,8 +85,6 @@ pub(super) struct Definition {
     /// For which families it is among the few that are tried with every change.
     #[serde(default)]
     pub(super) subset: Vec<Family>,
-    /// What Waymark cannot do yet, so that it is not asked.
-    pub(super) needs: Option<Need>,
     /// What Waymark says instead today, and why.
     pub(super) wrong: Option<String>,
     /// The traffic on which it shows.
@@ -129,7 +115,7 @@ pub(super) struct Traffic {
     pub(super) count: Option<u32>,
 }
 
-/// The fault point to be named.
+/// The fault point, or the anomaly, to be named.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expectation {
@@ -137,12 +123,16 @@ pub(super) struct Expectation {
     pub(super) at: String,
     /// A hook.
     pub(super) hook: String,
-    /// A cause.
-    pub(super) cause: String,
+    /// A cause: packets die there.
+    pub(super) cause: Option<String>,
+    /// Or what happens there to packets that arrive.
+    pub(super) anomaly: Option<AnomalyKind>,
+    /// How long they are held up at least.
+    pub(super) least_delay_ms: Option<u64>,
     /// Which way the packet was going.
     #[serde(default = "forward")]
     pub(super) direction: Direction,
-    /// The verdict; either of the two bad ones if absent.
+    /// The verdict. If absent, either of the two bad ones; with an anomaly the good one.
     pub(super) verdict: Option<Verdict>,
     /// What must occur in the fault point's rule, object, culprit or evidence.
     #[serde(default)]
@@ -161,7 +151,7 @@ pub(super) enum Step {
 
 /// Lines for a tool.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Lines {
     /// Who understands them.
     pub(super) tool: ToolName,

@@ -4,10 +4,11 @@ use minijinja::{Environment, Value};
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
+use waymark_proto::AnomalyKind;
 
 use super::definition::{Deeds, Definition, Step};
 use super::site::{Place, Site};
-use super::{Act, Expected, context};
+use super::{Act, Expected, Symptom, context};
 use crate::check::Probe;
 use crate::script::Script;
 
@@ -51,12 +52,21 @@ impl<'a> Renderer<'a> {
         Ok(Expected {
             node: node.name.clone(),
             netns: netns.to_owned(),
+        let cause = match (&expected.cause, expected.anomaly) {
+            (Some(cause), None) => Symptom::Death(self.word(cause)?),
+            (None, Some(kind)) => Symptom::Anomaly(kind),
+            _ => return Err("it expects either a cause or an anomaly".to_owned()),
+        };
+        if expected.least_delay_ms.is_some() != (expected.anomaly == Some(AnomalyKind::Delay)) {
+            return Err("a delay, and nothing else, is expected to be of some length".to_owned());
+        }
             hook: self.word(&expected.hook)?,
-            cause: self.word(&expected.cause)?,
+            cause,
             direction: expected.direction,
         })
     }
 
+            delay_ns: expected.least_delay_ms.map(|ms| ms * 1_000_000),
     /// What the answer must mention.
     pub(super) fn says(&self) -> Result<Vec<String>, String> {
         self.definition.expected.says.iter().map(|text| self.text(text)).collect()
