@@ -9,6 +9,7 @@
 //! * `site`: who plays which part in a cluster
 //! * `context`: what templates can name
 //! * `render`: from a file and a cluster to acts
+//! * `leg`: the acts that impair the way between two nodes
 //! * `catalogue`: all files
 //! * `pair`: two faults at once
 //! * `guard`: injecting and undoing
@@ -17,6 +18,7 @@ mod catalogue;
 mod context;
 mod definition;
 mod guard;
+mod leg;
 mod pair;
 mod render;
 mod site;
@@ -62,8 +64,6 @@ pub struct Expected {
     pub cause: Symptom,
     /// Which way the packet was going.
     pub direction: Direction,
-}
-
     /// How long packets are held up, at least, in nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ns: Option<u64>,
@@ -77,6 +77,8 @@ pub enum Symptom {
     Death(Cause),
     /// What happens there to packets that arrive.
     Anomaly(AnomalyKind),
+}
+
 /// One thing to do to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,6 +94,22 @@ pub enum Act {
         /// How the new one is to be.
         manner: Manner,
     },
+    /// Start a process that is part of the fault.
+    Start(Helper),
+    /// End the one of that role.
+    Stop(String),
+}
+
+/// This program, in a namespace of the instance, doing what no tool does. It says that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Helper {
+    /// Its name among the instance's processes.
+    pub role: String,
+    /// The namespace.
+    pub netns: String,
+    /// The program's arguments.
+    pub args: Vec<String>,
 }
 
 impl Fault {
@@ -165,13 +183,6 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Expected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let way = if self.direction == Direction::Return { " (return)" } else { "" };
-        let delay = self.delay_ns.map(|ns| format!(" of {} ms", ns / 1_000_000)).unwrap_or_default();
-        f.pad(&format!("{} {}: {}{delay}{way}", self.node, self.hook, self.cause))
-    }
-}
 impl std::fmt::Display for Symptom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -181,3 +192,10 @@ impl std::fmt::Display for Symptom {
     }
 }
 
+impl std::fmt::Display for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = if self.direction == Direction::Return { " (return)" } else { "" };
+        let delay = self.delay_ns.map(|ns| format!(" of {} ms", ns / 1_000_000)).unwrap_or_default();
+        f.pad(&format!("{} {}: {}{delay}{way}", self.node, self.hook, self.cause))
+    }
+}

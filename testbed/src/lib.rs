@@ -36,6 +36,7 @@
 //! * `process`: processes that outlive their starter
 //! * `server`: what a pod runs
 //! * `bpf`, `cgroup`: programs that faults attach
+//! * `impair`: an underlay that delays, spoils, doubles and confuses frames
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
 //! * `preflight`: what must be there before
@@ -64,6 +65,7 @@ mod error;
 mod exec;
 mod fault;
 mod healthy;
+mod impair;
 mod instance;
 pub mod interrupt;
 pub mod kubernetes;
@@ -90,8 +92,9 @@ pub use demo::demo;
 pub use error::{Error, Result};
 pub use exec::exec;
 pub use fault::{
-    Act, Expected, Fault, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
+    Act, Expected, Fault, Helper, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
 };
+pub use impair::{Impairment, relay as impair};
 pub use instance::{Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;

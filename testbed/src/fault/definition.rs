@@ -27,6 +27,15 @@
 //! …
 //! ```
 //!
+//! The underlay can impair packets in ways that no tool has; what undoes it need not be said:
+//!
+//! ```toml
+//! [[inject]]
+//! impair = { delay-ms = 50 }      # see `impair::Impairment`
+//! from = "source-node"
+//! to = "target-node"
+//! ```
+//!
 //! Where packets arrive all the same, `expected` names what happens to them instead of a cause:
 //!
 //! ```toml
@@ -41,6 +50,7 @@ use serde::Deserialize;
 use waymark_proto::{AnomalyKind, Direction, Protocol, Verdict};
 
 use super::site::{End, Place};
+use crate::impair::Impairment;
 use crate::plan::{Dataplane, Proxy};
 use crate::script::Tool;
 use crate::server::Manner;
@@ -117,7 +127,7 @@ pub(super) struct Traffic {
 
 /// The fault point, or the anomaly, to be named.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Expectation {
     /// A [`Place`].
     pub(super) at: String,
@@ -145,13 +155,28 @@ pub(super) struct Expectation {
 pub(super) enum Step {
     /// Lines for a tool.
     Lines(Lines),
-    /// Something else.
+    /// Something that is done to a pod's server.
     Deed(Deed),
+    /// Something that the underlay does.
+    Leg(Leg),
+}
+
+/// What the underlay does to the packets of the case's family from one node to another. It need not be undone by
+/// steps of the file.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leg {
+    /// What.
+    pub(super) impair: Impairment,
+    /// From which node.
+    pub(super) from: Place,
+    /// To which.
+    pub(super) to: Place,
 }
 
 /// Lines for a tool.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Lines {
     /// Who understands them.
     pub(super) tool: ToolName,

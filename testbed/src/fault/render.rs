@@ -7,6 +7,7 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 use waymark_proto::AnomalyKind;
 
 use super::definition::{Deeds, Definition, Step};
+use super::leg::impaired;
 use super::site::{Place, Site};
 use super::{Act, Expected, Symptom, context};
 use crate::check::Probe;
@@ -23,6 +24,7 @@ pub(super) struct Breakage {
 pub(super) struct Renderer<'a> {
     definition: &'a Definition,
     site: Site<'a>,
+    name: String,
     environment: Environment<'static>,
     context: Value,
 }
@@ -30,7 +32,7 @@ pub(super) struct Renderer<'a> {
 impl<'a> Renderer<'a> {
     pub(super) fn new(definition: &'a Definition, site: Site<'a>, name: &str, object: String) -> Self {
         let (environment, context) = context::environment(&site, name, object);
-        Self { definition, site, environment, context }
+        Self { definition, site, name: name.to_owned(), environment, context }
     }
 
     pub(super) fn probe(&self) -> Probe {
@@ -49,9 +51,6 @@ impl<'a> Renderer<'a> {
         let expected = &self.definition.expected;
         let place: Place = self.word(&expected.at)?;
         let (node, netns) = self.site.at(place)?;
-        Ok(Expected {
-            node: node.name.clone(),
-            netns: netns.to_owned(),
         let cause = match (&expected.cause, expected.anomaly) {
             (Some(cause), None) => Symptom::Death(self.word(cause)?),
             (None, Some(kind)) => Symptom::Anomaly(kind),
@@ -60,28 +59,44 @@ impl<'a> Renderer<'a> {
         if expected.least_delay_ms.is_some() != (expected.anomaly == Some(AnomalyKind::Delay)) {
             return Err("a delay, and nothing else, is expected to be of some length".to_owned());
         }
+        Ok(Expected {
+            node: node.name.clone(),
+            netns: netns.to_owned(),
             hook: self.word(&expected.hook)?,
             cause,
             direction: expected.direction,
+            delay_ns: expected.least_delay_ms.map(|ms| ms * 1_000_000),
         })
     }
 
-            delay_ns: expected.least_delay_ms.map(|ms| ms * 1_000_000),
     /// What the answer must mention.
     pub(super) fn says(&self) -> Result<Vec<String>, String> {
         self.definition.expected.says.iter().map(|text| self.text(text)).collect()
     }
 
     pub(super) fn breakage(&self) -> Result<Breakage, String> {
-        let acts = |steps: &[Step]| -> Result<Vec<Act>, String> {
-            steps.iter().filter_map(|step| self.act(step).transpose()).collect()
-        };
-        Ok(Breakage { inject: acts(&self.definition.inject)?, undo: acts(&self.definition.undo)? })
+        let mut breakage = Breakage { inject: Vec::new(), undo: Vec::new() };
+        for step in &self.definition.inject {
+            let acts = match step {
+                Step::Leg(leg) => impaired(&self.site, leg, &self.name)?,
+                Step::Lines(_) | Step::Deed(_) => {
+                    breakage.inject.extend(self.act(step)?);
+                    continue;
+                }
+            };
+            breakage.inject.extend(acts.inject);
+            breakage.undo.extend(acts.undo);
+        }
+        for step in &self.definition.undo {
+            breakage.undo.extend(self.act(step)?);
+        }
+        Ok(breakage)
     }
 
-    /// What a step does; nothing, if none of its lines is for this cluster.
+    /// What a step does by itself; nothing, if none of its lines is for this cluster.
     fn act(&self, step: &Step) -> Result<Option<Act>, String> {
         let (place, act) = match step {
+            Step::Leg(_) => return Err("this step is undone without being told".to_owned()),
             Step::Lines(step) => {
                 let (_, netns) = self.site.at(step.place)?;
                 let text = self.text(&step.text)?;
