@@ -118,11 +118,6 @@ impl Fault {
         &self.definition.about
     }
 
-    /// What Waymark is known to say instead, and why.
-    pub fn wrong(&self) -> Option<&str> {
-        self.definition.wrong.as_deref()
-    }
-
     /// Whether it is among the few that are tried with every change.
     pub fn in_subset(&self) -> bool {
         self.definition.subset.contains(&self.family)

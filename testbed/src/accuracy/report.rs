@@ -14,8 +14,7 @@ use crate::{Error, Result};
 pub struct Report {
     /// By dataplane.
     pub dataplanes: Vec<DataplaneReport>,
-    /// Whether every fault was localized to the right node and hook, but for those that are known to be told
-    /// wrong, and every healthy flow reachable.
+    /// Whether every fault was told as expected, and every healthy flow to be healthy.
     pub accurate: bool,
 }
 
@@ -59,9 +58,6 @@ pub struct FaultReport {
     /// Whether it named the object; absent if none is expected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub right_object: Option<bool>,
-    /// What Waymark is known to say instead, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub known_wrong: Option<String>,
     /// How long the check took, in seconds.
     pub seconds: f64,
     /// How many packets it sent.
@@ -117,7 +113,6 @@ impl FaultReport {
             right_cause: alone && is(|a, b| a.cause == b.cause && a.delay_ns >= b.delay_ns),
             right_direction: is(|a, b| a.direction == b.direction),
             right_object: (!says.is_empty()).then(|| failed && says.iter().all(mentions)),
-            known_wrong: fault.wrong().map(str::to_owned),
             seconds: asked.took.as_secs_f64(),
             packets: asked.packets,
             probe,
@@ -133,10 +128,9 @@ impl FaultReport {
 }
 
 impl DataplaneReport {
-    /// Whether nothing is wrong that is not known to be.
+    /// Whether nothing is wrong.
     pub fn is_accurate(&self) -> bool {
-        let right = |fault: &FaultReport| fault.right_hook || fault.known_wrong.is_some();
-        self.faults.iter().all(right) && self.healthy.iter().all(|flow| flow.right)
+        self.faults.iter().all(FaultReport::is_right) && self.healthy.iter().all(|flow| flow.right)
     }
 }
 
@@ -147,10 +141,10 @@ impl Report {
             return Ok(());
         }
         let faults = self.dataplanes.iter().flat_map(|report| &report.faults);
-        let faults = faults.filter(|fault| !fault.right_hook && fault.known_wrong.is_none()).count();
+        let faults = faults.filter(|fault| !fault.is_right()).count();
         let flows = self.dataplanes.iter().flat_map(|r| &r.healthy).filter(|flow| !flow.right).count();
         Err(Error::Inaccurate(format!(
-            "{faults} faults were not localized to their node and hook, {flows} healthy flows were not reachable"
+            "{faults} faults were not told as expected, {flows} healthy flows were not told to be healthy"
         )))
     }
 }

@@ -23,22 +23,15 @@ impl DataplaneReport {
         text
     }
 
-    /// What was not told as expected, and what was though it is known not to be.
+    /// What was not told as expected.
     fn misses(&self) -> String {
-        let surprising = |fault: &&FaultReport| !fault.is_right() || fault.known_wrong.is_some();
-        let faults: Vec<_> = self.faults.iter().filter(surprising).collect();
+        let faults: Vec<_> = self.faults.iter().filter(|fault| !fault.is_right()).collect();
         if faults.is_empty() {
             return String::new();
         }
-        let mut table = crate::status::table(&[
-            "FAULT", "EXPECTED", "GOT", "NODE", "HOOK", "CAUSE", "WAY", "OBJECT", "KNOWN",
-        ]);
+        let mut table =
+            crate::status::table(&["FAULT", "EXPECTED", "GOT", "NODE", "HOOK", "CAUSE", "WAY", "OBJECT"]);
         for fault in faults {
-            let known = match (&fault.known_wrong, fault.is_right()) {
-                (Some(_), true) => "no longer wrong",
-                (Some(_), false) => "known",
-                (None, _) => "",
-            };
             table.add_row([
                 fault.fault.as_str(),
                 &fault.expected.to_string(),
@@ -48,7 +41,6 @@ impl DataplaneReport {
                 mark(fault.right_cause),
                 mark(fault.right_direction),
                 fault.right_object.map_or("", mark),
-                known,
             ]);
         }
         format!("{table}\n")

@@ -95,8 +95,6 @@ pub(super) struct Definition {
     /// For which families it is among the few that are tried with every change.
     #[serde(default)]
     pub(super) subset: Vec<Family>,
-    /// What Waymark says instead today, and why.
-    pub(super) wrong: Option<String>,
     /// The traffic on which it shows.
     pub(super) traffic: Traffic,
     /// What Waymark must say.
