@@ -4,8 +4,10 @@
 //! * `survey`: how many rounds, of which packets
 //! * `second`: other packets over the stretch where some vanished
 //! * `programs`: which BPF program it was
+//! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
+mod damage;
 mod programs;
 mod replay;
 mod round;
@@ -203,6 +205,7 @@ impl Question<'_> {
                 rule.text = rule.text.take().or_else(|| picture.cluster.rule_text(&place, rule));
             }
             programs::name(point, picture.cluster.programs(&place));
+            damage::recognize(point, diagnosis.fault_flow.as_ref());
         }
         let asked = deviation::Question {
             inventory,

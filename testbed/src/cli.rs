@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use waymark_testbed::{DEFAULT_NAME, Dataplane, Impairment, Manner, Proxy};
+use waymark_testbed::{DEFAULT_NAME, Dataplane, Impairment, Manner, Proxy, Side};
 
 /// Clusters of network namespaces, with faults on purpose.
 #[derive(Debug, Parser)]
@@ -162,6 +162,16 @@ pub(crate) enum Command {
         device: String,
         #[arg(long, value_parser = impairment)]
         impairment: Impairment,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
+    /// A foreign program of a device
+    #[command(hide = true)]
+    Tcx {
+        #[arg(long)]
+        device: String,
+        #[arg(long, value_enum)]
+        side: Side,
         #[arg(long)]
         ready_file: PathBuf,
     },

@@ -35,7 +35,7 @@
 //! * `namespace`: named namespaces
 //! * `process`: processes that outlive their starter
 //! * `server`: what a pod runs
-//! * `bpf`, `cgroup`: programs that faults attach
+//! * `bpf`, `cgroup`, `tcx`: programs that faults attach
 //! * `impair`: an underlay that delays, spoils, doubles and confuses frames
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
@@ -80,6 +80,7 @@ mod script;
 mod server;
 mod state;
 mod status;
+mod tcx;
 mod tell;
 mod topology;
 
@@ -104,5 +105,6 @@ pub use script::{Script, Tool};
 pub use server::{Manner, serve};
 pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};
 pub use status::render as status_table;
+pub use tcx::{Side, drop_all as tcx};
 pub use tell::{note, say};
 pub use topology::{BackendSpec, NodeSpec, PodSpec, ServiceSpec, Topology, TopologyError};

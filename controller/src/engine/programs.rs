@@ -96,7 +96,7 @@ mod tests {
         let point = ProgramPoint::TcIngress;
         let filter = DeviceProgram { device: "eth0".to_owned(), point, id: None, name: None };
         let fault = drop_at(Hook::DriverRx, Some("TC_INGRESS"));
-        let (object, _) = named(fault.clone(), &[filter.clone()]);
+        let (object, _) = named(fault.clone(), std::slice::from_ref(&filter));
         assert_eq!(object.as_deref(), Some("tc ingress program (classic BPF) of eth0"));
         let other = FaultPoint { cause: Cause::FilterDrop, ..fault };
         assert_eq!(named(other, &[filter]), (None, Vec::new()));

@@ -54,6 +54,7 @@ use crate::impair::Impairment;
 use crate::plan::{Dataplane, Proxy};
 use crate::script::Tool;
 use crate::server::Manner;
+use crate::tcx::Side;
 
 /// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -157,6 +158,22 @@ pub(super) enum Step {
     Deed(Deed),
     /// Something that the underlay does.
     Leg(Leg),
+    /// A program at a device's tcx.
+    Tcx(Tcx),
+}
+
+/// A foreign program that drops every IP packet. It need not be undone by steps of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tcx {
+    /// At which side.
+    #[serde(rename = "tcx")]
+    pub(super) side: Side,
+    /// Of which device.
+    pub(super) device: String,
+    /// Where.
+    #[serde(rename = "in")]
+    pub(super) place: Place,
 }
 
 /// What the underlay does to the packets of the case's family from one node to another. It need not be undone by

@@ -6,12 +6,13 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use waymark_proto::AnomalyKind;
 
-use super::definition::{Deeds, Definition, Step};
+use super::definition::{Deeds, Definition, Step, Tcx};
 use super::leg::impaired;
 use super::site::{Place, Site};
-use super::{Act, Expected, Symptom, context};
+use super::{Act, Expected, Helper, Symptom, context};
 use crate::check::Probe;
 use crate::script::Script;
+use crate::tcx;
 
 /// What breaks and what undoes it.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ impl<'a> Renderer<'a> {
         for step in &self.definition.inject {
             let acts = match step {
                 Step::Leg(leg) => impaired(&self.site, leg, &self.name)?,
+                Step::Tcx(step) => self.program(step)?,
                 Step::Lines(_) | Step::Deed(_) => {
                     breakage.inject.extend(self.act(step)?);
                     continue;
@@ -93,10 +95,18 @@ impl<'a> Renderer<'a> {
         Ok(breakage)
     }
 
+    fn program(&self, step: &Tcx) -> Result<Breakage, String> {
+        let (_, netns) = self.site.at(step.place)?;
+        let role = format!("fault-{}", self.name);
+        let args = tcx::command(&self.text(&step.device)?, step.side);
+        let helper = Helper { role: role.clone(), netns: netns.to_owned(), args };
+        Ok(Breakage { inject: vec![Act::Start(helper)], undo: vec![Act::Stop(role)] })
+    }
+
     /// What a step does by itself; nothing, if none of its lines is for this cluster.
     fn act(&self, step: &Step) -> Result<Option<Act>, String> {
         let (place, act) = match step {
-            Step::Leg(_) => return Err("this step is undone without being told".to_owned()),
+            Step::Leg(_) | Step::Tcx(_) => return Err("this step is undone without being told".to_owned()),
             Step::Lines(step) => {
                 let (_, netns) = self.site.at(step.place)?;
                 let text = self.text(&step.text)?;
