@@ -1,11 +1,11 @@
 //! The acts that impair the way from one node to another.
 
-use super::definition::{Family, Leg};
+use super::definition::Leg;
 use super::render::Breakage;
-use super::site::Site;
+use super::site::{End, Site};
 use super::{Act, Helper};
 use crate::impair;
-use crate::plan::{Cluster, Dataplane, NodePlan, hex_hash};
+use crate::plan::{Dataplane, NodePlan, hex_hash};
 use crate::script::{Script, Tool};
 
 /// Leads the packets of the case's family, or the tunnel's that carries them, into a relay and out of it; and the
@@ -25,20 +25,15 @@ pub(super) fn impaired(site: &Site<'_>, leg: &Leg, fault: &str) -> Result<Breaka
     let up = [format!("link set {device} addrgenmode none"), format!("link set {device} up")];
     let nft = |lines: Vec<String>| Act::Script(Script::new(Tool::Nft, &cluster.fabric, lines));
     let up = Act::Script(Script::new(Tool::Ip, &cluster.fabric, up));
-    let rules = nft(rules(cluster, site.family, fault, [from, to], device));
+    // Of the nodes' own packets no tunnel makes others.
+    let tunnelled = cluster.dataplane == Dataplane::BridgeVxlan && site.to != End::TargetNode;
+    let rules = nft(rules(site.ipv6() && !tunnelled, fault, [from, to], device));
     // A table that is not there is no error: a relay that did not start has none.
     let gone = nft(vec![format!("add table netdev {fault}"), format!("delete table netdev {fault}")]);
     Ok(Breakage { inject: vec![Act::Start(relay), up, rules], undo: vec![gone, Act::Stop(role)] })
 }
 
-fn rules(
-    cluster: &Cluster,
-    family: Family,
-    fault: &str,
-    [from, to]: [&NodePlan; 2],
-    device: &str,
-) -> Vec<String> {
-    let ipv6 = family == Family::V6 && cluster.dataplane != Dataplane::BridgeVxlan;
+fn rules(ipv6: bool, fault: &str, [from, to]: [&NodePlan; 2], device: &str) -> Vec<String> {
     let ip = if ipv6 { "ip6" } else { "ip" };
     let chain = |name: &str, device: &str| {
         format!(
