@@ -147,10 +147,10 @@ fn an_impaired_leg_is_the_only_one() {
         return;
     }
     let testbed = Testbed::up(&["--dataplane", "routed"]);
-    let (instance, cluster) = (testbed.instance(), testbed.cluster());
-    let fault = waymark_testbed::fault("impaired-loss-100-percent").unwrap();
-    let lost = fault.probe(&cluster).unwrap();
-    let injected = instance.inject(fault).unwrap();
+    let cluster = testbed.cluster();
+    let name = "impaired-loss-100-percent";
+    let lost = waymark_testbed::fault(name).unwrap().probe(&cluster).unwrap();
+    testbed.succeed(&["fault", "inject", name]);
     ask(&cluster, &lost, SHORT).unwrap_err();
     let pod = |name: &str| cluster.pods.iter().find(|pod| format!("pod/{}", pod.full_name) == name).unwrap();
     let (from, to) = (pod(&lost.from), pod(lost.to.split(':').next().unwrap()));
@@ -166,7 +166,7 @@ fn an_impaired_leg_is_the_only_one() {
     ] {
         ask(&cluster, &probe, PATIENT).unwrap_or_else(|error| panic!("{what}: {probe}: {error}"));
     }
-    injected.clear().unwrap();
+    testbed.succeed(&["fault", "clear", name]);
     ask(&cluster, &lost, PATIENT).unwrap();
 }
 
@@ -179,20 +179,21 @@ fn a_relay_leaves_nothing_behind() {
     let testbed = Testbed::up(&[]);
     let (instance, cluster) = (testbed.instance(), testbed.cluster());
     let before = configuration(&testbed, &cluster);
-    let fault = waymark_testbed::fault("impaired-delay").unwrap();
+    let name = "impaired-delay";
+    let probe = waymark_testbed::fault(name).unwrap().probe(&cluster).unwrap();
     let relay = || {
         let processes = instance.processes().into_iter();
         processes.filter(|(role, _)| role == "fault-impaired-delay").find_map(|(_, pid)| pid)
     };
-    let injected = instance.inject(fault).unwrap();
-    ask(&cluster, &fault.probe(&cluster).unwrap(), PATIENT).unwrap();
+    testbed.succeed(&["fault", "inject", name]);
+    ask(&cluster, &probe, PATIENT).unwrap();
     let pid = rustix::process::Pid::from_raw(relay().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    injected.clear().unwrap();
+    testbed.succeed(&["fault", "clear", name]);
     assert_eq!(configuration(&testbed, &cluster), before);
     assert!(!instance.processes().iter().any(|(role, _)| role.starts_with("fault-")));
 
-    instance.inject(fault).unwrap().keep();
+    testbed.succeed(&["fault", "inject", name]);
     let pid = relay().unwrap();
     testbed.succeed(&["down"]);
     assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
