@@ -189,7 +189,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         rtt_ns: case.rtt().filter(|_| !case.one_way),
         fault_point,
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
-        anomalies: anomaly::anomalies(&packets),
+        anomalies: anomaly::anomalies(&packets, case.flow.protocol),
         fault_flow: fault.map(|fault| fault.flow),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),

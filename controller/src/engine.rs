@@ -3,8 +3,12 @@
 //! * `round`: one round of packets
 //! * `survey`: how many rounds, of which packets
 //! * `second`: other packets over the stretch where some vanished
+//! * `programs`: which BPF program it was
+//! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
+mod damage;
+mod programs;
 mod replay;
 mod round;
 mod second;
@@ -194,12 +198,14 @@ impl Question<'_> {
     /// The answer.
     fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = self;
-        if let Some(point) = &mut diagnosis.fault_point
-            && let Some(rule) = &mut point.rule
-        {
-            // A trace names rules by their handles.
+        if let Some(point) = &mut diagnosis.fault_point {
             let place = Place::new(point.node.clone(), point.netns.clone());
-            rule.text = rule.text.take().or_else(|| picture.cluster.rule_text(&place, rule));
+            if let Some(rule) = &mut point.rule {
+                // A trace names rules by their handles.
+                rule.text = rule.text.take().or_else(|| picture.cluster.rule_text(&place, rule));
+            }
+            programs::name(point, picture.cluster.programs(&place));
+            damage::recognize(point, diagnosis.fault_flow.as_ref());
         }
         let asked = deviation::Question {
             inventory,

@@ -225,7 +225,7 @@ pub(crate) fn sightings(steps: &[Step], seq: u32, back: bool) -> Vec<Sighting> {
         let sighting = |event, late| sighting(step, seq, back, ttl, at_ns + late, event);
         match step.hook {
             Hook::DriverRx => {
-                found.push(sighting(Event::Seen, 0));
+                found.push(sighting(Event::Arrived, 0));
                 found.push(sighting(Event::Seen, 1));
             }
             Hook::Qdisc => found.push(sighting(Event::Seen, 0)),

@@ -11,7 +11,7 @@ fn walk(world: &World, sightings: &[Sighting], matched: &[Match]) -> Vec<String>
     for sighting in sightings {
         let headers = sighting.headers.as_ref().expect("plain packets have headers");
         let what = match &sighting.event {
-            Event::Seen | Event::Left => "",
+            Event::Seen | Event::Arrived | Event::Left => "",
             Event::Dropped { reason, .. } => reason.as_deref().unwrap_or("?"),
             Event::Entered | Event::Verdict { .. } | Event::Transmitted { .. } | Event::Consumed { .. } => {
                 continue;
@@ -230,7 +230,9 @@ async fn a_hidden_packet_is_followed_by_its_buffer() {
     let (sightings, _) = world.try_check(Protocol::Icmp, 1, "10.8.0.1", "10.8.0.2").await.unwrap();
     let hidden: Vec<_> = sightings
         .iter()
-        .filter(|sighting| sighting.headers.is_none() && sighting.event == Event::Seen)
+        .filter(|sighting| {
+            sighting.headers.is_none() && matches!(sighting.event, Event::Seen | Event::Arrived)
+        })
         .map(|sighting| {
             let device = sighting.device.as_deref().unwrap_or_default();
             format!("{} {} {device}", world.part(&sighting.place.netns), sighting.hook)

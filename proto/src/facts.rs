@@ -2,12 +2,18 @@
 //!
 //! A facts document describes one node. Every list may be incomplete: what could not be read stands in
 //! `missing`, and a prediction that needs it ends as `InsufficientInfo`.
+//!
+//! * `program`: BPF programs of devices
+
+mod program;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use program::{DeviceProgram, ProgramPoint};
 
 use crate::{NetnsInode, NetnsName, NodeName, Protocol};
 
@@ -57,6 +63,9 @@ pub struct NetnsFacts {
     pub pod: Option<String>,
     /// Devices.
     pub links: Vec<Link>,
+    /// BPF programs that devices run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<DeviceProgram>,
     /// Addresses.
     pub addresses: Vec<Address>,
     /// Routes of all tables, both families.

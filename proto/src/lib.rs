@@ -65,9 +65,9 @@ pub use dial::{
 };
 pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError, KEEP_ALIVE};
 pub use facts::{
-    Address, BridgePort, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump, Link, LinkKind,
-    MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, Route, RouteType, RuleAction,
-    Socket,
+    Address, BridgePort, DeviceProgram, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump,
+    Link, LinkKind, MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, ProgramPoint,
+    Route, RouteType, RuleAction, Socket,
 };
 pub use flow::{Flow, Protocol};
 pub use hook::{Hook, HookReport, Observability};

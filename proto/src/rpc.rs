@@ -124,6 +124,7 @@ impl From<&crate::Sighting> for Sighting {
         use sighting::Event as Wire;
         let event = match &sighting.event {
             Event::Seen => Wire::Seen(Nothing {}),
+            Event::Arrived => Wire::Arrived(Nothing {}),
             Event::Entered => Wire::Entered(Nothing {}),
             Event::Left => Wire::Left(Nothing {}),
             Event::Verdict { rule, verdict } => Wire::Verdict(RuleVerdict {
@@ -163,6 +164,7 @@ impl Sighting {
         let hook = u8::try_from(self.hook).ok().and_then(Hook::from_number);
         let event = match self.event.ok_or_else(|| malformed("a sighting without event"))? {
             Wire::Seen(Nothing {}) => Event::Seen,
+            Wire::Arrived(Nothing {}) => Event::Arrived,
             Wire::Entered(Nothing {}) => Event::Entered,
             Wire::Left(Nothing {}) => Event::Left,
             Wire::Verdict(rule) => Event::Verdict {
@@ -308,6 +310,7 @@ mod tests {
         };
         let events = [
             Event::Seen,
+            Event::Arrived,
             Event::Entered,
             Event::Left,
             Event::Verdict { rule, verdict: "drop".into() },

@@ -37,6 +37,8 @@ pub struct Sighting {
 pub enum Event {
     /// It came by.
     Seen,
+    /// It came by a device and waits for the stack, which reports it again, as [`Event::Seen`], when it takes it.
+    Arrived,
     /// It entered a netfilter hook: the chain of first priority saw it.
     Entered,
     /// It left a netfilter hook alive: the chain of last priority saw it.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use waymark_proto::{
-    FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, RuleRef, Socket,
+    DeviceProgram, FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, RuleRef,
+    Socket,
 };
 
 use crate::SimError;
@@ -74,6 +75,11 @@ impl Cluster {
     /// The text of a rule that a trace names by its handle or position, if the facts have it.
     pub fn rule_text(&self, place: &Place, rule: &RuleRef) -> Option<String> {
         self.namespaces.get(place)?.ruleset.text_of(rule)
+    }
+
+    /// The BPF programs that the devices of a namespace run.
+    pub fn programs(&self, place: &Place) -> &[DeviceProgram] {
+        self.namespaces.get(place).map_or(&[], |namespace| namespace.programs.as_slice())
     }
 
     /// Adds the facts of a node, in place of older ones.

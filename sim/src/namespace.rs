@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use waymark_proto::{
-    Address, FdbEntry, Link, LinkKind, MissingFact, Neighbour, NetnsFacts, NodeName, Place, PolicyRule,
-    Route, RouteType, Socket,
+    Address, DeviceProgram, FdbEntry, Link, LinkKind, MissingFact, Neighbour, NetnsFacts, NodeName, Place,
+    PolicyRule, Route, RouteType, Socket,
 };
 
 use crate::netfilter::Ruleset;
@@ -46,6 +46,7 @@ fn concerns(fact: &MissingFact, name: &str) -> bool {
 pub(crate) struct Namespace {
     pub(crate) place: Place,
     links: BTreeMap<u32, Link>,
+    pub(crate) programs: Vec<DeviceProgram>,
     addresses: Vec<Address>,
     own: BTreeSet<IpAddr>,
     /// Routes by family and table, the longest prefix and lowest metric first.
@@ -80,6 +81,7 @@ impl Namespace {
         Self {
             own: facts.addresses.iter().map(|address| address.address.addr()).collect(),
             links: facts.links.into_iter().map(|link| (link.index, link)).collect(),
+            programs: facts.programs,
             addresses: facts.addresses,
             tables,
             rules: [v4, v6],

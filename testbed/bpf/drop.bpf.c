@@ -3,6 +3,7 @@
 // BPF program that somebody forgot, as a fault.
 
 #include <linux/bpf.h>
+#include <linux/pkt_cls.h>
 
 #define SEC(name) __attribute__((section(name), used))
 
@@ -21,6 +22,12 @@ int wm_xdp_drop(struct xdp_md *ctx)
 		return XDP_PASS;
 	type = *(unsigned short *)(data + ETH_HLEN - 2);
 	return type == ETH_P_IP || type == ETH_P_IPV6 ? XDP_DROP : XDP_PASS;
+}
+
+SEC("classifier")
+int wm_tcx_drop(struct __sk_buff *skb)
+{
+	return skb->protocol == ETH_P_IP || skb->protocol == ETH_P_IPV6 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 /* 0 refuses, for a socket of the cgroup. */

@@ -1,5 +1,6 @@
 //! How often Waymark is right: every fault of the catalogue on every dataplane, against the answers of
-//! the real programs; two faults at once; and healthy flows, which must give no fault point.
+//! the real programs; two faults at once; and healthy flows, which must give neither a fault point
+//! nor an anomaly.
 //!
 //! * `answer`: the part of an answer that is compared
 //! * `report`: what was measured
@@ -17,7 +18,7 @@ pub use report::{DataplaneReport, FaultReport, HealthyReport, Report};
 use answer::Asked;
 
 use crate::check::Probe;
-use crate::fault::{self, Fault, Need, Pair};
+use crate::fault::{self, Fault, Pair};
 use crate::instance::{Instance, UpOptions};
 use crate::plan::{Cluster, Control, Dataplane, Proxy};
 use crate::programs::Programs;
@@ -106,11 +107,10 @@ fn on_dataplane(
     instance.up(&UpOptions { topology, dataplane, proxy, control: Control::Inventory, agents: true })?;
     let up_seconds = started.elapsed().as_secs_f64();
     let measured = Measurement::new(options, &instance).and_then(|mut measurement| {
-        let (healthy, faults, left_out) =
-            (measurement.healthy(tell)?, measurement.faults(tell)?, measurement.left_out());
+        let (healthy, faults) = (measurement.healthy(tell)?, measurement.faults(tell)?);
         // The last answer too may have failed by a signal.
         interrupt::check()?;
-        Ok(DataplaneReport { dataplane, up_seconds, faults, healthy, left_out })
+        Ok(DataplaneReport { dataplane, up_seconds, faults, healthy })
     });
     let down = instance.down();
     let report = measured.map_err(interrupt::rather)?;
@@ -137,7 +137,7 @@ impl<'a> Measurement<'a> {
             interrupt::check()?;
             tell(&format!("{}: {probe}", self.cluster.dataplane));
             let Asked { answer: got, took, .. } = Asked::of(self.instance, &probe);
-            let right = got.verdict == Some(Verdict::Reachable) && got.point.is_none();
+            let right = got.verdict == Some(Verdict::Reachable) && got.accusations().next().is_none();
             flows.push(HealthyReport { probe, got, right, seconds: took.as_secs_f64() });
         }
         Ok(flows)
@@ -149,18 +149,9 @@ impl<'a> Measurement<'a> {
         fault::all().filter(move |fault| self.options.choice.has(fault) && fault.is_for(dataplane, proxy))
     }
 
-    /// How many of those cannot be asked yet, by what they need.
-    fn left_out(&self) -> std::collections::BTreeMap<Need, usize> {
-        let mut count = std::collections::BTreeMap::new();
-        for need in self.cases().filter_map(Fault::needs) {
-            *count.entry(need).or_default() += 1;
-        }
-        count
-    }
-
     fn faults(&mut self, tell: &mut dyn FnMut(&str)) -> Result<Vec<FaultReport>> {
         let mut reports = Vec::new();
-        for fault in self.cases().filter(|fault| fault.needs().is_none()) {
+        for fault in self.cases() {
             interrupt::check()?;
             tell(&format!("{}: {}", self.cluster.dataplane, fault.name));
             reports.push(self.one(fault)?);

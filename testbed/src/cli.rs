@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use waymark_testbed::{DEFAULT_NAME, Dataplane, Manner, Proxy};
+use waymark_testbed::{DEFAULT_NAME, Dataplane, Impairment, Manner, Proxy, Side};
 
 /// Clusters of network namespaces, with faults on purpose.
 #[derive(Debug, Parser)]
@@ -155,6 +155,26 @@ pub(crate) enum Command {
         #[arg(long)]
         ready_file: PathBuf,
     },
+    /// What the underlay does to the frames that are led to a device
+    #[command(hide = true)]
+    Impair {
+        #[arg(long)]
+        device: String,
+        #[arg(long, value_parser = impairment)]
+        impairment: Impairment,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
+    /// A foreign program of a device
+    #[command(hide = true)]
+    Tcx {
+        #[arg(long)]
+        device: String,
+        #[arg(long, value_enum)]
+        side: Side,
+        #[arg(long)]
+        ready_file: PathBuf,
+    },
     /// Runs the pods that Kubernetes wants on the nodes
     #[command(hide = true)]
     Kubelet {
@@ -212,6 +232,10 @@ pub(crate) enum FaultCommand {
         /// Its name in the catalogue [default: all that are injected]
         fault: Option<String>,
     },
+}
+
+fn impairment(json: &str) -> Result<Impairment, serde_json::Error> {
+    serde_json::from_str(json)
 }
 
 fn category() -> clap::builder::PossibleValuesParser {

@@ -9,6 +9,7 @@
 //! * `site`: who plays which part in a cluster
 //! * `context`: what templates can name
 //! * `render`: from a file and a cluster to acts
+//! * `leg`: the acts that impair the way between two nodes
 //! * `catalogue`: all files
 //! * `pair`: two faults at once
 //! * `guard`: injecting and undoing
@@ -17,15 +18,15 @@ mod catalogue;
 mod context;
 mod definition;
 mod guard;
+mod leg;
 mod pair;
 mod render;
 mod site;
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Cause, Direction, Hook, Verdict};
+use waymark_proto::{AnomalyKind, Cause, Direction, Hook, Verdict};
 
 pub use catalogue::{all, fault, table};
-pub use definition::Need;
 pub use guard::Injected;
 pub use pair::{Pair, pairs};
 
@@ -49,7 +50,7 @@ pub struct Fault {
     definition: Definition,
 }
 
-/// The fault point that Waymark must name.
+/// The fault point, or the anomaly, that Waymark must name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expected {
@@ -59,10 +60,23 @@ pub struct Expected {
     pub netns: String,
     /// The hook.
     pub hook: Hook,
-    /// The cause.
-    pub cause: Cause,
+    /// What is wrong there.
+    pub cause: Symptom,
     /// Which way the packet was going.
     pub direction: Direction,
+    /// How long packets are held up, at least, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ns: Option<u64>,
+}
+
+/// What is wrong at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Symptom {
+    /// Packets die there, and why.
+    Death(Cause),
+    /// What happens there to packets that arrive.
+    Anomaly(AnomalyKind),
 }
 
 /// One thing to do to an instance.
@@ -80,22 +94,28 @@ pub enum Act {
         /// How the new one is to be.
         manner: Manner,
     },
+    /// Start a process that is part of the fault.
+    Start(Helper),
+    /// End the one of that role.
+    Stop(String),
+}
+
+/// This program, in a namespace of the instance, doing what no tool does. It says that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Helper {
+    /// Its name among the instance's processes.
+    pub role: String,
+    /// The namespace.
+    pub netns: String,
+    /// The program's arguments.
+    pub args: Vec<String>,
 }
 
 impl Fault {
     /// What it does, in a few words.
     pub fn about(&self) -> &str {
         &self.definition.about
-    }
-
-    /// What Waymark lacks to find it.
-    pub fn needs(&self) -> Option<Need> {
-        self.definition.needs
-    }
-
-    /// What Waymark is known to say instead, and why.
-    pub fn wrong(&self) -> Option<&str> {
-        self.definition.wrong.as_deref()
     }
 
     /// Whether it is among the few that are tried with every change.
@@ -115,8 +135,11 @@ impl Fault {
 
     /// Whether a verdict is what is expected.
     pub fn is_verdict(&self, verdict: Verdict) -> bool {
-        let bad = matches!(verdict, Verdict::Unreachable | Verdict::Inconsistent);
-        self.definition.expected.verdict.map_or(bad, |expected| verdict == expected)
+        let expected = &self.definition.expected;
+        let arrives = verdict == Verdict::Reachable;
+        let dies = matches!(verdict, Verdict::Unreachable | Verdict::Inconsistent);
+        let usual = if expected.anomaly.is_some() { arrives } else { dies };
+        expected.verdict.map_or(usual, |expected| verdict == expected)
     }
 
     /// The traffic on which it shows in this cluster.
@@ -124,7 +147,7 @@ impl Fault {
         Ok(self.renderer(cluster)?.probe())
     }
 
-    /// The fault point that Waymark must name in this cluster.
+    /// The fault point, or the anomaly, that Waymark must name in this cluster.
     pub fn expected(&self, cluster: &Cluster) -> Result<Expected> {
         self.renderer(cluster)?.expected().map_err(|why| self.not_applicable(why))
     }
@@ -155,9 +178,19 @@ impl Fault {
     }
 }
 
+impl std::fmt::Display for Symptom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Death(cause) => cause.fmt(f),
+            Self::Anomaly(kind) => kind.fmt(f),
+        }
+    }
+}
+
 impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let way = if self.direction == Direction::Return { " (return)" } else { "" };
-        f.pad(&format!("{} {}: {}{way}", self.node, self.hook, self.cause))
+        let delay = self.delay_ns.map(|ns| format!(" of {} ms", ns / 1_000_000)).unwrap_or_default();
+        f.pad(&format!("{} {}: {}{delay}{way}", self.node, self.hook, self.cause))
     }
 }

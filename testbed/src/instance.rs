@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use waymark_proto::Inventory;
 
-use crate::fault::Act;
+use crate::fault::{Act, Helper};
 use crate::kubernetes::{self, Record};
 use crate::plan::{Cluster, Control, Dataplane, PodPlan, Proxy};
 use crate::preflight::{self, need_root};
@@ -273,13 +273,34 @@ impl Instance {
                 self.stop_server(pod)?;
                 self.start_server(pod, *manner)?.wait(READY)
             }
+            Act::Start(helper) => self.start_helper(helper)?.wait(READY),
+            Act::Stop(role) => {
+                self.stop(role)?;
+                self.dir.forget(role)
+            }
         }
     }
 
+    fn start_helper(&self, helper: &Helper) -> Result<Starting> {
+        let daemon = Daemon {
+            role: helper.role.clone(),
+            netns: Some(helper.netns.clone()),
+            program: self.programs.this().to_owned(),
+            args: helper.args.clone(),
+            readiness: Readiness::File,
+        };
+        daemon.start(&self.dir, self.programs.this())
+    }
+
     fn stop_server(&self, pod: &PodPlan) -> Result<()> {
+        self.stop(&server_role(pod))
+    }
+
+    /// Ends the process of a role, if it lives.
+    fn stop(&self, role: &str) -> Result<()> {
         let undead =
             |pid: rustix::process::Pid| Error::Undead { name: self.name().to_owned(), pid: pid.as_raw_pid() };
-        let Some(running) = process::recorded(&self.dir.pid(&server_role(pod))) else { return Ok(()) };
+        let Some(running) = process::recorded(&self.dir.pid(role)) else { return Ok(()) };
         let pid = running.pid.as_raw_pid().unsigned_abs();
         process::end(&[running], PATIENCE).map_err(undead)?;
         cgroup::remove(pid);

@@ -35,7 +35,8 @@
 //! * `namespace`: named namespaces
 //! * `process`: processes that outlive their starter
 //! * `server`: what a pod runs
-//! * `bpf`, `cgroup`: programs that faults attach
+//! * `bpf`, `cgroup`, `tcx`: programs that faults attach
+//! * `impair`: an underlay that delays, spoils, doubles and confuses frames
 //! * `programs`: where the other programs are
 //! * `state`: what is known between two commands
 //! * `preflight`: what must be there before
@@ -64,6 +65,7 @@ mod error;
 mod exec;
 mod fault;
 mod healthy;
+mod impair;
 mod instance;
 pub mod interrupt;
 pub mod kubernetes;
@@ -78,6 +80,7 @@ mod script;
 mod server;
 mod state;
 mod status;
+mod tcx;
 mod tell;
 mod topology;
 
@@ -90,8 +93,9 @@ pub use demo::demo;
 pub use error::{Error, Result};
 pub use exec::exec;
 pub use fault::{
-    Act, Expected, Fault, Injected, Need, Pair, all as faults, fault, pairs, table as fault_table,
+    Act, Expected, Fault, Helper, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
 };
+pub use impair::{Impairment, relay as impair};
 pub use instance::{Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
@@ -101,5 +105,6 @@ pub use script::{Script, Tool};
 pub use server::{Manner, serve};
 pub use state::{ActiveFault, DEFAULT_NAME, State, StateDir};
 pub use status::render as status_table;
+pub use tcx::{Side, drop_all as tcx};
 pub use tell::{note, say};
 pub use topology::{BackendSpec, NodeSpec, PodSpec, ServiceSpec, Topology, TopologyError};

@@ -9,8 +9,8 @@ use waymark_proto::command_line;
 use waymark_testbed::kubernetes::{self, enforce, kubelet, relay};
 use waymark_testbed::{
     AccuracyOptions, Choice, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, RecordOptions,
-    Result, Topology, UpOptions, accuracy, demo, detach, exec, fault, fault_table, interrupt, note, record,
-    say, serve, status_table,
+    Result, Topology, UpOptions, accuracy, demo, detach, exec, fault, fault_table, impair, interrupt, note,
+    record, say, serve, status_table, tcx,
 };
 
 use cli::{Cli, Command, FaultCommand, Output};
@@ -103,6 +103,8 @@ fn run(cli: Cli) -> Result<()> {
             record(&options, &Programs::find(folder)?, &mut |path| say(path.display()))?;
         }
         Command::Serve { tcp, udp, manner, ready_file } => serve(&tcp, &udp, manner, &ready_file)?,
+        Command::Impair { device, impairment, ready_file } => impair(&device, impairment, &ready_file)?,
+        Command::Tcx { device, side, ready_file } => tcx(&device, side, &ready_file)?,
         Command::Kubelet { name, ready_file } => kubelet(&name.name, &ready_file)?,
         Command::Enforcer { name, ready_file } => enforce(&name.name, &ready_file)?,
         Command::Relay { netns, to, ready_file } => relay(&netns, to, &ready_file)?,

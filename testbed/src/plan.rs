@@ -242,7 +242,7 @@ pub(crate) fn mac_of(prefix: [u8; 2], ip: Ipv4Addr) -> String {
 }
 
 /// The first `digits` hexadecimal digits of a text's hash.
-fn hex_hash(text: &str, digits: usize) -> String {
+pub(crate) fn hex_hash(text: &str, digits: usize) -> String {
     let mut hex = String::new();
     for byte in Sha256::digest(text) {
         write!(hex, "{byte:02x}").expect("writing to a string cannot fail");

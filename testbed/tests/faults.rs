@@ -5,7 +5,7 @@ mod common;
 use common::traffic::{PATIENT, SHORT, ask};
 use common::{Testbed, privileged, text};
 use waymark_proto::Verdict;
-use waymark_testbed::{Cluster, Dataplane, Fault, Proxy, faults};
+use waymark_testbed::{Cluster, Dataplane, Fault, Probe, Proxy, faults};
 
 /// What a fault could leave behind, by namespace: rules, routes, addresses, devices, neighbours that were
 /// set by hand, forwarding entries, queues, settings.
@@ -52,10 +52,15 @@ fn break_and_heal(testbed: &Testbed, cluster: &Cluster, fault: &'static Fault) -
     command("inject")?;
     let asked = ask(cluster, &probe, SHORT);
     command("clear")?;
-    // What stops only some packets may let this one pass.
-    let some_pass = fault.needs().is_some() || !fault.is_verdict(Verdict::Unreachable);
-    if asked.is_ok() && !some_pass {
-        return Err(format!("{} does not break {probe}", fault.name));
+    // What stops only some packets may let this one pass, or not.
+    match asked {
+        Ok(()) if fault.is_verdict(Verdict::Unreachable) && !fault.is_verdict(Verdict::Reachable) => {
+            return Err(format!("{} does not break {probe}", fault.name));
+        }
+        Err(error) if fault.is_verdict(Verdict::Reachable) => {
+            return Err(format!("{} breaks {probe}: {error}", fault.name));
+        }
+        _ => {}
     }
     works("after")
 }
@@ -133,6 +138,66 @@ fn a_guard_undoes_its_fault() {
     drop(forward);
     drop(route);
     assert_eq!(configuration(&testbed, &cluster), before);
+}
+
+/// A leg that loses everything loses nothing of another family, of another node, or of the other way.
+#[test]
+fn an_impaired_leg_is_the_only_one() {
+    if !privileged("injecting faults") {
+        return;
+    }
+    let testbed = Testbed::up(&["--dataplane", "routed"]);
+    let cluster = testbed.cluster();
+    let name = "impaired-loss-100-percent";
+    let lost = waymark_testbed::fault(name).unwrap().probe(&cluster).unwrap();
+    testbed.succeed(&["fault", "inject", name]);
+    ask(&cluster, &lost, SHORT).unwrap_err();
+    let pod = |name: &str| cluster.pods.iter().find(|pod| format!("pod/{}", pod.full_name) == name).unwrap();
+    let (from, to) = (pod(&lost.from), pod(lost.to.split(':').next().unwrap()));
+    let third =
+        cluster.pods.iter().find(|pod| ![from.node, to.node].contains(&pod.node) && !pod.tcp.is_empty());
+    let third = third.unwrap();
+    let end = |pod: &waymark_testbed::PodPlan| format!("pod/{}", pod.full_name);
+    let listens = |pod: &waymark_testbed::PodPlan| format!("{}:{}", end(pod), pod.tcp[0]);
+    for (probe, what) in [
+        (Probe { ipv6: true, ..lost.clone() }, "another family"),
+        (Probe { to: listens(third), ..lost.clone() }, "another node"),
+        (Probe { from: end(third), ..lost.clone() }, "from another node"),
+    ] {
+        ask(&cluster, &probe, PATIENT).unwrap_or_else(|error| panic!("{what}: {probe}: {error}"));
+    }
+    testbed.succeed(&["fault", "clear", name]);
+    ask(&cluster, &lost, PATIENT).unwrap();
+}
+
+/// A relay that is killed takes its device with it; undoing takes the rest, and `down` a relay that lives.
+#[test]
+fn a_relay_leaves_nothing_behind() {
+    if !privileged("injecting faults") {
+        return;
+    }
+    let testbed = Testbed::up(&[]);
+    let (instance, cluster) = (testbed.instance(), testbed.cluster());
+    let before = configuration(&testbed, &cluster);
+    let name = "impaired-delay";
+    let probe = waymark_testbed::fault(name).unwrap().probe(&cluster).unwrap();
+    let relay = || {
+        let processes = instance.processes().into_iter();
+        processes.filter(|(role, _)| role == "fault-impaired-delay").find_map(|(_, pid)| pid)
+    };
+    testbed.succeed(&["fault", "inject", name]);
+    ask(&cluster, &probe, PATIENT).unwrap();
+    let pid = rustix::process::Pid::from_raw(relay().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    testbed.succeed(&["fault", "clear", name]);
+    assert_eq!(configuration(&testbed, &cluster), before);
+    assert!(!instance.processes().iter().any(|(role, _)| role.starts_with("fault-")));
+
+    testbed.succeed(&["fault", "inject", name]);
+    let pid = relay().unwrap();
+    testbed.succeed(&["down"]);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
+    assert_eq!(testbed.leftovers(), [""; 0]);
 }
 
 #[test]

@@ -32,6 +32,10 @@ fn judge(args: &[&str], client: &str) -> Output {
 }
 
 fn accuracy(name: &str, client: &str) -> (Option<i32>, serde_json::Value) {
+    accuracy_of("forward-drop", name, client)
+}
+
+fn accuracy_of(fault: &str, name: &str, client: &str) -> (Option<i32>, serde_json::Value) {
     let name = format!("{name}{}", std::process::id());
     let args = [
         "accuracy",
@@ -42,7 +46,7 @@ fn accuracy(name: &str, client: &str) -> (Option<i32>, serde_json::Value) {
         "--healthy",
         "2",
         "--fault",
-        "forward-drop",
+        fault,
         "-o",
         "json",
     ];
@@ -96,6 +100,47 @@ fn right_answers_are_called_right() {
     let fault = &report["dataplanes"][0]["faults"][0];
     assert_eq!((&fault["rightCause"], &fault["rightObject"]), (&true.into(), &true.into()));
     assert_eq!((&fault["category"], &fault["packets"]), (&"netfilter".into(), &1.into()));
+}
+
+/// A delay on the wire behind node1, as part of an answer.
+fn delay(netns: &str, ms: u32) -> String {
+    let end = |node: &str| format!(r#"{{"node":"{node}","netns":"x","hook":"driver-tx"}}"#);
+    let span = format!(r#"{{"lastSeen":{},"firstMissing":{}}}"#, end("node1"), end("node2"));
+    let share = r#"{"lost":5,"of":5,"low":0.5,"high":1.0}"#;
+    format!(
+        r#""anomalies":[{{"kind":"delay","node":"node1","netns":"{netns}","hook":"wire","direction":"forward","span":{span},"share":{share},"delayNs":{ms}000000,"advice":""}}],"#
+    )
+}
+
+#[test]
+fn anomalies_are_judged_like_fault_points() {
+    if !privileged("judging answers") {
+        return;
+    }
+    // While the fault is in, the client tells of a delay.
+    let judged = |name: &str, ms: u32, otherwise: u32| {
+        let own = format!("{name}{}", std::process::id());
+        let told = |ms| {
+            let delay = if ms == 0 { String::new() } else { delay(&format!("wm-{own}-routed-node1"), ms) };
+            answer("Reachable", &delay)
+        };
+        let tables = format!("ip netns exec wm-{own}-routed-fabric nft list tables");
+        let client = format!(
+            "if {tables} | grep -q 'netdev impaired-delay'; then echo '{}'; else echo '{}'; fi",
+            told(ms),
+            told(otherwise)
+        );
+        let (code, report) = accuracy_of("impaired-delay", name, &client);
+        let dataplane = &report["dataplanes"][0];
+        let fault = &dataplane["faults"][0];
+        let ticks =
+            ["rightNode", "rightHook", "rightCause", "rightDirection"].map(|tick| fault[tick] == true);
+        (code, ticks, dataplane["healthy"][0]["right"] == true)
+    };
+    assert_eq!(judged("n", 51, 0), (Some(0), [true; 4], true));
+    assert_eq!(judged("o", 49, 0), (Some(1), [true, true, false, true], true), "too short a delay");
+    assert_eq!(judged("p", 0, 0), (Some(1), [false; 4], true), "nothing told");
+    assert_eq!(judged("q", 51, 51), (Some(1), [true; 4], false), "a healthy flow has none");
 }
 
 #[test]

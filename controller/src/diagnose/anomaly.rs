@@ -2,7 +2,8 @@
 //!
 //! * Delay: the time between two gates on one node is exact. Between two nodes it is that of the way there and the way
 //!   back together, in which the difference of the clocks cancels out. The longest such time is a finding if it makes
-//!   up most of the round trip and is long for a network of one place.
+//!   up most of the round trip and is long for a network of one place. What an application takes to answer is its own,
+//!   unless it is long for people.
 //! * Duplication: a gate that more copies leave than came to the one before it.
 //! * Reordering: a gate that packets pass in another order than they were sent in, which they passed in order before.
 //!
@@ -10,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{Anomaly, AnomalyKind, Direction, Hook, Share, Span, SpanEnd};
+use waymark_proto::{Anomaly, AnomalyKind, Direction, Hook, Protocol, Share, Span, SpanEnd};
 
 use super::Packet;
 use crate::advice;
@@ -18,6 +19,9 @@ use crate::observe::{Gate, Passage, Walk};
 
 /// Shorter delays are not told of, in nanoseconds: machines and the distances between them have such.
 const LEAST_DELAY_NS: u64 = 10_000_000;
+/// Nor are shorter ones of applications, which may work for their answers, and wait for a processor until then. This
+/// is about what people notice.
+const LEAST_ANSWER_NS: u64 = 100_000_000;
 /// Fewer packets tell nothing.
 const LEAST_PACKETS: usize = 3;
 /// Packets that have to be doubled or overtaken.
@@ -72,9 +76,9 @@ impl Stretch {
 }
 
 /// What happens to the packets that arrive, in the order in which they were sent.
-pub(super) fn anomalies(packets: &[Packet<'_>]) -> Vec<Anomaly> {
+pub(super) fn anomalies(packets: &[Packet<'_>], protocol: Protocol) -> Vec<Anomaly> {
     let arrived: Vec<&Packet<'_>> = packets.iter().filter(|packet| packet.arrived()).collect();
-    let mut found: Vec<Anomaly> = delay(&arrived).into_iter().collect();
+    let mut found: Vec<Anomaly> = delay(&arrived, protocol).into_iter().collect();
     for direction in [Direction::Forward, Direction::Return] {
         let walks: Vec<&Walk> = arrived.iter().filter_map(|packet| packet.walk(direction)).collect();
         found.extend(duplication(&walks, direction));
@@ -93,7 +97,7 @@ impl<'a> Packet<'a> {
 }
 
 /// The stretch on which most of the round trip is spent, if that is long.
-fn delay(packets: &[&Packet<'_>]) -> Option<Anomaly> {
+fn delay(packets: &[&Packet<'_>], protocol: Protocol) -> Option<Anomaly> {
     let mut times: BTreeMap<Stretch, Vec<u64>> = BTreeMap::new();
     for packet in packets {
         for (stretch, ns) in
@@ -103,8 +107,11 @@ fn delay(packets: &[&Packet<'_>]) -> Option<Anomaly> {
         }
     }
     times.retain(|_, times| times.len() >= LEAST_PACKETS);
-    let medians: Vec<(&Stretch, u64)> =
+    // The kernel answers SYNs and echo requests by itself.
+    let works = |stretch: &Stretch| protocol == Protocol::Udp && stretch.hook == Hook::Socket;
+    let mut medians: Vec<(&Stretch, u64)> =
         times.iter_mut().map(|(stretch, times)| (stretch, median(times))).collect();
+    medians.retain(|(stretch, ns)| !works(stretch) || *ns >= LEAST_ANSWER_NS);
     let whole: u64 = medians.iter().map(|(_, ns)| ns).sum();
     let (stretch, longest) = medians.into_iter().max_by_key(|(_, ns)| *ns)?;
     if longest < LEAST_DELAY_NS || longest * 2 < whole {

@@ -27,7 +27,10 @@ pub(super) fn first_only<'a>(forward: &[&Sighting], back: Vec<&'a Sighting>) -> 
 /// Whether some hook saw it twice, far apart.
 fn is_repeated(back: &[&Sighting]) -> bool {
     let mut first = BTreeMap::new();
-    let passes = back.iter().filter(|sighting| matches!(sighting.event, Event::Seen | Event::Entered));
+    let passes = back.iter().filter(|sighting| {
+        // Not both of `Arrived` and `Seen`: a stack may take its time.
+        matches!(sighting.event, Event::Seen | Event::Entered)
+    });
     passes.into_iter().any(|sighting| {
         let at = sighting.at_ns;
         let key = (&sighting.place, sighting.hook, &sighting.device);

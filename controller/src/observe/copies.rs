@@ -33,26 +33,38 @@ pub struct Passage {
 /// What was recorded at a gate.
 #[derive(Default)]
 struct Records {
-    count: u32,
+    /// Packets that a device received and put by.
+    arrived: u32,
+    /// Packets that were sent, or that the stack took.
+    seen: u32,
     buffers: BTreeSet<u64>,
     first_ns: u64,
 }
 
 impl Records {
-    /// How many copies that were. A transmission is recorded once. A reception is recorded once or twice, by driver
-    /// and stack; copies that come from another machine have buffers of their own.
-    fn copies(&self, hook: Hook) -> u32 {
-        match hook {
-            Hook::DriverRx => self.count.div_ceil(2).max(self.buffers.len() as u32),
-            _ => self.count,
+    /// How many copies that were. A transmission is recorded once. A reception is recorded by the stack, and before
+    /// by devices that put packets by for it. Recordings of the past do not say which of the two a record is of
+    /// (`twofold`): there are at least half as many copies, and those that come from another machine have buffers of
+    /// their own.
+    fn copies(&self, hook: Hook, twofold: bool) -> u32 {
+        if hook == Hook::DriverRx && twofold {
+            return self.seen.div_ceil(2).max(self.buffers.len() as u32);
         }
+        self.seen.max(self.arrived)
     }
 }
 
 /// The passages of one packet in one direction, in the order of the predicted nodes, and on each of its clock.
 pub(super) fn passages(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Vec<Passage> {
     let mut gates: BTreeMap<Gate, Records> = BTreeMap::new();
-    for sighting in sightings.iter().filter(|sighting| sighting.event == Event::Seen) {
+    // Every packet comes by a device that puts it by: the other end of a pod's.
+    let twofold = !sightings.iter().any(|sighting| sighting.event == Event::Arrived);
+    for sighting in sightings {
+        let arrived = match sighting.event {
+            Event::Arrived => true,
+            Event::Seen => false,
+            _ => continue,
+        };
         if !matches!(sighting.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx) {
             continue;
         }
@@ -63,13 +75,14 @@ pub(super) fn passages(sightings: &[&Sighting], direction: Direction, lens: &Len
             encapsulated: sighting.headers.as_ref().is_some_and(|headers| headers.outer.is_some()),
         };
         let records = gates.entry(gate).or_default();
-        records.first_ns =
-            if records.count == 0 { sighting.at_ns } else { records.first_ns.min(sighting.at_ns) };
-        records.count += 1;
+        let first = records.arrived + records.seen == 0;
+        records.first_ns = if first { sighting.at_ns } else { records.first_ns.min(sighting.at_ns) };
+        records.arrived += u32::from(arrived);
+        records.seen += u32::from(!arrived);
         records.buffers.insert(sighting.buffer);
     }
     let passage = |(gate, records): (Gate, Records)| {
-        let (copies, at_ns) = (records.copies(gate.hook), records.first_ns);
+        let (copies, at_ns) = (records.copies(gate.hook, twofold), records.first_ns);
         Passage { gate, copies, at_ns }
     };
     let mut passages: Vec<Passage> = gates.into_iter().map(passage).collect();

@@ -119,7 +119,9 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
                 What::Dropped { reason: reason.clone(), function: function.clone() }
             }
             Event::Consumed { function } => What::Consumed { function: function.clone() },
-            Event::Seen | Event::Entered | Event::Left | Event::Verdict { .. } => What::Passed { note: None },
+            Event::Seen | Event::Arrived | Event::Entered | Event::Left | Event::Verdict { .. } => {
+                What::Passed { note: None }
+            }
         };
         let item = Item::new(sighting, what);
         // `netif_rx` and then `netif_receive_skb` report one reception.

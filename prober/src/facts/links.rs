@@ -11,21 +11,22 @@ use std::os::fd::AsRawFd;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use waymark_proto::{BridgePort, Link, LinkKind};
+use waymark_proto::{BridgePort, DeviceProgram, Link, LinkKind};
 
-use super::Missing;
 use super::netlink::{Netlink, NetlinkError};
+use super::{Missing, programs};
 use crate::netns::Netns;
 
 /// Reads the devices of the thread's namespace, by index. `own` is that namespace; `known` are those that
-/// a peer may be in.
+/// a peer may be in. `xdp` gets the XDP programs of the devices.
 pub(super) fn read(
     netlink: &mut Netlink,
     own: &Netns,
     known: &[Netns],
+    xdp: &mut Vec<DeviceProgram>,
     missing: &mut Missing,
 ) -> Result<Vec<Link>, NetlinkError> {
     let mut request = LinkMessage::default();
@@ -41,6 +42,7 @@ pub(super) fn read(
         })
         .collect();
     raw.sort_by_key(|link| link.index);
+    xdp.extend(raw.iter().flat_map(|link| programs::of_xdp(&link.name, &link.xdp)));
     let ids = raw.iter().filter(|link| link.kind.as_deref() == Some("veth")).filter_map(|link| link.netns_id);
     let peers = names_of(netlink, ids.collect(), known)?;
     Ok(raw.into_iter().map(|link| link.into_link(own.name().as_str(), &peers, missing)).collect())
@@ -93,6 +95,7 @@ struct RawLink {
     calls_iptables: bool,
     vxlan: Vec<InfoVxlan>,
     bridge_port: Option<BridgePort>,
+    xdp: Vec<LinkXdp>,
 }
 
 impl From<LinkMessage> for RawLink {
@@ -106,6 +109,7 @@ impl From<LinkMessage> for RawLink {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.link = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.netns_id = Some(id),
+                LinkAttribute::Xdp(infos) => link.xdp = infos,
                 LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| link.add_info(info)),
                 _ => {}
             }

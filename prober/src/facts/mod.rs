@@ -10,6 +10,7 @@
 //!
 //! * `netlink`: dumps and questions over blocking sockets
 //! * `links`, `addresses`, `routes`, `nexthops`, `rules`, `neighbours`: routing netlink, one table each
+//! * `programs`: BPF programs of devices
 //! * `sockets`: who listens
 //! * `sysctls`: settings below `/proc/sys/net`
 //! * `netfilter`, `nfnetlink`, `command`: rulesets, by the tools that print them
@@ -22,6 +23,7 @@ mod netfilter;
 pub(crate) mod netlink;
 mod nexthops;
 pub(crate) mod nfnetlink;
+mod programs;
 mod routes;
 mod rules;
 mod sockets;
@@ -167,7 +169,9 @@ fn read_routing(
     known: &[Netns],
     missing: &mut Missing,
 ) {
-    facts.links = missing.table("links", |missing| links::read(netlink, own, known, missing));
+    let mut xdp = Vec::new();
+    facts.links = missing.table("links", |missing| links::read(netlink, own, known, &mut xdp, missing));
+    facts.programs = missing.table("programs", |missing| programs::read(netlink, &facts.links, xdp, missing));
     facts.addresses = missing.table("addresses", |missing| addresses::read(netlink, missing));
     facts.routes = missing.table("routes", |missing| routes::read(netlink, missing));
     facts.rules = missing.table("rules", |missing| rules::read(netlink, missing));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use waymark_proto::{CheckResult, FaultPoint, Verdict};
+use waymark_proto::{Anomaly, CheckResult, FaultPoint, Verdict};
 
 use super::Probe;
-use crate::fault::Expected;
+use crate::fault::{Expected, Symptom};
 use crate::instance::Instance;
 
 /// What Waymark said.
@@ -19,7 +19,10 @@ pub struct Answer {
     /// The fault point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub point: Option<Expected>,
-    /// Its rule, object, culprit and evidence.
+    /// What happens to packets that arrive.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub anomalies: Vec<Expected>,
+    /// The fault point's rule, object, culprit and evidence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub says: Vec<String>,
     /// Why the check failed.
@@ -48,17 +51,38 @@ impl Asked {
     }
 }
 
+impl Answer {
+    /// All that it says is wrong, the fault point first.
+    pub fn accusations(&self) -> impl Iterator<Item = &Expected> {
+        self.point.iter().chain(&self.anomalies)
+    }
+}
+
 impl From<&CheckResult> for Answer {
     fn from(result: &CheckResult) -> Self {
         let point = result.fault_point.as_ref().map(|point| Expected {
             node: point.node.to_string(),
             netns: point.netns.to_string(),
             hook: point.hook,
-            cause: point.cause,
+            cause: Symptom::Death(point.cause),
             direction: point.direction,
+            delay_ns: None,
         });
+        let anomalies = result.anomalies.iter().map(place).collect();
         let says = result.fault_point.as_ref().map(words).unwrap_or_default();
-        Self { verdict: Some(result.verdict), point, says, error: None }
+        Self { verdict: Some(result.verdict), point, anomalies, says, error: None }
+    }
+}
+
+/// Where an anomaly is, and what.
+fn place(anomaly: &Anomaly) -> Expected {
+    Expected {
+        node: anomaly.node.to_string(),
+        netns: anomaly.netns.to_string(),
+        hook: anomaly.hook,
+        cause: Symptom::Anomaly(anomaly.kind),
+        direction: anomaly.direction,
+        delay_ns: anomaly.delay_ns,
     }
 }
 
@@ -75,11 +99,12 @@ fn words(point: &FaultPoint) -> Vec<String> {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = match (&self.verdict, &self.point, &self.error) {
-            (_, _, Some(error)) => error.lines().next().unwrap_or_default().to_owned(),
-            (_, Some(point), _) => point.to_string(),
-            (Some(verdict), None, _) => format!("{verdict}, no fault point"),
-            (None, None, None) => "nothing".into(),
+        let said: Vec<_> = self.accusations().map(ToString::to_string).collect();
+        let text = match (&self.verdict, &self.error) {
+            (_, Some(error)) => error.lines().next().unwrap_or_default().to_owned(),
+            (Some(verdict), None) if said.is_empty() => format!("{verdict}, no fault point"),
+            (Some(_), None) => said.join("; "),
+            (None, None) => "nothing".into(),
         };
         f.pad(&text)
     }

@@ -1,12 +1,10 @@
 //! What was measured.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::answer::{Answer, Asked};
 use crate::check::Probe;
-use crate::fault::{Expected, Fault, Need};
+use crate::fault::{Expected, Fault, Symptom};
 use crate::plan::Dataplane;
 use crate::{Error, Result};
 
@@ -16,8 +14,7 @@ use crate::{Error, Result};
 pub struct Report {
     /// By dataplane.
     pub dataplanes: Vec<DataplaneReport>,
-    /// Whether every fault was localized to the right node and hook, but for those that are known to be told
-    /// wrong, and every healthy flow reachable.
+    /// Whether every fault was told as expected, and every healthy flow to be healthy.
     pub accurate: bool,
 }
 
@@ -33,8 +30,6 @@ pub struct DataplaneReport {
     pub faults: Vec<FaultReport>,
     /// One entry per healthy flow.
     pub healthy: Vec<HealthyReport>,
-    /// How many faults were not asked about, by what Waymark lacks for them.
-    pub left_out: BTreeMap<Need, usize>,
 }
 
 /// One fault.
@@ -52,20 +47,17 @@ pub struct FaultReport {
     pub expected: Expected,
     /// What it said.
     pub got: Answer,
-    /// Whether it named the node, and the flow was not reachable.
+    /// Whether it named the node, and the verdict was as expected.
     pub right_node: bool,
     /// Whether it named the hook too.
     pub right_hook: bool,
-    /// Whether it named the cause.
+    /// Whether it named the cause, or the kind of anomaly, for a delay with its length; and no other anomaly.
     pub right_cause: bool,
     /// Whether it named the direction.
     pub right_direction: bool,
     /// Whether it named the object; absent if none is expected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub right_object: Option<bool>,
-    /// What Waymark is known to say instead, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub known_wrong: Option<String>,
     /// How long the check took, in seconds.
     pub seconds: f64,
     /// How many packets it sent.
@@ -80,7 +72,7 @@ pub struct HealthyReport {
     pub probe: Probe,
     /// What Waymark said.
     pub got: Answer,
-    /// Whether it said `Reachable` without a fault point.
+    /// Whether it said `Reachable` without a fault point and without an anomaly.
     pub right: bool,
     /// How long the check took, in seconds.
     pub seconds: f64,
@@ -99,9 +91,18 @@ impl FaultReport {
     ) -> Self {
         let got = asked.answer;
         let failed = got.verdict.is_some_and(|verdict| fault.is_verdict(verdict));
-        let is = |same: fn(&Expected, &Expected) -> bool| {
-            failed && got.point.as_ref().is_some_and(|point| same(point, &expected))
+        let named = match expected.cause {
+            Symptom::Death(_) => got.point.as_ref(),
+            // Of several the one of that kind.
+            Symptom::Anomaly(_) => {
+                let of_kind = got.anomalies.iter().find(|other| other.cause == expected.cause);
+                of_kind.or(got.anomalies.first())
+            }
         };
+        let is = |same: fn(&Expected, &Expected) -> bool| {
+            failed && named.is_some_and(|named| same(named, &expected))
+        };
+        let alone = got.accusations().count() == 1;
         let right_node = is(|a, b| a.node == b.node && a.netns == b.netns);
         let mentions = |text: &String| got.says.iter().any(|said| said.contains(text.as_str()));
         Self {
@@ -109,10 +110,9 @@ impl FaultReport {
             category,
             right_node,
             right_hook: right_node && is(|a, b| a.hook == b.hook),
-            right_cause: is(|a, b| a.cause == b.cause),
+            right_cause: alone && is(|a, b| a.cause == b.cause && a.delay_ns >= b.delay_ns),
             right_direction: is(|a, b| a.direction == b.direction),
             right_object: (!says.is_empty()).then(|| failed && says.iter().all(mentions)),
-            known_wrong: fault.wrong().map(str::to_owned),
             seconds: asked.took.as_secs_f64(),
             packets: asked.packets,
             probe,
@@ -128,10 +128,9 @@ impl FaultReport {
 }
 
 impl DataplaneReport {
-    /// Whether nothing is wrong that is not known to be.
+    /// Whether nothing is wrong.
     pub fn is_accurate(&self) -> bool {
-        let right = |fault: &FaultReport| fault.right_hook || fault.known_wrong.is_some();
-        self.faults.iter().all(right) && self.healthy.iter().all(|flow| flow.right)
+        self.faults.iter().all(FaultReport::is_right) && self.healthy.iter().all(|flow| flow.right)
     }
 }
 
@@ -142,10 +141,10 @@ impl Report {
             return Ok(());
         }
         let faults = self.dataplanes.iter().flat_map(|report| &report.faults);
-        let faults = faults.filter(|fault| !fault.right_hook && fault.known_wrong.is_none()).count();
+        let faults = faults.filter(|fault| !fault.is_right()).count();
         let flows = self.dataplanes.iter().flat_map(|r| &r.healthy).filter(|flow| !flow.right).count();
         Err(Error::Inaccurate(format!(
-            "{faults} faults were not localized to their node and hook, {flows} healthy flows were not reachable"
+            "{faults} faults were not told as expected, {flows} healthy flows were not told to be healthy"
         )))
     }
 }

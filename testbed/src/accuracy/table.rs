@@ -23,22 +23,15 @@ impl DataplaneReport {
         text
     }
 
-    /// What was not told as expected, and what was though it is known not to be.
+    /// What was not told as expected.
     fn misses(&self) -> String {
-        let surprising = |fault: &&FaultReport| !fault.is_right() || fault.known_wrong.is_some();
-        let faults: Vec<_> = self.faults.iter().filter(surprising).collect();
+        let faults: Vec<_> = self.faults.iter().filter(|fault| !fault.is_right()).collect();
         if faults.is_empty() {
             return String::new();
         }
-        let mut table = crate::status::table(&[
-            "FAULT", "EXPECTED", "GOT", "NODE", "HOOK", "CAUSE", "WAY", "OBJECT", "KNOWN",
-        ]);
+        let mut table =
+            crate::status::table(&["FAULT", "EXPECTED", "GOT", "NODE", "HOOK", "CAUSE", "WAY", "OBJECT"]);
         for fault in faults {
-            let known = match (&fault.known_wrong, fault.is_right()) {
-                (Some(_), true) => "no longer wrong",
-                (Some(_), false) => "known",
-                (None, _) => "",
-            };
             table.add_row([
                 fault.fault.as_str(),
                 &fault.expected.to_string(),
@@ -48,7 +41,6 @@ impl DataplaneReport {
                 mark(fault.right_cause),
                 mark(fault.right_direction),
                 fault.right_object.map_or("", mark),
-                known,
             ]);
         }
         format!("{table}\n")
@@ -69,18 +61,12 @@ impl DataplaneReport {
     }
 
     fn summary(&self) -> String {
-        let left_out: Vec<_> = self.left_out.iter().map(|(need, count)| format!("{count} {need}")).collect();
-        let left_out = if left_out.is_empty() {
-            String::new()
-        } else {
-            format!("left out, for what they need: {}\n", left_out.join(", "))
-        };
         let reachable = self.healthy.iter().filter(|flow| flow.right).count();
         let wrong = self.healthy.iter().filter(|flow| !flow.right);
         let wrong: Vec<_> = wrong.map(|flow| format!("  ✗ {}: {}\n", flow.probe, flow.got)).collect();
         let mean = mean(self.healthy.iter().map(|flow| flow.seconds));
         format!(
-            "{left_out}{} healthy flows: {reachable} reachable without a fault point, {mean:.2} s each\n{}",
+            "{} healthy flows: {reachable} reachable without a fault point or an anomaly, {mean:.2} s each\n{}",
             self.healthy.len(),
             wrong.concat(),
         )

@@ -26,14 +26,35 @@
 //! [[undo]]                        # written down before anything is injected
 //! …
 //! ```
+//!
+//! The underlay can impair packets in ways that no tool has; what undoes it need not be said:
+//!
+//! ```toml
+//! [[inject]]
+//! impair = { delay-ms = 50 }      # see `impair::Impairment`
+//! from = "source-node"
+//! to = "target-node"
+//! ```
+//!
+//! Where packets arrive all the same, `expected` names what happens to them instead of a cause:
+//!
+//! ```toml
+//! [expected]
+//! at = "source-node"
+//! hook = "wire"
+//! anomaly = "delay"
+//! least-delay-ms = 45             # of delays only
+//! ```
 
-use serde::{Deserialize, Serialize};
-use waymark_proto::{Direction, Protocol, Verdict};
+use serde::Deserialize;
+use waymark_proto::{AnomalyKind, Direction, Protocol, Verdict};
 
 use super::site::{End, Place};
+use crate::impair::Impairment;
 use crate::plan::{Dataplane, Proxy};
 use crate::script::Tool;
 use crate::server::Manner;
+use crate::tcx::Side;
 
 /// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -57,28 +78,6 @@ impl TryFrom<u8> for Family {
     }
 }
 
-/// What Waymark must be able to do before a fault can be asked of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Need {
-    /// Find the step that delays.
-    Delay,
-    /// Tell packets that come twice.
-    Duplicates,
-    /// Tell packets that overtake one another.
-    Reordering,
-}
-
-impl std::fmt::Display for Need {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Delay => "delay",
-            Self::Duplicates => "duplicates",
-            Self::Reordering => "reordering",
-        })
-    }
-}
-
 /// A file of the catalogue.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,10 +96,6 @@ pub(super) struct Definition {
     /// For which families it is among the few that are tried with every change.
     #[serde(default)]
     pub(super) subset: Vec<Family>,
-    /// What Waymark cannot do yet, so that it is not asked.
-    pub(super) needs: Option<Need>,
-    /// What Waymark says instead today, and why.
-    pub(super) wrong: Option<String>,
     /// The traffic on which it shows.
     pub(super) traffic: Traffic,
     /// What Waymark must say.
@@ -129,20 +124,24 @@ pub(super) struct Traffic {
     pub(super) count: Option<u32>,
 }
 
-/// The fault point to be named.
+/// The fault point, or the anomaly, to be named.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Expectation {
     /// A [`Place`].
     pub(super) at: String,
     /// A hook.
     pub(super) hook: String,
-    /// A cause.
-    pub(super) cause: String,
+    /// A cause: packets die there.
+    pub(super) cause: Option<String>,
+    /// Or what happens there to packets that arrive.
+    pub(super) anomaly: Option<AnomalyKind>,
+    /// How long they are held up at least.
+    pub(super) least_delay_ms: Option<u64>,
     /// Which way the packet was going.
     #[serde(default = "forward")]
     pub(super) direction: Direction,
-    /// The verdict; either of the two bad ones if absent.
+    /// The verdict. If absent, either of the two bad ones; with an anomaly the good one.
     pub(super) verdict: Option<Verdict>,
     /// What must occur in the fault point's rule, object, culprit or evidence.
     #[serde(default)]
@@ -155,8 +154,39 @@ pub(super) struct Expectation {
 pub(super) enum Step {
     /// Lines for a tool.
     Lines(Lines),
-    /// Something else.
+    /// Something that is done to a pod's server.
     Deed(Deed),
+    /// Something that the underlay does.
+    Leg(Leg),
+    /// A program at a device's tcx.
+    Tcx(Tcx),
+}
+
+/// A foreign program that drops every IP packet. It need not be undone by steps of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tcx {
+    /// At which side.
+    #[serde(rename = "tcx")]
+    pub(super) side: Side,
+    /// Of which device.
+    pub(super) device: String,
+    /// Where.
+    #[serde(rename = "in")]
+    pub(super) place: Place,
+}
+
+/// What the underlay does to the packets of the case's family from one node to another. It need not be undone by
+/// steps of the file.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leg {
+    /// What.
+    pub(super) impair: Impairment,
+    /// From which node.
+    pub(super) from: Place,
+    /// To which.
+    pub(super) to: Place,
 }
 
 /// Lines for a tool.

@@ -4,12 +4,15 @@ use minijinja::{Environment, Value};
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
+use waymark_proto::AnomalyKind;
 
-use super::definition::{Deeds, Definition, Step};
+use super::definition::{Deeds, Definition, Step, Tcx};
+use super::leg::impaired;
 use super::site::{Place, Site};
-use super::{Act, Expected, context};
+use super::{Act, Expected, Helper, Symptom, context};
 use crate::check::Probe;
 use crate::script::Script;
+use crate::tcx;
 
 /// What breaks and what undoes it.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub(super) struct Breakage {
 pub(super) struct Renderer<'a> {
     definition: &'a Definition,
     site: Site<'a>,
+    name: String,
     environment: Environment<'static>,
     context: Value,
 }
@@ -29,7 +33,7 @@ pub(super) struct Renderer<'a> {
 impl<'a> Renderer<'a> {
     pub(super) fn new(definition: &'a Definition, site: Site<'a>, name: &str, object: String) -> Self {
         let (environment, context) = context::environment(&site, name, object);
-        Self { definition, site, environment, context }
+        Self { definition, site, name: name.to_owned(), environment, context }
     }
 
     pub(super) fn probe(&self) -> Probe {
@@ -48,12 +52,21 @@ impl<'a> Renderer<'a> {
         let expected = &self.definition.expected;
         let place: Place = self.word(&expected.at)?;
         let (node, netns) = self.site.at(place)?;
+        let cause = match (&expected.cause, expected.anomaly) {
+            (Some(cause), None) => Symptom::Death(self.word(cause)?),
+            (None, Some(kind)) => Symptom::Anomaly(kind),
+            _ => return Err("it expects either a cause or an anomaly".to_owned()),
+        };
+        if expected.least_delay_ms.is_some() != (expected.anomaly == Some(AnomalyKind::Delay)) {
+            return Err("a delay, and nothing else, is expected to be of some length".to_owned());
+        }
         Ok(Expected {
             node: node.name.clone(),
             netns: netns.to_owned(),
             hook: self.word(&expected.hook)?,
-            cause: self.word(&expected.cause)?,
+            cause,
             direction: expected.direction,
+            delay_ns: expected.least_delay_ms.map(|ms| ms * 1_000_000),
         })
     }
 
@@ -63,15 +76,37 @@ impl<'a> Renderer<'a> {
     }
 
     pub(super) fn breakage(&self) -> Result<Breakage, String> {
-        let acts = |steps: &[Step]| -> Result<Vec<Act>, String> {
-            steps.iter().filter_map(|step| self.act(step).transpose()).collect()
-        };
-        Ok(Breakage { inject: acts(&self.definition.inject)?, undo: acts(&self.definition.undo)? })
+        let mut breakage = Breakage { inject: Vec::new(), undo: Vec::new() };
+        for step in &self.definition.inject {
+            let acts = match step {
+                Step::Leg(leg) => impaired(&self.site, leg, &self.name)?,
+                Step::Tcx(step) => self.program(step)?,
+                Step::Lines(_) | Step::Deed(_) => {
+                    breakage.inject.extend(self.act(step)?);
+                    continue;
+                }
+            };
+            breakage.inject.extend(acts.inject);
+            breakage.undo.extend(acts.undo);
+        }
+        for step in &self.definition.undo {
+            breakage.undo.extend(self.act(step)?);
+        }
+        Ok(breakage)
     }
 
-    /// What a step does; nothing, if none of its lines is for this cluster.
+    fn program(&self, step: &Tcx) -> Result<Breakage, String> {
+        let (_, netns) = self.site.at(step.place)?;
+        let role = format!("fault-{}", self.name);
+        let args = tcx::command(&self.text(&step.device)?, step.side);
+        let helper = Helper { role: role.clone(), netns: netns.to_owned(), args };
+        Ok(Breakage { inject: vec![Act::Start(helper)], undo: vec![Act::Stop(role)] })
+    }
+
+    /// What a step does by itself; nothing, if none of its lines is for this cluster.
     fn act(&self, step: &Step) -> Result<Option<Act>, String> {
         let (place, act) = match step {
+            Step::Leg(_) | Step::Tcx(_) => return Err("this step is undone without being told".to_owned()),
             Step::Lines(step) => {
                 let (_, netns) = self.site.at(step.place)?;
                 let text = self.text(&step.text)?;

@@ -22,7 +22,7 @@ pub fn talk(netns: &str, protocol: Protocol, to: SocketAddr, limit: Duration) ->
     let talk = || match protocol {
         Protocol::Tcp => tcp(to, limit),
         Protocol::Udp => udp(to, limit),
-        Protocol::Icmp => echo(to.ip(), limit),
+        Protocol::Icmp => echo(to.ip(), 0, limit),
     };
     netns.run(talk).unwrap()
 }
@@ -45,8 +45,15 @@ pub fn ask(cluster: &Cluster, probe: &Probe, limit: Duration) -> io::Result<()> 
         (_, name) => service(name),
     };
     let to = SocketAddr::new(ip, port.parse().unwrap());
-    // A fault of large packets shows on nothing less.
-    if probe.size.is_some() { large(netns, to, limit) } else { talk(netns, probe.protocol, to, limit) }
+    // A fault of large packets shows on nothing less. Nodes listen on nothing.
+    match probe.size {
+        Some(size) if name.starts_with("node/") => {
+            let netns = Netns::open(&NetnsName::from(netns.as_str())).unwrap();
+            netns.run(|| echo(ip, size.into(), limit)).unwrap()
+        }
+        Some(_) => large(netns, to, limit),
+        None => talk(netns, probe.protocol, to, limit),
+    }
 }
 
 fn tcp(to: SocketAddr, limit: Duration) -> io::Result<()> {
@@ -104,9 +111,11 @@ fn never_fragment(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// An echo request by raw socket, and the reply with its identifier.
-fn echo(to: IpAddr, limit: Duration) -> io::Result<()> {
+/// An echo request of some bytes by raw socket, and the reply with its identifier.
+fn echo(to: IpAddr, size: usize, limit: Duration) -> io::Result<()> {
     const ID: [u8; 2] = [0x57, 0x4d];
+    /// Of an echo request, its own header.
+    const HEADER: usize = 8;
     let (domain, protocol, request, reply, header) = if to.is_ipv6() {
         (Domain::IPV6, socket2::Protocol::ICMPV6, 128, 129, 0)
     } else {
@@ -116,7 +125,11 @@ fn echo(to: IpAddr, limit: Duration) -> io::Result<()> {
     // RFC 1071: the one's complement sum of type, identifier and sequence; the kernel does it for IPv6.
     let sum = !(u16::from_be_bytes([request, 0]) + u16::from_be_bytes(ID) + 1);
     let [high, low] = sum.to_be_bytes();
-    socket.send_to(&[request, 0, high, low, ID[0], ID[1], 0, 1], &SocketAddr::new(to, 0).into())?;
+    let mut packet = vec![request, 0, high, low, ID[0], ID[1], 0, 1];
+    // Zeros add nothing to the sum.
+    let ip = if to.is_ipv6() { 40 } else { 20 };
+    packet.resize(size.saturating_sub(ip).max(HEADER), 0);
+    socket.send_to(&packet, &SocketAddr::new(to, 0).into())?;
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -124,7 +137,7 @@ fn echo(to: IpAddr, limit: Duration) -> io::Result<()> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         socket.set_read_timeout(Some(left))?;
-        let mut buffer = [MaybeUninit::new(0); 128];
+        let mut buffer = [MaybeUninit::new(0); 2048];
         let (len, _) = socket.recv_from(&mut buffer)?;
         // SAFETY: the buffer was initialized when it was made.
         let bytes: Vec<_> = buffer[..len].iter().map(|byte| unsafe { byte.assume_init() }).collect();

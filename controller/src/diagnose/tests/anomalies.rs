@@ -74,6 +74,55 @@ fn a_receiver_that_takes_its_time_is_told_from_the_network() {
 }
 
 #[test]
+fn an_application_may_work_for_its_answers() {
+    let udp = Flow { protocol: Protocol::Udp, ..tcp() };
+    let answered_after = |ns: u64| {
+        let (there, back) = (steps(THERE, udp), steps(BACK, udp.reversed()));
+        let branches = vec![branch(there.clone(), back.clone())];
+        let mut story =
+            Story { branches, flow: udp, ..Story::healthy() }.seen(&there, false).seen(&back, true);
+        let answers = |s: &&mut Sighting| s.headers.as_ref().is_some_and(|h| h.flow == udp.reversed());
+        story.sightings.iter_mut().filter(answers).for_each(|sighting| sighting.at_ns += ns);
+        let diagnosis = story.told();
+        assert_eq!((diagnosis.verdict, diagnosis.replied), (Verdict::Reachable, Some(3)), "{diagnosis:#?}");
+        diagnosis.anomalies
+    };
+    assert_eq!(answered_after(50_000_000), []);
+    let all = answered_after(150_000_000);
+    let [delay] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((delay.kind, where_(delay)), (AnomalyKind::Delay, "node2 socket -".to_owned()));
+}
+
+/// The stack reports what a device put by for it once more: that is no copy.
+#[test]
+fn what_is_sent_twice_is_doubled_by_nobody_on_the_way() {
+    let all = found(|sightings| {
+        // A bridge puts nothing by.
+        sightings.retain(|s| s.event != Event::Arrived || s.device.as_deref() != Some("cni0"));
+        let answers = |s: &&Sighting| s.headers.as_ref().is_some_and(|h| h.flow == tcp().reversed());
+        let again: Vec<Sighting> = sightings.iter().filter(answers).cloned().collect();
+        assert!(again.iter().any(|s| s.hook == Hook::DriverRx && s.device.as_deref() == Some("cni0")));
+        sightings.extend(again);
+    });
+    assert_eq!(all, []);
+}
+
+#[test]
+fn what_arrives_twice_was_doubled_before() {
+    let all = found(|sightings| {
+        let arrives =
+            |s: &&Sighting| s.hook == Hook::DriverRx && s.headers.as_ref().is_some_and(|h| h.flow == tcp());
+        let there =
+            |s: &&Sighting| s.place.netns.as_str() == "t-node2" && s.device.as_deref() == Some("eth0");
+        let copies: Vec<Sighting> = sightings.iter().filter(arrives).filter(there).cloned().collect();
+        assert_eq!(copies.len(), 6, "each was put by and taken");
+        sightings.extend(copies);
+    });
+    let [doubled] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((doubled.kind, where_(doubled)), (AnomalyKind::Duplication, "node1 wire eth0".to_owned()));
+}
+
+#[test]
 fn doubled_packets_are_counted_where_they_come_out() {
     let all = found(|sightings| {
         let twice = |s: &&Sighting| {

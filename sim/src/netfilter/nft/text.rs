@@ -47,6 +47,10 @@ fn statement(json: &Json) -> String {
             let rate = body.get("rate").map(Json::to_string).unwrap_or_default();
             format!("limit rate {over}{rate}/{}", text(body, "per").unwrap_or("second"))
         }
+        "ct count" => {
+            let over = if body.get("inv").and_then(Json::as_bool) == Some(true) { "over " } else { "" };
+            format!("ct count {over}{}", part("val"))
+        }
         "xt" => format!(
             "xt {} {:?}",
             text(body, "type").unwrap_or_default(),
@@ -143,6 +147,7 @@ mod tests {
     #[test]
     fn rules_read_as_nft_prints_them() {
         let cases = [
+            (r#"[{"ct count":{"val":2,"inv":true}},{"drop":null}]"#, "ct count over 2 drop"),
             (
                 r#"[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"10.0.0.0","len":8}}}},{"drop":null}]"#,
                 "ip daddr 10.0.0.0/8 drop",
