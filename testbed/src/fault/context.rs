@@ -6,7 +6,7 @@
 //! | `….node`, `third` | nodes: `name`, `netns`, `ip`, `ip4`, `mac`, `gateway`, `gateway6`, `gateway_mac`, `vtep`, `vtep_mac`, `pod_net`, `dead`, `route`, `remotes`, `fdb`, `fdb_entry` |
 //! | `service` | `name`, `ip`, `port`, `backend` |
 //! | `ipv6`, `family`, `bits`, `ip` | of the case: true, 6, 128, the family's name in nftables |
-//! | `dataplane`, `bridged`, `tunnelled` | of the cluster |
+//! | `dataplane`, `bridged`, `tunnelled`, `proxy` | of the cluster |
 //! | `eth0`, `bridge`, `vxlan`, `uplink`, `pod_link` | devices; `uplink` leads to other nodes' pods, `pod_link` to the target |
 //! | `beside_source`, `beside_target` | devices on the same nodes that lead to other pods |
 //! | `fabric_ip`, `dead_node` | the nodes' gateway; an address among theirs that nobody has |
@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::site::Site;
 use crate::dataplane::{self, VNI, VXLAN_PORT};
-use crate::plan::{BRIDGE, Dataplane, ETH0, FABRIC_IP, FABRIC_IP6, NodePlan, PodPlan, VXLAN, mac_of};
+use crate::plan::{BRIDGE, Dataplane, ETH0, FABRIC_IP, FABRIC_IP6, NodePlan, PodPlan, Proxy, VXLAN, mac_of};
 use crate::proxy;
 
 /// A link-layer address that nobody has.
@@ -94,6 +94,7 @@ struct View {
     dataplane: Dataplane,
     bridged: bool,
     tunnelled: bool,
+    proxy: Proxy,
     eth0: &'static str,
     bridge: &'static str,
     vxlan: &'static str,
@@ -188,6 +189,7 @@ pub(super) fn environment(site: &Site, fault: &str, object: String) -> (Environm
         dataplane,
         bridged: dataplane.has_bridge(),
         tunnelled: dataplane == Dataplane::BridgeVxlan,
+        proxy: site.cluster.proxy,
         eth0: ETH0,
         bridge: BRIDGE,
         vxlan: VXLAN,
