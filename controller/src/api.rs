@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status as Refusal};
 use waymark_proto::rpc::{self, check_event, waymark_server};
-use waymark_proto::{API_VERSION, CheckResult, Inventory, NodeName, short};
+use waymark_proto::{API_VERSION, CheckResult, Inventory, NodeName, Text, short};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::Progress;
@@ -142,7 +142,7 @@ impl waymark_server::Waymark for Api {
     async fn status(&self, _call: Call<rpc::StatusRequest>) -> Result<Response<rpc::Document>, Refusal> {
         let inventory = self.inventory().await?;
         let mut status = status(&inventory, &self.hub);
-        status.notices.extend(self.source.doubt());
+        status.notices.extend(self.source.doubt().map(|doubt| doubt.to_string()));
         status.notices.extend(self.notices.all());
         Ok(Response::new(rpc::Document { json: json(&status) }))
     }
@@ -215,7 +215,7 @@ async fn tell(mut lines: mpsc::Receiver<String>, events: &mpsc::Sender<Result<rp
 fn last_event(
     mut result: CheckResult,
     recording: Option<Recording>,
-    doubt: Option<String>,
+    doubt: Option<Text>,
     history: Option<&History>,
 ) -> rpc::CheckEvent {
     result.notes.extend(doubt.clone());

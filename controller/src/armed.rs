@@ -12,7 +12,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use waymark_proto::{
-    CheckId, Direction, Event, Hook, Losses, Match, NetnsName, NodeName, Place, Seq, Sighting, rpc,
+    CheckId, Direction, Event, Hook, Losses, Match, NetnsName, NodeName, Place, Seq, Sighting, Text, rpc,
+    text,
 };
 
 use crate::agents::{AgentError, Agents};
@@ -111,7 +112,7 @@ pub(crate) struct Armed {
     /// What can be seen.
     pub(crate) sight: Sight,
     /// Nodes that could not be armed.
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Text>,
     inbox: Arc<(Mutex<Inbox>, Notify)>,
     collector: JoinHandle<()>,
 }
@@ -153,13 +154,14 @@ impl Armed {
                 Err(error) => tracers.lost(node, &error),
             }
         }
-        tracers.notes.sort();
+        tracers.notes.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         tracers
     }
 
     fn lost(&mut self, node: NodeName, error: &AgentError) {
-        self.notes.push(format!("{node} was not watched: {error}"));
-        self.sight.blind(node, error.to_string());
+        let why = Text::verbatim(error.to_string());
+        self.notes.push(text!(note::Unwatched { node: &node, why: &why }));
+        self.sight.blind(node, why);
     }
 
     /// Waits until the fates of these packets are known, or until the time is over.
@@ -229,7 +231,7 @@ pub(crate) struct Seen {
     pub(crate) sightings: Vec<Sighting>,
     pub(crate) sight: Sight,
     pub(crate) losses: Losses,
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Text>,
 }
 
 async fn collect(

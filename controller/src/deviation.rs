@@ -18,7 +18,7 @@ mod words;
 
 use waymark_proto::{
     Cause, Confidence, Deviation, DeviationKind, Disposition, FaultPoint, Flow, Intent, IntentReport,
-    Inventory, LocalOnly, PathSet, PolicyField, Service, Verdict,
+    Inventory, LocalOnly, PathSet, PolicyField, Service, Verdict, text,
 };
 use waymark_sim::{Cluster, intend};
 
@@ -88,6 +88,7 @@ fn blame(point: &mut FaultPoint, deviation: &Deviation) {
     if point.confidence == Confidence::Low && deviation.kind != DeviationKind::NoServiceRule {
         // Observation and objects agree.
         point.confidence = Confidence::Medium;
+        point.ground = Some(text!(ground::ObjectsAgree));
     }
 }
 

@@ -32,7 +32,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use waymark_proto::{
     Action, Anomaly, Branch, Cause, Choice, Direction, Disposition, FaultPoint, Flow, Hook, Inventory,
-    LossReport, Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Verdict, WalkComparison,
+    LossReport, Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Text, Verdict,
+    WalkComparison, text,
 };
 
 use crate::advice::advice;
@@ -110,11 +111,11 @@ pub struct Diagnosis {
     /// The way back, if any packet arrived and an answer was asked for.
     pub return_: Option<WalkComparison>,
     /// Where the prediction was wrong though packets arrived.
-    pub model_errors: Vec<String>,
+    pub model_errors: Vec<Text>,
     /// Hooks of the path that nobody could see.
     pub not_observable: Vec<NotObservable>,
     /// Remarks.
-    pub notes: Vec<String>,
+    pub notes: Vec<Text>,
 }
 
 /// One packet with all that was found out about it.
@@ -148,9 +149,9 @@ impl Packet<'_> {
         delivered(&self.forward) && self.back.as_ref().is_none_or(delivered)
     }
 
-    fn mystery(&self) -> Option<&str> {
+    fn mystery(&self) -> Option<&Text> {
         [Some(&self.forward), self.back.as_ref()].into_iter().flatten().find_map(|leg| match &leg.fate {
-            Fate::Unknown(why) => Some(why.as_str()),
+            Fate::Unknown(why) => Some(why),
             Fate::Delivered | Fate::Died(_) => None,
         })
     }
@@ -242,24 +243,25 @@ fn same_fault(a: &FaultPoint, b: &FaultPoint) -> bool {
 fn conclude(fault: &Fault, packets: &[Packet<'_>]) -> FaultPoint {
     let met = packets.iter().filter_map(Packet::fault).filter(|other| same_fault(&fault.point, &other.point));
     let mut point = fault.point.clone();
-    point.evidence.insert(0, format!("{} of {} packets met this fault", met.count(), packets.len()));
+    point.evidence.insert(0, text!(evidence::PacketsMet { met: met.count(), all: packets.len() }));
     let others =
         packets.iter().filter_map(Packet::fault).filter(|other| !same_fault(&fault.point, &other.point));
     let others = others.count();
     if others > 0 {
-        point.evidence.push(format!("{others} more packets died elsewhere"));
+        point.evidence.push(text!(evidence::DiedElsewhere { others }));
     }
     point.advice = advice(&point, &fault.flow);
     point
 }
 
 /// Why packets' fates are not known, each reason once.
-fn mysteries(packets: &[Packet<'_>]) -> Vec<String> {
-    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+fn mysteries(packets: &[Packet<'_>]) -> Vec<Text> {
+    let mut reasons: BTreeMap<&str, (usize, &Text)> = BTreeMap::new();
     for why in packets.iter().filter_map(Packet::mystery) {
-        *reasons.entry(why).or_default() += 1;
+        reasons.entry(why.as_str()).or_insert((0, why)).0 += 1;
     }
-    reasons.into_iter().map(|(why, n)| format!("{n} of {} packets: {why}", packets.len())).collect()
+    let all = packets.len();
+    reasons.into_values().map(|(some, why)| text!(note::Packets { some, all, why })).collect()
 }
 
 impl<'a> Case<'a> {
@@ -344,7 +346,7 @@ impl<'a> Case<'a> {
                     // The tunnel's remote is no node: no route of the underlay is to blame for that.
                     let mut tunnel = tunnel.clone();
                     let remote =
-                        tunnel.outer.as_ref().map(|outer| format!("remote {} is no node", outer.dst));
+                        tunnel.outer.as_ref().map(|outer| text!(object::RemoteOutside { remote: outer.dst }));
                     tunnel.object = tunnel.object.or(remote);
                     tunnel.action = Action::Dropped;
                     tunnel.cause = Some(Cause::TunnelNoRemote);
@@ -383,31 +385,30 @@ impl<'a> Case<'a> {
     }
 
     /// Where the prediction has all packets die and some arrived.
-    fn model_errors(&self, packets: &[Packet<'_>]) -> Vec<String> {
+    fn model_errors(&self, packets: &[Packet<'_>]) -> Vec<Text> {
         let mut errors = Vec::new();
-        let mut judge = |what: &str, branches: &[Branch], direction: Direction, arrived: usize| {
+        let mut judge = |branches: &[Branch], direction: Direction, arrived: usize| {
             // A branch that is not known to die may be the one that was taken.
             let deaths: Option<Vec<Step>> =
                 branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect();
             if let Some(death) = deaths.as_ref().and_then(|deaths| deaths.first())
                 && arrived > 0
             {
-                let cause = death.cause.map(|cause| format!(", {cause}")).unwrap_or_default();
-                let object = death.object.as_ref().map(|object| format!(" ({object})")).unwrap_or_default();
-                errors.push(format!(
-                    "the prediction has {what} die at {}{cause}{object}, but {arrived} arrived",
-                    locate::at(death)
-                ));
+                let (at, cause, object) = (death.at(), death.cause, death.object.as_ref());
+                errors.push(match direction {
+                    Direction::Forward => text!(note::ModelError { at, cause, object, arrived }),
+                    Direction::Return => text!(note::ModelErrorAnswers { at, cause, object, arrived }),
+                });
             }
         };
         let delivered = packets.iter().filter(|packet| packet.forward.fate == Fate::Delivered).count();
-        judge("every packet", &self.prediction.branches, Direction::Forward, delivered);
+        judge(&self.prediction.branches, Direction::Forward, delivered);
         let answered: Vec<&Packet<'_>> = packets
             .iter()
             .filter(|p| p.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered))
             .collect();
         if let Some((branch, _)) = answered.first().and_then(|packet| packet.forward.fit.as_ref()) {
-            judge("every answer", &branch.answer, Direction::Return, answered.len());
+            judge(&branch.answer, Direction::Return, answered.len());
         }
         errors
     }
@@ -419,11 +420,9 @@ impl<'a> Case<'a> {
     }
 
     /// A remark about UDP receivers that took packets and sent no marked answer.
-    fn silent_servers(&self, packets: &[Packet<'_>]) -> Option<String> {
+    fn silent_servers(&self, packets: &[Packet<'_>]) -> Option<Text> {
         let silent = packets.iter().filter(|p| p.forward.fate == Fate::Delivered && p.back.is_none()).count();
-        (silent > 0 && !self.one_way).then(|| {
-            format!("{silent} packets arrived and were not answered with their marker, which a UDP application need not do")
-        })
+        (silent > 0 && !self.one_way).then(|| text!(note::SilentServers { packets: silent }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Documents that clients print, beside the result of a check.
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Flow, IntentReport, NodeName, PathSet};
+use waymark_proto::{Flow, IntentReport, NodeName, PathSet, Text};
 
 /// A prediction: what `waymark predict -o json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Prediction {
     pub paths: PathSet,
     /// Remarks: facts that were missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
+    pub notes: Vec<Text>,
 }
 
 /// The state of a controller: what `waymark status -o json` prints.

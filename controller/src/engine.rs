@@ -17,7 +17,7 @@ mod survey;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol};
+use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Text, text};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
@@ -218,7 +218,7 @@ impl Question<'_> {
         notes.extend(trials.seen.notes.iter().cloned());
         notes.extend(diagnosis.notes);
         notes.extend(ignored_policies(inventory));
-        let mut remarks: Vec<String> = all_steps(&picture.prediction.branches)
+        let mut remarks: Vec<Text> = all_steps(&picture.prediction.branches)
             .filter_map(|step| step.note.clone().filter(|_| !step.action.continues()))
             .collect();
         remarks.dedup();
@@ -252,9 +252,9 @@ impl Question<'_> {
 }
 
 /// Policies that are there and not understood: what was intended is judged without them.
-fn ignored_policies(inventory: &Inventory) -> impl Iterator<Item = String> {
+fn ignored_policies(inventory: &Inventory) -> impl Iterator<Item = Text> {
     let absent = inventory.absent.iter().filter(|absent| absent.object.kind == "NetworkPolicy");
-    absent.map(|absent| format!("{} {}; what was intended is judged without it", absent.object, absent.why))
+    absent.map(|absent| text!(note::PolicyIgnored { policy: &absent.object, why: &absent.why }))
 }
 
 /// The namespaces of which the rule trace is whole.

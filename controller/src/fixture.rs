@@ -3,6 +3,7 @@
 use waymark_proto::{
     Action, Cause, CheckId, Confidence, Direction, Disposition, Event, FaultPoint, Flow, Headers, Hook,
     HookReport, Inventory, Marker, Match, Observability, Outer, Path, Place, Protocol, Seq, Sighting, Step,
+    Text,
 };
 
 use crate::diagnose::Sight;
@@ -51,7 +52,8 @@ pub(crate) fn fault() -> FaultPoint {
         rule: None,
         object: None,
         culprit: None,
-        advice: String::new(),
+        advice: Text::default(),
+        ground: None,
         confidence: Confidence::High,
         evidence: Vec::new(),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use waymark_proto::{API_VERSION, Disposition, Facts, Hook, Inventory, NodeName, PathSet};
+use waymark_proto::{API_VERSION, Disposition, Facts, Hook, Inventory, NodeName, PathSet, Text, text};
 use waymark_sim::{Cluster, SimError};
 
 use crate::agents::{AgentError, Agents};
@@ -51,7 +51,7 @@ pub(crate) struct Picture {
     /// Length of the largest packet that the source's own device lets out, in bytes.
     pub(crate) full_size: Option<u16>,
     /// Facts that were missing, a sentence each.
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Text>,
 }
 
 /// What is kept of the facts beside what a prediction makes of them.
@@ -69,7 +69,7 @@ impl Picture {
         inventory: &Inventory,
         facts: Vec<Facts>,
         ends: &Ends,
-        notes: Vec<String>,
+        notes: Vec<Text>,
     ) -> Result<Self, GatherError> {
         let mut cluster = Cluster::new(inventory);
         for facts in facts {
@@ -80,7 +80,7 @@ impl Picture {
         Ok(Self::new(prediction, cluster, ends, notes))
     }
 
-    fn new(prediction: PathSet, cluster: Cluster, ends: &Ends, notes: Vec<String>) -> Self {
+    fn new(prediction: PathSet, cluster: Cluster, ends: &Ends, notes: Vec<Text>) -> Self {
         let mut steps = prediction.branches.iter().flat_map(|branch| branch.path.steps());
         let first = steps.find(|step| step.hook == Hook::Qdisc && step.place == ends.source);
         let device = first.and_then(|step| step.device.as_deref());
@@ -114,14 +114,17 @@ pub(crate) async fn gather(
                 Ok(facts) => match facts.compiled().and_then(|compiled| cluster.add_compiled(compiled)) {
                     Ok(()) if keep == Keep::Facts => kept.push(facts.told().clone()),
                     Ok(()) => {}
-                    Err(source) => notes.push(GatherError::Facts { node, source }.to_string()),
+                    Err(source) => {
+                        let error = GatherError::Facts { node, source };
+                        notes.push(Text::verbatim(error.to_string()));
+                    }
                 },
                 Err(error @ (AgentError::NoAgent { .. } | AgentError::Refused { .. }))
                     if node == ends.source.node =>
                 {
                     return Err(GatherError::Source(error));
                 }
-                Err(error) => notes.push(format!("no facts of {node}: {error}")),
+                Err(error) => notes.push(text!(note::NoFacts { node, error: error.to_string() })),
             }
         }
         asked.append(&mut wanted);
@@ -153,7 +156,7 @@ pub fn predict_offline(
 ) -> Result<Prediction, GatherError> {
     let ends = with_source_port(resolve(inventory, request)?, 0);
     let mut picture = Picture::of(inventory, facts, &ends, Vec::new())?;
-    let missing = picture.prediction.needs.iter().map(|node| format!("facts of {node} would be needed"));
+    let missing = picture.prediction.needs.iter().map(|node| text!(note::FactsWanted { node }));
     picture.notes = missing.collect();
     Ok(document(inventory, request, &ends, picture))
 }

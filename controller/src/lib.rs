@@ -83,7 +83,7 @@ pub use hub::{AttachedAgent, Hub, MAX_MESSAGE, Patience, RefusedAgent};
 pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
 pub use metrics::Figures;
 pub use notices::{Notice, Notices};
-pub use observe::{GUESSED_HOOK, Lens, Observed, Walk, observe};
+pub use observe::{Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
 pub use recording::{MAX_RECORDING, RECORDING_API_VERSION, Recording, RecordingError, save};
 pub use request::{

@@ -96,9 +96,6 @@ impl Walk {
     }
 }
 
-/// Remark of a step whose netfilter hook no rule trace names.
-pub const GUESSED_HOOK: &str = "which netfilter hook it was is a guess";
-
 /// Reads the sightings of a check: what was seen of each packet.
 pub fn observe(sightings: &[Sighting], lens: &Lens<'_>) -> BTreeMap<Seq, Observed> {
     let mut by_packet: BTreeMap<Seq, Vec<&Sighting>> = BTreeMap::new();

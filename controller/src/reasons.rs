@@ -5,7 +5,7 @@
 
 mod table;
 
-use waymark_proto::{Cause, Hook};
+use waymark_proto::{Cause, Hook, Text};
 
 /// What a reason or a function says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,17 @@ pub fn meaning(reason: Option<&str>, function: &str) -> Option<Meaning> {
     }
 }
 
+/// What a reason means, in words; `None` if it is not in the table.
+pub fn in_words(reason: &str) -> Option<Text> {
+    Text::named("reason", &reason.to_ascii_lowercase().replace('_', "-"))
+}
+
+/// Every reason with what it says.
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, Meaning)> {
+    table::REASONS.iter().copied()
+}
+
 fn lookup(table: &[(&str, Meaning)], wanted: impl Fn(&str) -> bool) -> Option<Meaning> {
     table.iter().find(|(name, _)| wanted(name)).map(|&(_, meaning)| meaning)
 }
@@ -74,6 +85,14 @@ mod tests {
             .filter(|name| lookup(table::REASONS, |known| known == *name).is_none())
             .collect();
         assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn every_reason_is_told_in_words() {
+        let missing: Vec<&str> =
+            all().map(|(reason, _)| reason).filter(|reason| in_words(reason).is_none()).collect();
+        assert_eq!(missing, [""; 0]);
+        assert_eq!(in_words("SUBSYS_NEW"), None);
     }
 
     #[test]

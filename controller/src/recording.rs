@@ -15,7 +15,7 @@ mod tests;
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{CheckId, Facts, Inventory, short};
+use waymark_proto::{CheckId, Facts, Inventory, Text, short};
 
 use crate::engine::Trials;
 use crate::hub::MAX_MESSAGE;
@@ -41,7 +41,7 @@ pub struct Recording {
     pub(crate) inventory: Inventory,
     /// Why it may have been out of date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) doubt: Option<String>,
+    pub(crate) doubt: Option<Text>,
     /// The check.
     pub(crate) check: Examination,
     /// The second opinions that were asked for.
@@ -63,7 +63,7 @@ pub(crate) struct Examination {
     pub(crate) facts: Vec<Facts>,
     /// Remarks from before the first packet: facts that were missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Text>,
     /// What was sent and seen in all rounds.
     pub(crate) trials: Trials,
 }
@@ -98,7 +98,7 @@ struct Head {
 impl Recording {
     /// The recording of a check whose inventory may have been out of date.
     #[must_use]
-    pub fn doubted(self, doubt: Option<String>) -> Self {
+    pub fn doubted(self, doubt: Option<Text>) -> Self {
         Self { doubt, ..self }
     }
 

@@ -221,7 +221,7 @@ fn service<'a>(
 fn not_there(kind: &'static str, absent: &Absent) -> ResolveError {
     let ObjectRef { namespace, name, .. } = &absent.object;
     let name = namespace.iter().chain([name]).map(String::as_str).collect::<Vec<_>>().join("/");
-    ResolveError::Absent { kind, name, why: absent.why.clone() }
+    ResolveError::Absent { kind, name, why: absent.why.to_string() }
 }
 
 fn unknown_pod(inventory: &Inventory, namespace: &str, name: &str) -> ResolveError {
@@ -337,7 +337,7 @@ mod tests {
         let mut inventory = inventory();
         let absent = |kind, namespace, why: &str| Absent {
             object: ObjectRef { kind, namespace, name: "new".to_owned() },
-            why: why.to_owned(),
+            why: waymark_proto::Text::verbatim(why),
         };
         inventory.absent = vec![
             absent("Pod".into(), Some("shop".into()), "has no address yet: it is Pending"),

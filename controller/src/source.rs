@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use waymark_proto::{Inventory, InventoryError};
+use waymark_proto::{Inventory, InventoryError, Text};
 
 /// A source of inventories, asked anew for each check.
 #[async_trait]
@@ -14,7 +14,7 @@ pub trait Source: Send + Sync {
     async fn inventory(&self) -> Result<Arc<Inventory>, SourceError>;
 
     /// Why the inventory may be out of date, in one sentence; `None` if it is not.
-    fn doubt(&self) -> Option<String> {
+    fn doubt(&self) -> Option<Text> {
         None
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Hook, NetnsName, NodeName, Share, Span};
+use crate::{Direction, Hook, NetnsName, NodeName, Share, Span, Text};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,20 +21,11 @@ pub enum AnomalyKind {
 impl AnomalyKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Delay, Self::Duplication, Self::Reordering];
-
-    /// The name in text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Delay => "delay",
-            Self::Duplication => "duplication",
-            Self::Reordering => "reordering",
-        }
-    }
 }
 
 impl fmt::Display for AnomalyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(&self.words())
     }
 }
 
@@ -64,5 +55,5 @@ pub struct Anomaly {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ns: Option<u64>,
     /// What to do next.
-    pub advice: String,
+    pub advice: Text,
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Text;
+
 macro_rules! hooks {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
         /// A named place in the Linux datapath. The order is that of declaration, not of traversal.
@@ -104,7 +106,7 @@ pub enum Observability {
     /// The hook has no provider on this node: not seeing a packet there means nothing.
     NotObservable {
         /// Why: what was tried, and what to do about it.
-        why: String,
+        why: Text,
     },
 }
 

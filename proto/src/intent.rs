@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeName, ObjectRef, PolicyType, RuleRef};
+use crate::{NodeName, ObjectRef, PolicyType, RuleRef, Text};
 
 /// What Services and NetworkPolicies ask for, of one flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +73,7 @@ pub enum Expectation {
 
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Allowed => "allowed",
-            Self::Partly => "partly allowed",
-            Self::Denied => "denied",
-            Self::NoEndpoints => "no endpoints",
-            Self::Unknown => "unknown",
-        })
+        f.pad(&self.words())
     }
 }
 
@@ -122,7 +116,7 @@ pub enum Admission {
     /// That cannot be said.
     Unknown {
         /// Why not, as a sentence.
-        why: String,
+        why: Text,
     },
 }
 
@@ -159,11 +153,7 @@ pub enum Exemption {
 
 impl fmt::Display for Exemption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::SamePod => "a pod always reaches itself",
-            Self::OwnNode => "policies have no say between a pod and its own node",
-            Self::NoPod => "policies have no say where neither end is a pod with a network of its own",
-        })
+        f.pad(&self.words())
     }
 }
 
@@ -197,9 +187,9 @@ pub struct Deviation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
     /// What is so, as a sentence.
-    pub summary: String,
+    pub summary: Text,
     /// What to do next.
-    pub advice: String,
+    pub advice: Text,
 }
 
 /// Kinds of deviations.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{NetnsName, NetworkPolicy, NodeName, ObjectRef, Place, Service, TransportProtocol};
+use crate::{NetnsName, NetworkPolicy, NodeName, ObjectRef, Place, Service, Text, TransportProtocol};
 
 /// Nodes, pods, Services and policies of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +161,7 @@ pub struct Absent {
     /// What it is.
     pub object: ObjectRef,
     /// Why, as the end of a sentence that begins with its name: `has no address yet: it is Pending`.
-    pub why: String,
+    pub why: Text,
 }
 
 /// What an agent must know of its cluster: its own node and pods in full, and of all else which addresses

@@ -33,6 +33,7 @@
 //! * `service`: Services and their endpoints
 //! * `result`, `loss`, `anomaly`: what a check answers
 //! * `short`: input as errors repeat it
+//! * [`text!`]: what is said to people, in the languages that it is said in
 //! * [`rpc`]: the gRPC messages and their conversions
 
 mod anomaly;
@@ -55,6 +56,7 @@ pub mod rpc;
 mod service;
 mod short;
 mod sighting;
+mod text;
 mod walk;
 
 pub use anomaly::{Anomaly, AnomalyKind};
@@ -94,6 +96,7 @@ pub use result::{
 pub use service::{Backend, Service, TrafficPolicy};
 pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};
+pub use text::{Arg, Language, Text, listed, quoted, texts, translated, translated_json};
 pub use walk::{
     Action, Branch, Choice, ChoiceKind, Direction, Disposition, Outer, Path, PathSet, PathShape, RuleRef,
     Step,

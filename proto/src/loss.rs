@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Text;
+
 /// Losses among packets, with the interval in which their rate lies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,16 +47,7 @@ impl Share {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: f64| share * 100.0;
-        write!(
-            f,
-            "{} of {} ({:.1} %, between {:.1} and {:.1} %)",
-            self.lost,
-            self.of,
-            percent(self.rate()),
-            percent(self.low),
-            percent(self.high)
-        )
+        f.pad(&self.words())
     }
 }
 
@@ -80,23 +73,11 @@ impl FactorKind {
     /// Every kind, those that explain most first.
     pub const ALL: [Self; 6] =
         [Self::Size, Self::Dscp, Self::Backend, Self::NextHop, Self::Rule, Self::SourcePort];
-
-    /// The name in text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Size => "size",
-            Self::Dscp => "DSCP",
-            Self::Backend => "backend",
-            Self::NextHop => "next hop",
-            Self::Rule => "rule",
-            Self::SourcePort => "source port",
-        }
-    }
 }
 
 impl fmt::Display for FactorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(&self.words())
     }
 }
 
@@ -107,9 +88,9 @@ pub struct Factor {
     /// What.
     pub kind: FactorKind,
     /// The values with which packets are lost.
-    pub values: Vec<String>,
+    pub values: Vec<Text>,
     /// The values with which they are not, or less.
-    pub others: Vec<String>,
+    pub others: Vec<Text>,
     /// Losses with these values.
     pub with: Share,
     /// Losses with the others.

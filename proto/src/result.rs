@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Anomaly, Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, LossReport, Losses,
-    NetnsName, NodeName, RuleRef, Step,
+    NetnsName, NodeName, RuleRef, Step, Text,
 };
 
 /// Version of the result documents.
@@ -34,7 +34,7 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// How sure an answer is, with the ground for it in [`FaultPoint::evidence`].
+/// How sure an answer is; [`FaultPoint::ground`] says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
@@ -145,17 +145,20 @@ pub struct FaultPoint {
     pub rule: Option<RuleRef>,
     /// The object to mend: a route, device, sysctl, Service …
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    pub object: Option<Text>,
     /// The Kubernetes object to mend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<ObjectRef>,
     /// What to do next.
-    pub advice: String,
+    pub advice: Text,
     /// How sure this is.
     pub confidence: Confidence,
+    /// Why it is as sure as that; absent in documents of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Text>,
     /// What it rests on, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub evidence: Vec<String>,
+    pub evidence: Vec<Text>,
 }
 
 /// How one step of the prediction and of the observation compare.
@@ -255,7 +258,7 @@ pub struct CheckResult {
     pub return_: Option<WalkComparison>,
     /// Where the prediction was wrong though packets arrived, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub model_errors: Vec<String>,
+    pub model_errors: Vec<Text>,
     /// Hooks of the path that nobody could see.
     #[serde(default)]
     pub not_observable: Vec<NotObservable>,
@@ -266,7 +269,7 @@ pub struct CheckResult {
     pub losses: Losses,
     /// Remarks: facts that were missing, nodes without an agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
+    pub notes: Vec<Text>,
 }
 
 /// A hook of a node that had no provider.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cause, Flow, Hook, NodeName, Place};
+use crate::{Cause, Flow, Hook, NodeName, Place, Text};
 
 /// What a hook did with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,18 +49,7 @@ impl Action {
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Injected => "injected",
-            Self::Forwarded => "forwarded",
-            Self::Translated => "translated",
-            Self::Encapsulated => "encapsulated",
-            Self::Decapsulated => "decapsulated",
-            Self::Queued => "queued",
-            Self::Delivered => "delivered",
-            Self::Dropped => "dropped",
-            Self::Rejected => "rejected",
-            Self::Unknown => "unknown",
-        })
+        f.pad(&self.words())
     }
 }
 
@@ -130,7 +119,7 @@ pub struct Step {
     /// The configuration object that decided: a route, link, sysctl, neighbour, FDB entry, as its own
     /// tool would print it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    pub object: Option<Text>,
     /// The kernel's drop reason (observed walks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -139,7 +128,7 @@ pub struct Step {
     pub function: Option<String>,
     /// A remark for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    pub note: Option<Text>,
     /// When, in nanoseconds of the node's monotonic clock (observed walks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ns: Option<u64>,
@@ -222,16 +211,7 @@ pub enum Disposition {
 
 impl fmt::Display for Disposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Delivered => "delivered",
-            Self::Dropped => "dropped",
-            Self::Rejected => "rejected",
-            Self::NoRoute => "no route",
-            Self::NeighbourUnreachable => "neighbour unreachable",
-            Self::Loop => "loop",
-            Self::ExitsCluster => "exits cluster",
-            Self::InsufficientInfo => "insufficient info",
-        })
+        f.pad(&self.words())
     }
 }
 
@@ -363,12 +343,7 @@ pub struct Choice {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            ChoiceKind::Backend => "backend ",
-            ChoiceKind::NextHop => "next hop ",
-            ChoiceKind::Rule => "",
-        };
-        write!(f, "{kind}{} (prob {:.2})", self.taken, self.probability)
+        f.pad(&self.words())
     }
 }
 

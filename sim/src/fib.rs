@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Cause, NextHop, PolicyRule, Route, RouteType, RuleAction};
+use waymark_proto::{Cause, NextHop, PolicyRule, Route, RouteType, RuleAction, Text, text};
 
 use crate::namespace::{Namespace, TABLE_LOCAL};
 
@@ -26,11 +26,11 @@ pub(crate) enum Found<'a> {
     /// Next hops that may be taken, each with its share of the traffic.
     Unicast(&'a Route, Vec<(f64, &'a NextHop)>),
     /// A route or rule that refuses; as its tool prints it.
-    Refused(Cause, String),
+    Refused(Cause, Text),
     /// No route.
     Nothing,
     /// The facts or the model do not suffice; why.
-    Unknown(String),
+    Unknown(Text),
 }
 
 /// Does a rule's selectors match? `None` if it has selectors that are not modelled and the others match.
@@ -80,13 +80,12 @@ pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
             Some(true) => {}
             None => {
                 let selectors = rule.unmodelled.join(", ");
-                return Found::Unknown(format!(
-                    "rule {}: selector {selectors} is not modelled",
-                    rule.priority
-                ));
+                return Found::Unknown(text!(model::RuleSelector { priority: rule.priority, selectors }));
             }
         }
-        let refused = |cause, kind: &str| Found::Refused(cause, format!("rule {}: {kind}", rule.priority));
+        let refused = |cause, kind: &str| {
+            Found::Refused(cause, Text::verbatim(format!("rule {}: {kind}", rule.priority)))
+        };
         match rule.action {
             RuleAction::Table => {
                 if let Some(found) = in_table(namespace, rule.table, key)
@@ -107,7 +106,7 @@ pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
             RuleAction::Unreachable => return refused(Cause::UnreachableRoute, "unreachable"),
             RuleAction::Prohibit => return refused(Cause::ProhibitRoute, "prohibit"),
             RuleAction::Other => {
-                return Found::Unknown(format!("rule {}: its action is not modelled", rule.priority));
+                return Found::Unknown(text!(model::RuleAction { priority: rule.priority }));
             }
         }
     }
@@ -132,7 +131,8 @@ fn longest<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<(u
     // Packets are sent with a TOS of 0: a route with another one is not for them.
     for route in routes.iter().filter(|route| route.tos == 0 && route.dst.contains(&key.dst)) {
         let length = route.dst.prefix_len();
-        let refused = |cause| Some((length, Some(Found::Refused(cause, describe(namespace, route)))));
+        let refused =
+            |cause| Some((length, Some(Found::Refused(cause, Text::verbatim(describe(namespace, route))))));
         match route.kind {
             RouteType::Blackhole => return refused(Cause::BlackholeRoute),
             RouteType::Unreachable => return refused(Cause::UnreachableRoute),
@@ -146,7 +146,7 @@ fn longest<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<(u
                 }
             }
             RouteType::Broadcast | RouteType::Multicast | RouteType::Other => {
-                let why = format!("{} is not modelled", describe(namespace, route));
+                let why = text!(model::NotModelled { what: describe(namespace, route) });
                 return Some((length, Some(Found::Unknown(why))));
             }
         }

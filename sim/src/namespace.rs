@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use waymark_proto::{
     Address, DeviceProgram, FdbEntry, Link, LinkKind, MissingFact, Neighbour, NetnsFacts, NodeName, Place,
-    PolicyRule, Route, RouteType, Socket,
+    PolicyRule, Route, RouteType, Socket, Text, text,
 };
 
 use crate::netfilter::Ruleset;
@@ -19,7 +19,7 @@ pub(crate) const TABLE_LOCAL: u32 = 255;
 pub(crate) struct DoubtfulRoute {
     table: u32,
     pub(crate) dst: IpNet,
-    pub(crate) why: String,
+    pub(crate) why: Text,
 }
 
 impl DoubtfulRoute {
@@ -27,7 +27,11 @@ impl DoubtfulRoute {
     fn read(fact: &MissingFact) -> Option<Self> {
         let (dst, table) = fact.what.strip_prefix("routes.")?.split_once(" table ")?;
         let (dst, table) = (dst.parse().ok()?, table.parse().ok()?);
-        Some(Self { table, dst, why: format!("route {dst} table {table}: {}", fact.why) })
+        Some(Self {
+            table,
+            dst,
+            why: text!(model::DoubtfulRoute { dst: dst.to_string(), table, why: &fact.why }),
+        })
     }
 }
 
@@ -189,16 +193,16 @@ impl Namespace {
     }
 
     /// Why a kind of facts is not there, or not all of it. Remarks on one entry do not count.
-    pub(crate) fn lacks(&self, what: &str) -> Option<String> {
+    pub(crate) fn lacks(&self, what: &str) -> Option<Text> {
         self.lacks_of(what, &[".ipv4", ".ipv6"])
     }
 
     /// The same, of one family.
-    pub(crate) fn lacks_family(&self, what: &str, ipv6: bool) -> Option<String> {
+    pub(crate) fn lacks_family(&self, what: &str, ipv6: bool) -> Option<Text> {
         self.lacks_of(what, if ipv6 { &[".ipv6"] } else { &[".ipv4"] })
     }
 
-    fn lacks_of(&self, what: &str, parts: &[&str]) -> Option<String> {
+    fn lacks_of(&self, what: &str, parts: &[&str]) -> Option<Text> {
         // Without links nothing came by routing netlink; sysctls and sockets are read otherwise.
         let by_netlink = !matches!(what, "sysctls" | "sockets") && self.links.is_empty();
         let fact = self.missing.iter().find(|fact| match fact.what.as_str() {
@@ -208,13 +212,13 @@ impl Namespace {
             "fdb" if self.fdb.iter().any(|entry| concerns(fact, &name(entry))) => false,
             kind => kind.strip_prefix(what).is_some_and(|part| part.is_empty() || parts.contains(&part)),
         })?;
-        Some(format!("{} could not be read: {}", fact.what, fact.why))
+        Some(text!(model::Unread { what: &fact.what, why: &fact.why }))
     }
 
     /// A remark on a device that is in the facts, but is not like its kind.
-    pub(crate) fn remark_on(&self, link: &Link) -> Option<&str> {
+    pub(crate) fn remark_on(&self, link: &Link) -> Option<Text> {
         let remark = self.missing.iter().find(|fact| fact.what == "links" && concerns(fact, &link.name))?;
-        Some(&remark.why)
+        Some(Text::verbatim(&remark.why))
     }
 
     /// A remark on an entry of a forwarding database that is more than the facts tell.

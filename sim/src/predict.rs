@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_proto::{Action, Branch, Disposition, Flow, Hook, NodeName, Path, PathSet, Place, Step};
+use waymark_proto::{Action, Branch, Disposition, Flow, Hook, NodeName, Path, PathSet, Place, Step, text};
 
 use crate::cluster::Cluster;
 use crate::packet::Packet;
@@ -22,10 +22,10 @@ pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
         branches(walks, &mut needs, |walk, needs| answer(cluster, start, flow, walk, needs))
     } else {
         let why = if cluster.has(&start.node) {
-            format!("the facts of node {} do not hold network namespace {}", start.node, start.netns)
+            text!(model::NetnsNotHeld { node: &start.node, netns: &start.netns })
         } else {
             needs.insert(start.node.clone());
-            format!("the facts of node {} are needed", start.node)
+            text!(model::FactsNeeded { node: &start.node })
         };
         let nowhere = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
         branches(vec![nowhere.unknown(Hook::Inject, None, why)], &mut needs, |_, _| Vec::new())
@@ -78,6 +78,6 @@ fn branches(
 /// A path that says that the prediction itself went wrong.
 fn misshapen(at: Place, why: &str) -> Path {
     let mut step = Step::new(at, Hook::Ip, Action::Unknown);
-    step.note = Some(format!("the prediction contradicts itself: {why}"));
+    step.note = Some(text!(model::Contradiction { why }));
     Path::new(Disposition::InsufficientInfo, vec![step]).expect("one unknown step is a path")
 }

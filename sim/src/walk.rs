@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Choice, Disposition, Flow, Hook, NodeName, Outer, Place, RuleRef, Step};
+use waymark_proto::{
+    Action, Cause, Choice, Disposition, Flow, Hook, NodeName, Outer, Place, RuleRef, Step, Text, text,
+};
 
 use crate::cluster::Cluster;
 use crate::conntrack;
@@ -136,18 +138,24 @@ impl Walk {
     }
 
     /// Ends the walk: a drop for a cause, with the object that decided.
-    pub(crate) fn dropped(mut self, hook: Hook, device: Option<&str>, cause: Cause, object: String) -> Self {
+    pub(crate) fn dropped(
+        mut self,
+        hook: Hook,
+        device: Option<&str>,
+        cause: Cause,
+        object: impl Into<Option<Text>>,
+    ) -> Self {
         let action = if cause.fate() == Disposition::Rejected { Action::Rejected } else { Action::Dropped };
         let step = self.step(hook, device, action);
         step.cause = Some(cause);
-        step.object = (!object.is_empty()).then_some(object);
+        step.object = object.into();
         self.fate = Some(cause.fate());
         self
     }
 
     /// Ends the walk: by a rule or policy.
     pub(crate) fn refused(mut self, hook: Hook, device: Option<&str>, cause: Cause, rule: RuleRef) -> Self {
-        self = self.dropped(hook, device, cause, String::new());
+        self = self.dropped(hook, device, cause, None);
         if let Some(step) = self.steps.last_mut() {
             step.rule = Some(rule);
         }
@@ -155,14 +163,14 @@ impl Walk {
     }
 
     /// Ends the walk: what happens here cannot be said.
-    pub(crate) fn unknown(mut self, hook: Hook, device: Option<&str>, why: impl Into<String>) -> Self {
-        self.step(hook, device, Action::Unknown).note = Some(why.into());
+    pub(crate) fn unknown(mut self, hook: Hook, device: Option<&str>, why: Text) -> Self {
+        self.step(hook, device, Action::Unknown).note = Some(why);
         self.fate = Some(Disposition::InsufficientInfo);
         self
     }
 
     /// Ends the walk at its receiver.
-    pub(crate) fn delivered(mut self, device: Option<&str>, object: String) -> Self {
+    pub(crate) fn delivered(mut self, device: Option<&str>, object: Text) -> Self {
         self.step(Hook::Socket, device, Action::Delivered).object = Some(object);
         self.fate = Some(Disposition::Delivered);
         self
@@ -183,7 +191,7 @@ pub(crate) fn follow(cluster: &Cluster, start: Walk) -> Vec<Walk> {
         if walk.fate.is_some() {
             ended.push(walk);
         } else if walk.steps.len() > MAX_STEPS || open.len() + ended.len() > MAX_BRANCHES {
-            ended.push(walk.unknown(Hook::Ip, None, "the walk has more steps or branches than are followed"));
+            ended.push(walk.unknown(Hook::Ip, None, text!(model::TooManySteps)));
         } else {
             open.extend(stage::process(cluster, walk));
         }

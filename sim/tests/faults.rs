@@ -18,8 +18,12 @@ fn check(step: &Step, netns: &str, hook: Hook, device: &str, cause: Cause, objec
         (netns, hook, device, Some(cause)),
         "{step:?}"
     );
-    let told =
-        step.object.clone().or_else(|| step.rule.as_ref().map(ToString::to_string)).unwrap_or_default();
+    let told = step
+        .object
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(|| step.rule.as_ref().map(ToString::to_string))
+        .unwrap_or_default();
     assert!(told.contains(object), "{told:?} should contain {object:?}");
 }
 

@@ -473,7 +473,7 @@ fn a_policy_that_is_not_understood_leaves_its_namespace_open() {
     let mut inventory = cluster(&[("x", json!({}))]);
     inventory.absent.push(waymark_proto::Absent {
         object: waymark_proto::ObjectRef::namespaced("NetworkPolicy", "x", "new"),
-        why: "is not understood: unknown field".to_owned(),
+        why: waymark_proto::Text::verbatim("is not understood: unknown field"),
     });
     let found = |src: &str, dst| intend(&inventory, &tcp(src, dst, 80));
     let into_x = found("10.1.0.11", address("x", "a"));

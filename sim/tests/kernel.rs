@@ -166,7 +166,8 @@ fn chains_of_bridges_and_devices_are_told_of() {
         assert_eq!(branch.path.disposition(), Disposition::Delivered);
         let answer = branch.answer[0].path.clone();
         let steps = branch.path.steps().iter().chain(answer.steps()).cloned().collect::<Vec<_>>();
-        let told = steps.into_iter().filter_map(|step| Some((step.hook, step.device?, step.note?)));
+        let told =
+            steps.into_iter().filter_map(|step| Some((step.hook, step.device?, step.note?.to_string())));
         told.collect::<Vec<_>>()
     };
     let told = |hook, device: &str, what: &str| {

@@ -77,7 +77,7 @@ fn no_packet_is_lost_for_lack_of_facts() {
 /// How pod11's packet ends.
 fn end(lab: &Lab) -> (Option<Cause>, String) {
     let step = lab.one("pod11", &across()).path.last().clone();
-    (step.cause, step.note.unwrap_or_default())
+    (step.cause, step.note.unwrap_or_default().to_string())
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn forward(rules: &[&str], ipset: Option<&str>) -> Result<(), String> {
     match (last.cause, &last.note) {
         (None, None) => Ok(()),
         (Some(cause), _) => Err(cause.to_string()),
-        (None, Some(note)) => Err(note.clone()),
+        (None, Some(note)) => Err(note.to_string()),
     }
 }
 
@@ -274,7 +274,7 @@ fn nft_forward(expr: &str) -> Result<(), String> {
     match (last.cause, &last.note) {
         (None, None) => Ok(()),
         (Some(cause), _) => Err(cause.to_string()),
-        (None, Some(note)) => Err(note.clone()),
+        (None, Some(note)) => Err(note.to_string()),
     }
 }
 

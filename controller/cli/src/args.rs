@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use waymark_controller::{
     MAX_COUNT, MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
 };
-use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, NodeName, Protocol, rpc};
+use waymark_proto::{DEFAULT_ENDPOINT, Endpoint, Language, NodeName, Protocol, rpc};
 
 use crate::cluster::{Kube, Namespace};
 use crate::failure::Failure;
@@ -127,6 +127,16 @@ pub(crate) struct Look {
     /// In text, draw every step of the walk.
     #[arg(long)]
     pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) tongue: Tongue,
+}
+
+/// In which language answers are.
+#[derive(Debug, Args)]
+pub(crate) struct Tongue {
+    /// Language of the answer; messages about errors are English.
+    #[arg(long = "lang", value_enum, value_name = "LANGUAGE", env = "WAYMARK_LANG", default_value_t = Language::En)]
+    pub(crate) language: Language,
 }
 
 #[derive(Debug, Args)]
@@ -207,6 +217,8 @@ pub(crate) struct PredictArguments {
     #[arg(short, long, value_enum, default_value_t = PredictionFormat::Text)]
     pub(crate) output: PredictionFormat,
     #[command(flatten)]
+    pub(crate) tongue: Tongue,
+    #[command(flatten)]
     pub(crate) answerer: Answerer,
     /// Predict from saved facts instead of asking anybody.
     #[arg(long, value_name = "FILE", value_parser = path, num_args = 1.., requires = "inventory", conflicts_with = "local")]
@@ -260,7 +272,7 @@ impl Question {
 impl Look {
     /// The manner, for whom this is as expected.
     pub(crate) fn manner(&self, expect: Expect) -> Manner {
-        Manner { format: self.output, explain: self.explain, expect }
+        Manner { format: self.output, explain: self.explain, expect, language: self.tongue.language }
     }
 }
 

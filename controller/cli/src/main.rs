@@ -92,7 +92,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Predict(mut arguments) => {
             arguments.question.complete(&arguments.answerer.line.kube).await?;
             let prediction = ask::predict(&arguments).await?;
-            let text = render::foresight(&prediction, arguments.output, paint());
+            let text = render::foresight(&prediction, arguments.output, arguments.tongue.language, paint());
             write_out(text.as_bytes())?;
             Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))
         }

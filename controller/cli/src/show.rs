@@ -4,7 +4,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use waymark_controller::history::{KeptResult, ResultList};
-use waymark_proto::rpc;
+use waymark_proto::{Text, rpc, text};
 
 use crate::args::{Expect, Line, Look};
 use crate::ask::document;
@@ -49,15 +49,18 @@ async fn one(arguments: &ShowArguments, id: &str) -> Result<String, Failure> {
     let kept: KeptResult = document(&answer.json)?;
     let shown = render::result(&kept.result, arguments.look.manner(Expect::Reachable), paint())?;
     Ok(match arguments.look.output {
-        ResultFormat::Text => format!("{}\n{shown}", paint().faint(&heading(&kept))),
+        ResultFormat::Text => {
+            let language = arguments.look.tongue.language;
+            format!("{}\n{shown}", paint().faint(&heading(&kept).say(language)))
+        }
         _ => shown,
     })
 }
 
 /// When and for whom it was.
-fn heading(kept: &KeptResult) -> String {
+fn heading(kept: &KeptResult) -> Text {
     let KeptResult { at_unix_ns, asker, result } = tame(kept);
-    format!("Check {} of {}, asked for by {asker}", result.check, when(at_unix_ns))
+    text!(history::Heading { check: result.check, time: when(at_unix_ns), asker: asker.words() })
 }
 
 async fn list(arguments: &ShowArguments) -> Result<String, Failure> {
@@ -74,17 +77,29 @@ async fn list(arguments: &ShowArguments) -> Result<String, Failure> {
     let request = rpc::ListResultsRequest { most: arguments.limit };
     let answer = controller.ask(async |mut client| client.list_results(request).await).await?;
     let list: ResultList = document(&answer.json)?;
-    Ok(whole.map_or_else(|| table(&tame(&list), paint()), |write| write(&list)))
+    let language = arguments.look.tongue.language;
+    Ok(whole.map_or_else(
+        || table(&tame(&list), paint().in_language(language)),
+        |write| write(&render::in_language(&list, language)),
+    ))
 }
 
 /// One line per result.
 fn table(list: &ResultList, paint: Paint) -> String {
     if list.results.is_empty() {
-        return "no results yet; `waymark check` makes one\n".to_owned();
+        return format!("{}\n", paint.say(&text!(history::None)));
     }
     let mut table = Table::new();
-    let head = ["ID", "WHEN", "SOURCE", "DESTINATION", "PROTO", "VERDICT", "FAULT"];
-    table.load_style(presets::NOTHING).set_header(head);
+    let head = [
+        text!(history::Id),
+        text!(history::When),
+        text!(history::Source),
+        text!(history::Destination),
+        text!(history::Protocol),
+        text!(history::Verdict),
+        text!(history::Fault),
+    ];
+    table.load_style(presets::NOTHING).set_header(head.map(|text| paint.say(&text)));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -95,8 +110,8 @@ fn table(list: &ResultList, paint: Paint) -> String {
             result.source.clone(),
             result.destination.clone(),
             result.protocol.to_string(),
-            result.verdict.to_string(),
-            result.fault_point.as_ref().map(fault_in_words).unwrap_or_default(),
+            paint.say(&result.verdict.words()),
+            result.fault_point.as_ref().map(|fault| paint.say(&fault_in_words(fault))).unwrap_or_default(),
         ]);
     }
     let text = table.trim_fmt();

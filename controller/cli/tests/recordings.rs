@@ -38,13 +38,138 @@ fn answers_read_like_this() {
         let text = String::from_utf8(output.stdout).unwrap();
         let code = output.status.code().unwrap();
         assert_eq!(code, i32::from(!text.starts_with("Reachable: ")), "{}", file.display());
-        let golden = file.with_extension("").with_extension("txt");
-        // UPDATE_GOLDEN=1 writes what is now printed; look at the difference before committing it.
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&golden, &text).unwrap();
-        }
-        assert_eq!(text, std::fs::read_to_string(&golden).unwrap(), "{}", golden.display());
+        golden(&file, "txt", &text);
     }
+}
+
+fn golden(recording: &Path, ending: &str, text: &str) {
+    let golden = recording.with_extension("").with_extension(ending);
+    // UPDATE_GOLDEN=1 writes what is now printed; look at the difference before committing it.
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&golden).unwrap(), "{}", golden.display());
+}
+
+/// What is no prose in a document: what its texts' variables stand for, words that came from elsewhere, and rules.
+fn names(value: &serde_json::Value, within: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::String(words) => {
+            found.extend(matches!(within, "args" | "rule" | "verbatim").then(|| words.clone()));
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| names(value, within, found)),
+        serde_json::Value::Object(members) => {
+            let is_text = members.contains_key("id");
+            for (key, member) in members {
+                let within = match key.as_str() {
+                    "text" if is_text && members["id"] == "verbatim" => "verbatim",
+                    "text" | "id" if is_text => "",
+                    "args" | "rule" => key,
+                    _ => within,
+                };
+                names(member, within, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Runs of three words and more that look English, but for commands between backticks and for names.
+fn english(text: &str, names: &[String]) -> Vec<String> {
+    let mut prose: String = text.split('`').step_by(2).collect::<Vec<_>>().join("\u{1}");
+    for name in names {
+        prose = prose.replace(name.as_str(), "\u{1}");
+    }
+    let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_alphabetic());
+    let lines = prose.split(['\n', '\u{1}']).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let runs = lines.flat_map(|words| {
+        let runs = words.split(|word| !is_word(word)).filter(|run| run.len() >= 3);
+        runs.map(|run| run.join(" ")).collect::<Vec<_>>()
+    });
+    runs.collect()
+}
+
+#[test]
+fn answers_read_like_this_in_chinese() {
+    assert_eq!(english("1 the kernel dropped `it is a command` it", &[]), ["the kernel dropped"]);
+    for file in recordings() {
+        let output = replay(&file, &["--lang", "zh"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), replay(&file, &[]).status.code(), "{}", file.display());
+        let document = serde_json::from_slice(&replay(&file, &["-o", "json"]).stdout).unwrap();
+        let mut foreign = Vec::new();
+        names(&document, "", &mut foreign);
+        // The longest first: they contain others. Single words are no sentences.
+        foreign.retain(|name| name.contains(' '));
+        foreign.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        assert_eq!(english(&text, &foreign), [""; 0], "{}", file.display());
+        golden(&file, "zh.txt", &text);
+        for format in ["markdown", "junit", "svg", "dot"] {
+            let output = replay(&file, &["--lang", "zh", "-o", format]);
+            let text = String::from_utf8(output.stdout).unwrap();
+            // Of formats that are no prose, what has words in Chinese.
+            let parts = if format == "markdown" {
+                vec![text.as_str()]
+            } else {
+                text.split(['<', '>', '"']).collect()
+            };
+            let shown: String = parts.into_iter().filter(|part| part.contains(is_han)).collect();
+            let shown = shown.replace("&gt;", ">").replace("&lt;", "<").replace("&quot;", "\"");
+            let shown = shown.replace("\\n", "\n").replace("\\l", "\n").replace('\\', "");
+            assert!(shown.contains(is_han), "{format}: {shown}");
+            assert_eq!(english(&shown, &foreign), [""; 0], "{format} of {}", file.display());
+        }
+    }
+}
+
+fn is_han(c: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&c)
+}
+
+/// Takes the words of all texts out of a document.
+fn take_words(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            if members.contains_key("id") {
+                members.remove("text");
+            }
+            members.values_mut().for_each(take_words);
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(take_words),
+        _ => {}
+    }
+}
+
+#[test]
+fn documents_differ_by_language_in_nothing_but_words() {
+    for file in recordings() {
+        let document = |options: &[&str]| -> serde_json::Value {
+            serde_json::from_slice(&replay(&file, &[&["-o", "json"], options].concat()).stdout).unwrap()
+        };
+        let (mut english, mut chinese) = (document(&[]), document(&["--lang", "zh"]));
+        if let Some(fault) = chinese.get("faultPoint") {
+            assert!(fault["advice"]["text"].as_str().unwrap().contains(is_han), "{fault}");
+            assert!(fault["ground"]["text"].as_str().unwrap().contains(is_han), "{fault}");
+        }
+        assert_ne!(chinese, english);
+        take_words(&mut english);
+        take_words(&mut chinese);
+        assert_eq!(chinese, english, "{}", file.display());
+    }
+}
+
+#[test]
+fn the_language_may_be_in_the_environment() {
+    let file = PathBuf::from(FOLDER).join("no-listener-routed.json.gz");
+    let said = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waymark"));
+        command.arg("replay").arg(&file).env("WAYMARK_LANG", name).env("HOME", "/nonexistent");
+        command.output().unwrap()
+    };
+    assert_eq!(said("zh").stdout, replay(&file, &["--lang", "zh"]).stdout);
+    let wrong = said("xx");
+    assert_eq!(wrong.status.code(), Some(64), "{wrong:?}");
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("[possible values: en, zh]"));
 }
 
 #[test]

@@ -39,7 +39,10 @@ impl Stage {
 
     /// Keeps a result of this id.
     fn keep(&self, id: &str) -> CheckResult {
-        let mut result: CheckResult = serde_json::from_str(include_str!("data/unreachable.json")).unwrap();
+        self.keep_this(id, serde_json::from_str(include_str!("data/unreachable.json")).unwrap())
+    }
+
+    fn keep_this(&self, id: &str, mut result: CheckResult) -> CheckResult {
         result.check = id.parse().unwrap();
         self.history.keep(Asker::Check { namespace: "shop".into(), name: "cart-to-pay".into() }, &result);
         self.runtime.block_on(self.history.settle());
@@ -95,6 +98,36 @@ fn results_are_listed_and_shown_in_every_format() {
         let shown = stage.shown(&["00c0ffee", "-o", format]);
         assert!(shown.starts_with(begin), "{format}: {shown}");
     }
+}
+
+#[test]
+fn a_result_that_was_kept_in_english_is_shown_in_chinese() {
+    let stage = Stage::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings");
+    for (index, name) in ["stale-dnat-bridge-hostgw", "underlay-return-drop-routed"].iter().enumerate() {
+        let recording = format!("{folder}/{name}.json.gz");
+        let replay = ["replay", &recording, "-o", "json"];
+        let output = Command::new(env!("CARGO_BIN_EXE_waymark")).args(replay).output().unwrap();
+        let id = format!("{index:08x}").replace("0000000", "abcdef0");
+        let result = stage.keep_this(&id, serde_json::from_slice(&output.stdout).unwrap());
+        assert!(result.fault_point.unwrap().advice.is_ascii(), "kept in English");
+
+        let shown = stage.shown(&[&id, "--lang", "zh"]);
+        let (heading, answer) = shown.split_once('\n').unwrap();
+        assert!(heading.starts_with(&format!("检查 {id}，时间 2")), "{heading}");
+        assert!(heading.ends_with("Z，发起者：Check shop/cart-to-pay"), "{heading}");
+        let golden = std::fs::read_to_string(format!("{folder}/{name}.zh.txt")).unwrap();
+        assert_eq!(answer, golden);
+    }
+    let list = stage.shown(&["--lang", "zh"]);
+    assert!(list.starts_with("编号") && list.contains("不可达（Unreachable）"), "{list}");
+    let mut lines = list.lines();
+    let columns = |line: &str| {
+        let (before, _) = line.split_once("pod/").or_else(|| line.split_once('源')).unwrap();
+        unicode_width::UnicodeWidthStr::width(before)
+    };
+    let first = columns(lines.next().unwrap());
+    assert!(lines.all(|line| columns(line) == first), "{list}");
 }
 
 #[test]

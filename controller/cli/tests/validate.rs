@@ -108,6 +108,29 @@ fn folders_are_compared_with_the_exit_codes_of_kubectl_diff() {
 }
 
 #[test]
+fn reports_are_said_in_chinese_too() {
+    let stage = Stage::new();
+    let words = text(&stage.compare("from", "to", &["--lang", "zh"]));
+    for part in [
+        "可达性发生变化；没有应用任何改动",
+        "NetworkPolicy shop/pay 新建",
+        "个连接中，中断 2 个，新增 0 个",
+        "- dev/test → shop/pay 8080/tcp、svc/shop/pay 80/tcp：允许 → 拒绝",
+        "被 NetworkPolicy shop/pay（shop/pay 的 ingress） 拒绝",
+        "203.0.113.1 → shop/pay 8080/tcp：允许 → 拒绝",
+    ] {
+        assert!(words.contains(part), "{part:?} is not in\n{words}");
+    }
+    let json = stage.compare("from", "to", &["--lang", "zh", "-o", "json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let because = &json["reachability"]["groups"][0]["because"];
+    assert_eq!(because["id"], "validation.denied", "{json:#}");
+    assert!(because["text"].as_str().unwrap().starts_with("被 NetworkPolicy"), "{because}");
+    let junit = text(&stage.compare("from", "to", &["--lang", "zh", "-o", "junit"]));
+    assert!(junit.contains("改动与预测一致"), "{junit}");
+}
+
+#[test]
 fn documents_are_printed_for_programs() {
     let stage = Stage::new();
     let json: Value = serde_json::from_slice(&stage.compare("from", "to", &["-o", "json"]).stdout).unwrap();

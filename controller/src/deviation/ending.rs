@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use waymark_proto::{
     Admission, Cause, Denial, Deviation, DeviationKind, Direction, FaultPoint, Flow, Hook, Intent, ObjectRef,
-    Path, Place, PortRef, Protocol, Receiver, RuleRef,
+    Path, Place, PolicyType, Protocol, Receiver, RuleRef, Text, listed, text,
 };
 
 use super::Question;
-use super::words::{direction, labels, list, look_at_service, owner, pod_at, policies, port};
+use super::words::{labelled, look_at_service, owner, pod_at, policies, port, port_ref};
 use crate::advice::look_at_rule;
 
 /// How packets end.
@@ -128,42 +128,27 @@ impl Question<'_> {
                 node: None,
                 endpoint: Some(receiver.address),
                 rule: None,
-                summary: format!("{}, and nothing enforces that", self.denial(receiver, denial)),
-                advice: format!(
-                    "see whether the network plugin implements NetworkPolicies and runs on the nodes of both ends: `kubectl -n kube-system get pods -o wide`; {}",
-                    describe(&denial.policies[0])
-                ),
+                summary: text!(deviation::NotEnforced { denial: self.denial(receiver, denial) }),
+                advice: text!(advice::PolicyNotEnforced { describe: describe(&denial.policies[0]) }),
             })
             .collect()
     }
 
     /// `NetworkPolicy shop/deny denies ingress to shop/pay-1: it has no rule for shop/cart (app=cart) on 80/tcp`
-    fn denial(&self, receiver: &Receiver, denial: &Denial) -> String {
+    fn denial(&self, receiver: &Receiver, denial: &Denial) -> Text {
         let mut flow = self.flow;
         flow.dst_port = receiver.port.unwrap_or(flow.dst_port);
         let several = denial.policies.len() > 1;
-        let (way, other) = match denial.direction {
-            waymark_proto::PolicyType::Ingress => ("to", ("from", self.flow.src)),
-            waymark_proto::PolicyType::Egress => ("from", ("to", receiver.address)),
-        };
-        let end = match pod_at(self.inventory, other.1) {
-            Some(pod) => format!("{} ({})", pod.full_name(), labels(&pod.labels)),
-            None => owner(self.inventory, other.1),
-        };
-        format!(
-            "{} {} {} {way} {}: {} {} {end} on {}",
-            policies(&denial.policies),
-            if several { "deny" } else { "denies" },
-            direction(denial.direction),
-            denial.pod,
-            if several {
-                "none of them has a rule that admits what goes"
-            } else {
-                "it has no rule that admits what goes"
-            },
-            other.0,
-            port(&flow)
-        )
+        let end = |ip| pod_at(self.inventory, ip).map_or_else(|| owner(self.inventory, ip), labelled);
+        let (policies, pod, port) = (policies(&denial.policies), &denial.pod, port(&flow));
+        match denial.direction {
+            PolicyType::Ingress => {
+                text!(deviation::DeniesIngress { policies, several, pod, other: end(self.flow.src), port })
+            }
+            PolicyType::Egress => {
+                text!(deviation::DeniesEgress { policies, several, pod, other: end(receiver.address), port })
+            }
+        }
     }
 
     fn denied(&self, receiver: &Receiver, denial: &Denial, ending: &Ending<'_>) -> Deviation {
@@ -175,53 +160,37 @@ impl Question<'_> {
             endpoint: Some(receiver.address),
             rule: ending.rule.cloned(),
             summary: self.denial(receiver, denial),
-            advice: format!(
-                "if this traffic is wanted, add a rule for it to {policy} or correct its podSelector: {}",
-                describe(policy)
-            ),
+            advice: text!(advice::PolicyDenied { policy, describe: describe(policy) }),
         }
     }
 
     fn unwanted(&self, receiver: &Receiver, by: &[ObjectRef], ending: &Ending<'_>) -> Deviation {
         let node = &ending.place.node;
-        let ends = format!(
-            "{} → {} {}",
-            owner(self.inventory, self.flow.src),
-            receiver.pod.clone().unwrap_or_else(|| owner(self.inventory, receiver.address)),
-            port(&Flow { dst_port: receiver.port.unwrap_or(self.flow.dst_port), ..self.flow })
-        );
         let ground = match by {
-            [] => "no NetworkPolicy isolates either end".to_owned(),
-            some => format!("{} admits it", policies(some)),
+            [] => text!(deviation::NobodyIsolates),
+            some => text!(deviation::Admits { policies: policies(some) }),
         };
-        let rule = ending.rule.map_or_else(|| "a rule".to_owned(), |rule| format!("rule {rule}"));
+        let to = receiver.pod.as_ref().map(Text::verbatim);
         let others: Vec<String> = self.letting_through(ending).into_iter().collect();
-        let others = match others.as_slice() {
-            [] => String::new(),
-            some => format!(
-                "; {} let{} the same traffic pass",
-                list(some),
-                if some.len() == 1 { "s" } else { "" }
-            ),
-        };
-        let answer = match ending.direction {
-            Direction::Forward => "",
-            Direction::Return => ", and answers to what is admitted always pass",
-        };
         let look = ending.rule.map(|rule| look_at_rule(rule, &ending.place.netns));
-        let look = look.map(|command| format!("look at the rule with {command}; ")).unwrap_or_default();
         Deviation {
             kind: DeviationKind::UnwantedRule,
             culprit: ObjectRef { kind: "Node".to_owned(), namespace: None, name: node.to_string() },
             node: Some(node.clone()),
             endpoint: Some(receiver.address),
             rule: ending.rule.cloned(),
-            summary: format!(
-                "{ends} is meant to pass ({ground}{answer}), and {rule} on {node} stops it: no NetworkPolicy asks for that, so it is left over or foreign{others}"
-            ),
-            advice: format!(
-                "on {node}: {look}if the network plugin wrote it, see why its agent there keeps it (`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`); else remove it"
-            ),
+            summary: text!(deviation::UnwantedRule {
+                from: owner(self.inventory, self.flow.src),
+                to: to.unwrap_or_else(|| owner(self.inventory, receiver.address)),
+                port: port(&Flow { dst_port: receiver.port.unwrap_or(self.flow.dst_port), ..self.flow }),
+                ground,
+                answer: ending.direction == Direction::Return,
+                rule: ending.rule,
+                node,
+                one: others.len() == 1,
+                others: (!others.is_empty()).then(|| listed(&others)),
+            }),
+            advice: text!(advice::UnwantedRule { node, look }),
         }
     }
 
@@ -255,34 +224,27 @@ impl Question<'_> {
         let wanted = port(&ending.flow);
         let name = super::words::service(service);
         let elsewhere = self.cluster.listeners(&ending.place, ending.flow.protocol).unwrap_or_default();
-        let instead = match elsewhere.iter().map(u16::to_string).collect::<Vec<_>>().as_slice() {
-            [] => String::new(),
-            ports => format!("; it listens on {} {}", ending.flow.protocol, list(ports)),
-        };
+        let ports: Vec<String> = elsewhere.iter().map(u16::to_string).collect();
         let declared = pod.ports.iter().any(|declared| declared.port == ending.flow.dst_port);
         // Whom to believe: a pod that declares the port should listen there; and where nothing listens at all,
         // it is the application that is missing.
         let pods_fault = declared || (elsewhere.is_empty() && pod.ports.is_empty());
-        let target = match target {
-            PortRef::Number(number) => number.to_string(),
-            PortRef::Name(name) => format!("{name:?}"),
-        };
         let (kind, culprit, advice) = if pods_fault {
             (
                 DeviationKind::NotListening,
                 ObjectRef::namespaced("Pod", &pod.namespace, &pod.name),
-                format!(
-                    "see why nothing in {} listens on {wanted}: `kubectl -n {} logs {}`, `kubectl -n {1} describe pod {2}`",
-                    pod.full_name(),
-                    pod.namespace,
-                    pod.name
-                ),
+                text!(advice::NotListening {
+                    pod: pod.full_name(),
+                    port: &wanted,
+                    namespace: &pod.namespace,
+                    name: &pod.name,
+                }),
             )
         } else {
             (
                 DeviationKind::WrongTargetPort,
                 name.clone(),
-                format!("correct the targetPort of {name}: {}", look_at_service(service)),
+                text!(advice::WrongTargetPort { service: &name, look: look_at_service(service) }),
             )
         };
         Some(Deviation {
@@ -291,11 +253,15 @@ impl Question<'_> {
             node: Some(ending.place.node.clone()),
             endpoint: Some(ending.flow.dst),
             rule: None,
-            summary: format!(
-                "the targetPort {target} of {name} leads to {wanted} of {}, where nothing listens{instead}{}",
-                pod.full_name(),
-                if declared { ", though it declares that port" } else { "" }
-            ),
+            summary: text!(deviation::NotListening {
+                target: port_ref(target),
+                service: name,
+                port: wanted,
+                pod: pod.full_name(),
+                protocol: ending.flow.protocol,
+                ports: (!ports.is_empty()).then(|| listed(&ports)),
+                declared,
+            }),
             advice,
         })
     }
@@ -304,5 +270,5 @@ impl Question<'_> {
 /// The command that shows a policy.
 fn describe(policy: &ObjectRef) -> String {
     let namespace = policy.namespace.as_ref().map(|namespace| format!("-n {namespace} ")).unwrap_or_default();
-    format!("`kubectl {namespace}describe networkpolicy {}`", policy.name)
+    format!("kubectl {namespace}describe networkpolicy {}", policy.name)
 }

@@ -2,12 +2,12 @@
 
 use waymark_proto::{
     Absent, Backend, Deviation, DeviationKind, Intent, Inventory, LocalOnly, ObjectRef, Pod, PortRef,
-    Protocol, Service, TransportProtocol,
+    Protocol, Service, Text, TransportProtocol, listed, quoted, text,
 };
 
 use crate::resolve::edits;
 
-use super::words::{labels, list, look_at_service, owner, pod_at, service as object};
+use super::words::{labelled, labels, look_at_service, owner, pod_at, port_ref, service as object};
 
 /// What is wrong with a Service's endpoints.
 pub(super) fn of_service(inventory: &Inventory, service: &Service, intent: &Intent) -> Vec<Deviation> {
@@ -30,25 +30,29 @@ fn none_is_local(
     let LocalOnly { policy, node } = only;
     let name = object(service);
     let placed = |backend: &&Backend| match pod_at(inventory, backend.ip) {
-        Some(pod) => format!("{} on {}", pod.full_name(), pod.node),
+        Some(pod) => text!(deviation::PodOn { pod: pod.full_name(), node: &pod.node }),
         None => owner(inventory, backend.ip),
     };
-    let elsewhere: Vec<String> = ready.iter().map(placed).collect();
+    let elsewhere: Vec<Text> = ready.iter().map(placed).collect();
     Deviation {
         kind: DeviationKind::NoLocalEndpoints,
         culprit: name.clone(),
         node: Some(node.clone()),
         endpoint: None,
         rule: None,
-        summary: format!(
-            "the {policy} of {name} is Local, so {node} leads it only to endpoints on {node}, of which none is ready; ready elsewhere {} {}",
-            if elsewhere.len() == 1 { "is" } else { "are" },
-            list(&elsewhere)
-        ),
-        advice: format!(
-            "run a pod of {name} on {node}, as a DaemonSet does, or set its {policy} to Cluster: {}",
-            look_at_service(service)
-        ),
+        summary: text!(deviation::NoLocalEndpoints {
+            policy: *policy,
+            service: &name,
+            node,
+            one: elsewhere.len() == 1,
+            elsewhere: listed(&elsewhere),
+        }),
+        advice: text!(advice::NoLocalEndpoints {
+            service: name,
+            node,
+            policy: *policy,
+            look: look_at_service(service),
+        }),
     }
 }
 
@@ -81,7 +85,7 @@ fn target(service: &Service, pod: &Pod) -> Option<u16> {
 }
 
 fn without_endpoints(inventory: &Inventory, service: &Service) -> Deviation {
-    let deviation = |kind, culprit, summary: String, advice: String| Deviation {
+    let deviation = |kind, culprit, summary: Text, advice: Text| Deviation {
         kind,
         culprit,
         node: None,
@@ -96,27 +100,26 @@ fn without_endpoints(inventory: &Inventory, service: &Service) -> Deviation {
         return deviation(
             DeviationKind::NoEndpoints,
             name.clone(),
-            format!("{name} has no selector, and nobody gave it ready endpoints"),
-            format!("give {name} a selector or endpoints: {look}"),
+            text!(deviation::NoEndpoints { service: &name }),
+            text!(advice::NoEndpoints { service: name, look }),
         );
     };
     let selector = labels(selector);
     let pods = selected(inventory, service);
     let names: Vec<String> = pods.iter().map(|pod| pod.full_name()).collect();
     let Some(first) = pods.first() else {
-        let near = match nearest(inventory, service) {
-            Some(pod) => format!("; the likest is {} ({})", pod.full_name(), labels(&pod.labels)),
-            None => String::new(),
-        };
+        let near = nearest(inventory, service).map(labelled);
         return deviation(
             DeviationKind::NoMatchingPod,
             name.clone(),
-            format!(
-                "{name} selects {selector}, and no running pod of {} has that{near}{}",
-                service.namespace,
-                without_place(inventory, service)
-            ),
-            format!("correct the selector of {name} or the labels of its pods: {look}"),
+            text!(deviation::NoMatchingPod {
+                service: &name,
+                selector,
+                namespace: &service.namespace,
+                near,
+                absent: without_place(inventory, service),
+            }),
+            text!(advice::NoMatchingPod { service: name, look }),
         );
     };
     if let Some(PortRef::Name(port)) = &service.target_port
@@ -125,35 +128,37 @@ fn without_endpoints(inventory: &Inventory, service: &Service) -> Deviation {
         return deviation(
             DeviationKind::WrongTargetPort,
             name.clone(),
-            format!(
-                "the targetPort of {name} is {port:?}, and none of {} declares a {} port of that name",
-                list(&names),
-                service.protocol
-            ),
-            format!("correct the targetPort of {name}, or name the port in the pods: {look}"),
+            text!(deviation::UnnamedTargetPort {
+                service: &name,
+                port: quoted(port),
+                pods: listed(&names),
+                protocol: service.protocol,
+            }),
+            text!(advice::UnnamedTargetPort { service: name, look }),
         );
     }
     deviation(
         DeviationKind::NotReady,
         ObjectRef::namespaced("Pod", &first.namespace, &first.name),
-        format!("{name} selects {}, of which none is a ready endpoint", list(&names)),
-        format!(
-            "see why {} is not ready: `kubectl -n {} describe pod {}`; {look}",
-            first.full_name(),
-            first.namespace,
-            first.name
-        ),
+        text!(deviation::NotReady { service: name, pods: listed(&names) }),
+        text!(advice::NotReady {
+            pod: first.full_name(),
+            namespace: &first.namespace,
+            name: &first.name,
+            look,
+        }),
     )
 }
 
 /// The pods of the Service's namespace that do not run, whose labels are not known.
-fn without_place(inventory: &Inventory, service: &Service) -> String {
+fn without_place(inventory: &Inventory, service: &Service) -> Option<Text> {
     let of_namespace = |absent: &&Absent| {
         absent.object.kind == "Pod" && absent.object.namespace.as_ref() == Some(&service.namespace)
     };
     let absent = inventory.absent.iter().filter(of_namespace);
-    let words: Vec<String> = absent.map(|absent| format!("{} {}", absent.object, absent.why)).collect();
-    if words.is_empty() { String::new() } else { format!("; {}", list(&words)) }
+    let words: Vec<Text> =
+        absent.map(|absent| text!(deviation::Absent { object: &absent.object, why: &absent.why })).collect();
+    (!words.is_empty()).then(|| listed(&words))
 }
 
 /// The pod of the Service's namespace that comes closest to its selector, if it has a label of it or nearly so.
@@ -187,34 +192,32 @@ fn wrong(inventory: &Inventory, service: &Service, backend: &Backend) -> Option<
         // An endpoint of a Service without selector may be anywhere, but not where a pod should be.
         (None, None, _) if !inventory.nodes.iter().any(of_network) => return None,
         (None, ..) => {
-            format!("{name} has the ready endpoint {endpoint}, and no running pod has that address")
+            text!(deviation::EndpointWithoutPod { service: &name, endpoint })
         }
         (Some(_), None, _) => return None,
-        (Some(_), Some(selector), None) => format!(
-            "{name} has the ready endpoint {endpoint}, which is {}, and selects {}",
-            described(inventory, backend),
-            labels(selector)
-        ),
+        (Some(_), Some(selector), None) => text!(deviation::EndpointNotSelected {
+            service: &name,
+            endpoint,
+            owner: described(inventory, backend),
+            selector: labels(selector),
+        }),
         (Some(_), Some(_), Some(pod)) => match (&service.target_port, target(service, pod)) {
             (None, _) => return None,
             (Some(_), Some(port)) if port == backend.port => return None,
-            (Some(wanted), _) => format!(
-                "{name} has the ready endpoint {endpoint} ({}), and its targetPort is {}",
-                pod.full_name(),
-                match wanted {
-                    PortRef::Number(number) => number.to_string(),
-                    PortRef::Name(port) => match target(service, pod) {
-                        Some(number) => format!("{port:?}, which is {number} there"),
-                        None => format!("{port:?}, which that pod does not declare"),
-                    },
-                }
-            ),
+            (Some(wanted), meant) => {
+                let by_name = matches!(wanted, PortRef::Name(_));
+                text!(deviation::EndpointOfOtherPort {
+                    service: &name,
+                    endpoint,
+                    pod: pod.full_name(),
+                    target: port_ref(wanted),
+                    meant: meant.filter(|_| by_name),
+                    undeclared: by_name && meant.is_none(),
+                })
+            }
         },
     };
-    let advice = format!(
-        "find who wrote this endpoint (the label endpointslice.kubernetes.io/managed-by tells) and correct it: {}",
-        look_at_service(service)
-    );
+    let advice = text!(advice::WrongEndpoint { look: look_at_service(service) });
     Some(Deviation {
         kind: DeviationKind::WrongEndpoint,
         culprit: name,
@@ -227,9 +230,9 @@ fn wrong(inventory: &Inventory, service: &Service, backend: &Backend) -> Option<
 }
 
 /// `shop/other with app=other`
-fn described(inventory: &Inventory, backend: &Backend) -> String {
+fn described(inventory: &Inventory, backend: &Backend) -> Text {
     match pod_at(inventory, backend.ip) {
-        Some(pod) => format!("{} with {}", pod.full_name(), labels(&pod.labels)),
+        Some(pod) => text!(deviation::PodWith { pod: pod.full_name(), labels: labels(&pod.labels) }),
         None => owner(inventory, backend.ip),
     }
 }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use waymark_proto::{
     Branch, Cause, Deviation, DeviationKind, Disposition, Hook, Intent, Path, PolicyField, RuleRef, Service,
-    Step,
+    Step, Text, listed, text,
 };
 
 use super::Question;
-use super::words::{list, look_at_service, owner, service as object};
+use super::words::{look_at_service, owner, service as object};
 use crate::advice::look_at_rule;
 
 /// What is wrong with the rules that the prediction met for a Service.
@@ -36,8 +36,7 @@ pub(super) fn of_service(question: &Question<'_>, service: &Service, intent: &In
     // Where a rule leads elsewhere, the one that is missing is the same one.
     let complete = deviations.is_empty() && led.len() == branches.len();
     let reached: BTreeSet<SocketAddr> = led.iter().map(|(_, to)| *to).collect();
-    let left_out: Vec<String> =
-        meant.difference(&reached).map(|endpoint| named(question, *endpoint)).collect();
+    let left_out: Vec<Text> = meant.difference(&reached).map(|endpoint| named(question, *endpoint)).collect();
     if let Some((step, _)) = led.first().filter(|_| complete && !left_out.is_empty()) {
         deviations.push(missing(question, service, step, &left_out));
     }
@@ -95,23 +94,23 @@ fn untouched<'a>(question: &Question<'_>, path: &'a Path) -> Option<&'a Step> {
     })
 }
 
-fn named(question: &Question<'_>, endpoint: SocketAddr) -> String {
+fn named(question: &Question<'_>, endpoint: SocketAddr) -> Text {
     let owner = owner(question.inventory, endpoint.ip());
-    if owner == endpoint.ip().to_string() { endpoint.to_string() } else { format!("{endpoint} ({owner})") }
+    if *owner == *endpoint.ip().to_string() {
+        Text::verbatim(endpoint.to_string())
+    } else {
+        text!(deviation::EndpointOf { endpoint, owner })
+    }
 }
 
 /// What to do about rules that kube-proxy should have written.
-fn advice(question: &Question<'_>, service: &Service, step: &Step) -> String {
+fn advice(question: &Question<'_>, service: &Service, step: &Step) -> Text {
     let node = &step.place.node;
     if !question.inventory.has_objects() {
-        let rule = step.rule.as_ref().map(|rule| look_at_rule(rule, &step.place.netns));
-        let look = rule.map(|command| format!(": look at the rule with {command}")).unwrap_or_default();
-        return format!("see on {node} why the rules of {} are not up to date{look}", object(service));
+        let look = step.rule.as_ref().map(|rule| look_at_rule(rule, &step.place.netns));
+        return text!(advice::ServiceRules { node, service: object(service), look });
     }
-    format!(
-        "see on {node} why kube-proxy does not keep the rules up to date (is it running, does it reach the API server?): `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`; compare with {}",
-        look_at_service(service)
-    )
+    text!(advice::KubeProxy { node, look: look_at_service(service) })
 }
 
 fn deviation(
@@ -120,7 +119,7 @@ fn deviation(
     service: &Service,
     step: &Step,
     rule: Option<RuleRef>,
-    summary: String,
+    summary: Text,
 ) -> Deviation {
     Deviation {
         kind,
@@ -147,26 +146,29 @@ fn stale(
     to: SocketAddr,
 ) -> Deviation {
     let (name, node) = (object(service), &step.place.node);
-    let listed = service.backends.iter().find(|backend| SocketAddr::new(backend.ip, backend.port) == to);
-    let what = match (listed, &intent.local_only) {
-        (None, _) => "which is no endpoint of it".to_owned(),
+    let known = service.backends.iter().find(|backend| SocketAddr::new(backend.ip, backend.port) == to);
+    let what = match (known, &intent.local_only) {
+        (None, _) => text!(deviation::IsNoEndpoint),
         (Some(backend), Some(only)) if backend.ready => {
-            format!("which is not on {}, and its {} is Local", only.node, only.policy)
+            text!(deviation::IsNotLocal { node: &only.node, policy: only.policy })
         }
-        (Some(_), _) => "which is not ready".to_owned(),
+        (Some(_), _) => text!(deviation::IsNotReady),
     };
-    let rule = step.rule.as_ref().map(|rule| format!(" by rule {rule}")).unwrap_or_default();
-    let endpoints: Vec<String> = ready.iter().map(|endpoint| named(question, *endpoint)).collect();
-    let endpoints = match endpoints.as_slice() {
-        [] if intent.local_only.is_some() => "none there is ready".to_owned(),
-        [] => "it has no ready endpoint".to_owned(),
-        some => format!("ready is {}", list(some)),
+    let endpoints: Vec<Text> = ready.iter().map(|endpoint| named(question, *endpoint)).collect();
+    let ready = match endpoints.as_slice() {
+        [] if intent.local_only.is_some() => text!(deviation::NoneThereReady),
+        [] => text!(deviation::NoneReady),
+        some => text!(deviation::SomeReady { endpoints: listed(some) }),
     };
-    let summary = format!(
-        "{node} leads {name} ({}) to {}{rule}, {what}; {endpoints}",
-        address(service),
-        named(question, to)
-    );
+    let summary = text!(deviation::StaleRule {
+        node,
+        service: name,
+        address: address(service),
+        to: named(question, to),
+        rule: step.rule.as_ref(),
+        what,
+        ready,
+    });
     let mut found =
         deviation(question, DeviationKind::StaleServiceRule, service, step, step.rule.clone(), summary);
     found.endpoint = Some(to.ip());
@@ -184,35 +186,31 @@ fn refused(
     if meant.is_empty() || !last.cause.is_some_and(is_want_of_endpoints) {
         return None;
     }
-    let summary = format!(
-        "{} refuses {} ({}) as one without endpoints, though {} {} ready",
-        last.place.node,
-        object(service),
-        address(service),
-        meant.len(),
-        if meant.len() == 1 { "is" } else { "are" },
-    );
+    let summary = text!(deviation::Refused {
+        node: &last.place.node,
+        service: object(service),
+        address: address(service),
+        ready: meant.len(),
+    });
     Some(deviation(question, DeviationKind::StaleServiceRule, service, last, last.rule.clone(), summary))
 }
 
-fn missing(question: &Question<'_>, service: &Service, step: &Step, left_out: &[String]) -> Deviation {
-    let summary = format!(
-        "no rule on {} leads {} to {}, which {} ready; that may be meant, by topology hints",
-        step.place.node,
-        object(service),
-        list(left_out),
-        if left_out.len() == 1 { "is" } else { "are" },
-    );
+fn missing(question: &Question<'_>, service: &Service, step: &Step, left_out: &[Text]) -> Deviation {
+    let summary = text!(deviation::MissingRule {
+        node: &step.place.node,
+        service: object(service),
+        endpoints: listed(left_out),
+        one: left_out.len() == 1,
+    });
     deviation(question, DeviationKind::MissingServiceRule, service, step, None, summary)
 }
 
 fn absent(question: &Question<'_>, service: &Service, step: &Step) -> Deviation {
-    let summary = format!(
-        "no rule on {} translates {} ({}/{})",
-        step.place.node,
-        object(service),
-        address(service),
-        service.protocol
-    );
+    let summary = text!(deviation::NoRule {
+        node: &step.place.node,
+        service: object(service),
+        address: address(service),
+        protocol: service.protocol,
+    });
     deviation(question, DeviationKind::NoServiceRule, service, step, None, summary)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use waymark_proto::{
     Action, Backend, Branch, Cause, ContainerPort, Expectation, Facts, FaultPoint, Hook, IngressRule,
     LabelSelector, Namespace, NetworkPolicy, NetworkPolicySpec, Path, Pod, PolicyPeer, PortRef, Protocol,
-    RuleRef, Step, TrafficPolicy, TransportProtocol, WalkComparison,
+    RuleRef, Step, Text, TrafficPolicy, TransportProtocol, WalkComparison,
 };
 
 use super::*;
@@ -116,7 +116,7 @@ impl Story {
             hook: last.hook,
             cause: last.cause.unwrap_or(Cause::Unknown),
             rule: last.rule.clone(),
-            advice: "look there".to_owned(),
+            advice: Text::verbatim("look there"),
             ..fixture::fault()
         };
         let walk = WalkComparison {

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use waymark_proto::{Flow, Inventory, ObjectRef, Pod, PolicyType, Service};
+use waymark_proto::{Flow, Inventory, ObjectRef, Pod, PortRef, Service, Text, listed, quoted, text};
 
 /// `shop/pay-1`, `node n1`, or the address itself.
-pub(super) fn owner(inventory: &Inventory, ip: IpAddr) -> String {
+pub(super) fn owner(inventory: &Inventory, ip: IpAddr) -> Text {
     if let Some(pod) = pod_at(inventory, ip) {
-        return pod.full_name();
+        return Text::verbatim(pod.full_name());
     }
     match inventory.nodes.iter().find(|node| node.ip == ip || node.ip6 == Some(ip)) {
-        Some(node) => format!("node {}", node.name),
-        None => ip.to_string(),
+        Some(node) => text!(deviation::Node { node: &node.name }),
+        None => Text::verbatim(ip.to_string()),
     }
 }
 
@@ -24,10 +24,23 @@ pub(super) fn pod_at(inventory: &Inventory, ip: IpAddr) -> Option<&Pod> {
 }
 
 /// `app=pay,tier=back`, without the hashes that controllers add.
-pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> Text {
     let given = labels.iter().filter(|(key, _)| !key.ends_with("-hash"));
     let words: Vec<String> = given.map(|(key, value)| format!("{key}={value}")).collect();
-    if words.is_empty() { "no labels".to_owned() } else { words.join(",") }
+    if words.is_empty() { text!(deviation::NoLabels) } else { Text::verbatim(words.join(",")) }
+}
+
+/// `shop/pay-1 (app=pay)`
+pub(super) fn labelled(pod: &Pod) -> Text {
+    text!(deviation::Labelled { pod: pod.full_name(), labels: labels(&pod.labels) })
+}
+
+/// A number, or a name in quotation marks.
+pub(super) fn port_ref(port: &PortRef) -> Text {
+    match port {
+        PortRef::Number(number) => Text::verbatim(number.to_string()),
+        PortRef::Name(name) => quoted(name),
+    }
 }
 
 /// `8080/tcp`, or `icmp`.
@@ -35,35 +48,16 @@ pub(super) fn port(flow: &Flow) -> String {
     if flow.protocol.has_ports() { format!("{}/{}", flow.dst_port, flow.protocol) } else { "icmp".to_owned() }
 }
 
-/// `ingress` or `egress`.
-pub(super) fn direction(direction: PolicyType) -> &'static str {
-    match direction {
-        PolicyType::Ingress => "ingress",
-        PolicyType::Egress => "egress",
-    }
-}
-
 /// `NetworkPolicy shop/a`, or `NetworkPolicies shop/a and shop/b`.
-pub(super) fn policies(policies: &[ObjectRef]) -> String {
+pub(super) fn policies(policies: &[ObjectRef]) -> Text {
     let name = |object: &ObjectRef| {
         object.namespace.iter().chain([&object.name]).cloned().collect::<Vec<_>>().join("/")
     };
     match policies {
-        [only] => only.to_string(),
-        several => format!("NetworkPolicies {}", list(&several.iter().map(name).collect::<Vec<_>>())),
-    }
-}
-
-/// `a`, `a and b`, `a, b and c`; of many the first few.
-pub(super) fn list(items: &[String]) -> String {
-    const MOST: usize = 5;
-    match items {
-        [] => "nothing".to_owned(),
-        [only] => only.clone(),
-        many if many.len() > MOST => {
-            format!("{} and {} more", many[..MOST].join(", "), many.len() - MOST)
+        [only] => Text::verbatim(only.to_string()),
+        several => {
+            text!(deviation::Policies { names: listed(&several.iter().map(name).collect::<Vec<_>>()) })
         }
-        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
 }
 
@@ -73,13 +67,7 @@ pub(super) fn service(service: &Service) -> ObjectRef {
 }
 
 /// The commands that show a Service's selector, its endpoints, and the pods that it should lead to.
-pub(super) fn look_at_service(service: &Service) -> String {
+pub(super) fn look_at_service(service: &Service) -> Text {
     let Service { namespace, name, .. } = service;
-    let pods = match &service.selector {
-        Some(selector) => format!(", `kubectl -n {namespace} get pods -o wide -l {}`", labels(selector)),
-        None => String::new(),
-    };
-    format!(
-        "`kubectl -n {namespace} describe service {name}`, `kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml`{pods}"
-    )
+    text!(advice::LookAtService { namespace, name, selector: service.selector.as_ref().map(labels) })
 }

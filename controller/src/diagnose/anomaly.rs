@@ -58,20 +58,21 @@ impl Stretch {
         };
         // What lies between two nodes is the sender's to look into; what lies before a reception the receiver's.
         let at = if self.hook == Hook::DriverRx || self.hook == Hook::Socket { &self.to } else { &self.from };
-        let mut anomaly = Anomaly {
+        let device = at.device.clone().filter(|_| self.hook != Hook::Socket);
+        let span = Span { last_seen: end(&self.from), first_missing: end(&self.to) };
+        let advice = advice::of_anomaly(kind, self.hook, &at.place, device.as_deref(), &span);
+        Anomaly {
             kind,
             node: at.place.node.clone(),
             netns: at.place.netns.clone(),
-            device: at.device.clone().filter(|_| self.hook != Hook::Socket),
+            device,
             hook: self.hook,
             direction: self.direction,
-            span: Span { last_seen: end(&self.from), first_missing: end(&self.to) },
+            span,
             share,
             delay_ns,
-            advice: String::new(),
-        };
-        anomaly.advice = advice::of_anomaly(&anomaly);
-        anomaly
+            advice,
+        }
     }
 }
 

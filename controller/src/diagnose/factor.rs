@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{Factor, FactorKind, Share};
+use waymark_proto::{Factor, FactorKind, Share, Text};
 
 /// Permutations per factor. The least chance that they can tell is one in this many.
 const PERMUTATIONS: u32 = 999;
@@ -26,7 +26,7 @@ const SEED: u64 = 0x5741_594d;
 pub(super) struct Trial {
     pub(super) lost: bool,
     /// What it was like. What is not known of it is absent.
-    pub(super) values: BTreeMap<FactorKind, String>,
+    pub(super) values: BTreeMap<FactorKind, Text>,
 }
 
 /// The factor that the loss goes with, if any.
@@ -54,7 +54,7 @@ struct Table<'a> {
 
 #[derive(Clone, Copy)]
 struct Row<'a> {
-    value: &'a str,
+    value: &'a Text,
     lost: u32,
     of: u32,
 }
@@ -113,7 +113,7 @@ impl<'a> Table<'a> {
     fn factor(&self, chance: f64) -> Factor {
         let mut rows = self.rows.clone();
         let rate = |row: &Row<'_>| f64::from(row.lost) / f64::from(row.of);
-        rows.sort_by(|a, b| rate(b).total_cmp(&rate(a)).then(a.value.cmp(b.value)));
+        rows.sort_by(|a, b| rate(b).total_cmp(&rate(a)).then_with(|| a.value.as_str().cmp(b.value.as_str())));
         let sum =
             |rows: &[Row<'_>]| rows.iter().fold((0, 0), |(lost, of), row| (lost + row.lost, of + row.of));
         let left = |cut: &usize| deviance([sum(&rows[..*cut]), sum(&rows[*cut..])]);
@@ -122,7 +122,7 @@ impl<'a> Table<'a> {
             let (lost, of) = sum(rows);
             Share::new(lost, of)
         };
-        let values = |rows: &[Row<'_>]| rows.iter().map(|row| row.value.to_owned()).collect();
+        let values = |rows: &[Row<'_>]| rows.iter().map(|row| row.value.clone()).collect();
         Factor {
             kind: self.kind,
             values: values(&rows[..cut]),
@@ -152,8 +152,9 @@ mod tests {
         (0..count)
             .map(|number| {
                 let (size, port) = ([60, 1500][(number % 2) as usize], 40_000 + number / 2 % 16);
-                let values =
-                    [(FactorKind::Size, size.to_string()), (FactorKind::SourcePort, port.to_string())].into();
+                let values = [(FactorKind::Size, size), (FactorKind::SourcePort, port)]
+                    .map(|(kind, value)| (kind, Text::verbatim(value.to_string())))
+                    .into();
                 Trial { lost: lost(size, port), values }
             })
             .collect()
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn a_size_that_is_lost_is_named() {
         let factor = decisive(&trials(20, |size, _| size == 1500)).unwrap();
-        assert_eq!((factor.kind, factor.values), (FactorKind::Size, vec!["1500".to_owned()]));
+        assert_eq!((factor.kind, factor.values), (FactorKind::Size, vec![Text::verbatim("1500")]));
         assert_eq!((factor.with.lost, factor.with.of, factor.without.lost), (10, 10, 0));
         assert!(factor.chance <= 0.005);
     }
@@ -180,7 +181,7 @@ mod tests {
         let mut all = trials(64, |_, port| port % 8 == 3);
         for trial in &mut all {
             let leg = if trial.lost { "10.0.0.2" } else { "10.0.0.3" };
-            trial.values.insert(FactorKind::NextHop, leg.to_owned());
+            trial.values.insert(FactorKind::NextHop, Text::verbatim(leg));
         }
         assert_eq!(decisive(&all).unwrap().kind, FactorKind::NextHop);
     }

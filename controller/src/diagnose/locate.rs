@@ -6,7 +6,7 @@
 
 use waymark_proto::{
     Action, Cause, Confidence, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place, Protocol, Span,
-    SpanEnd, Step,
+    SpanEnd, Step, Text, text,
 };
 
 use super::align::Alignment;
@@ -15,7 +15,7 @@ use super::errno;
 use super::sight::See;
 use super::suspect::suspect;
 use super::{Case, Leg};
-use crate::observe::{GUESSED_HOOK, Walk};
+use crate::observe::Walk;
 use crate::reasons::{self, Meaning};
 
 /// What became of one packet on one way.
@@ -26,7 +26,7 @@ pub(super) enum Fate {
     /// It died there.
     Died(Box<Fault>),
     /// Sight did not suffice; why.
-    Unknown(String),
+    Unknown(Text),
 }
 
 /// A fault point in the making.
@@ -75,35 +75,42 @@ impl Case<'_> {
     /// A drop that the kernel or a rule reported.
     fn reported(&self, trail: &Trail<'_>, death: &Step, predicted: Option<&Step>) -> Fault {
         let mut words = match &death.function {
-            Some(function) => format!(
-                "the kernel of {} dropped it in {function}{}",
-                death.place.node,
-                death.reason.as_ref().map(|reason| format!(" (reason {reason})")).unwrap_or_default()
-            ),
-            None => format!("the rule trace of {} ends in {}", death.place.netns, death.hook),
+            Some(function) => {
+                let reason = death.reason.as_deref();
+                let meaning = reason.and_then(reasons::in_words);
+                text!(evidence::KernelDropped { node: &death.place.node, function, reason, meaning })
+            }
+            None => text!(evidence::TraceEnds { netns: &death.place.netns, hook: death.hook }),
         };
         if let Some(note) = &death.note {
-            words = format!("{words}; {note}");
+            words = text!(evidence::WithNote { evidence: words, note });
         }
+        let traced = death.function.is_none();
+        let alone = || if traced { text!(ground::Traced) } else { text!(ground::Reported) };
         let Some(predicted) = predicted else {
-            let mut fault = self.fault(trail, death, Confidence::High);
+            let mut fault = self.fault(trail, death, Confidence::High, alone());
             fault.point.evidence.push(words);
             // Predictions are about packets of ordinary size and TTL.
             let of_its_own = matches!(death.cause, Some(Cause::TtlExpired | Cause::MtuExceeded));
             if trail.path.is_some_and(|path| path.disposition() == Disposition::Delivered) && !of_its_own {
-                fault.point.evidence.push("the prediction expected it to be let through here".to_owned());
+                fault.point.evidence.push(text!(evidence::ExpectedToPass));
             }
             return fault;
         };
         let agrees = predicted.place == death.place
             && (predicted.hook == death.hook || could_be(death, predicted.hook));
         if !agrees && !strays(predicted, death) && !explains(predicted, death) {
-            let mut fault = self.fault(trail, death, Confidence::High);
+            let mut fault = self.fault(trail, death, Confidence::High, alone());
             fault.point.evidence.push(words);
-            fault.point.evidence.push(format!("the prediction had it end elsewhere: {predicted}"));
+            fault.point.evidence.push(text!(evidence::PredictedElsewhere { step: predicted.words() }));
             return fault;
         }
-        let mut fault = self.fault(trail, predicted, Confidence::High);
+        let ground = match (agrees, traced) {
+            (false, _) => text!(ground::Consequence),
+            (true, true) => text!(ground::TracedAsPredicted),
+            (true, false) => text!(ground::ReportedAsPredicted),
+        };
+        let mut fault = self.fault(trail, predicted, Confidence::High, ground);
         fault.point.evidence.push(words);
         if agrees {
             fault.point.reason.clone_from(&death.reason);
@@ -115,16 +122,17 @@ impl Case<'_> {
                 rule.text = rule.text.or(text);
                 fault.point.rule = Some(rule);
             }
-            fault.point.evidence.push("the prediction has it die at this hook".to_owned());
+            fault.point.evidence.push(text!(evidence::PredictedHere));
         } else {
-            fault.point.evidence.push(format!("that follows from {} before: {predicted}", predicted.hook));
+            let (hook, step) = (predicted.hook, predicted.words());
+            fault.point.evidence.push(text!(evidence::FollowsFrom { hook, step }));
         }
         fault
     }
 
     /// The sending system call failed and no drop was reported.
     fn refused(&self, trail: &Trail<'_>, error: &str, predicted: Option<&Step>) -> Fault {
-        let words = format!("sending failed: {error}");
+        let words = text!(evidence::SendingFailed { error });
         let here = predicted.filter(|step| step.place == *self.source);
         let step = here.cloned().unwrap_or_else(|| {
             let (hook, cause) = errno::meaning(error);
@@ -133,11 +141,14 @@ impl Case<'_> {
             step.flow = Some(self.flow);
             step
         });
-        let confidence = if here.is_some() { Confidence::High } else { Confidence::Medium };
-        let mut fault = self.fault(trail, &step, confidence);
+        let (confidence, ground) = match here {
+            Some(_) => (Confidence::High, text!(ground::SendRefusedAsPredicted)),
+            None => (Confidence::Medium, text!(ground::SendRefused)),
+        };
+        let mut fault = self.fault(trail, &step, confidence, ground);
         fault.point.evidence.push(words);
         if here.is_some() {
-            fault.point.evidence.push("the prediction has it die at this hook".to_owned());
+            fault.point.evidence.push(text!(evidence::PredictedHere));
         }
         fault
     }
@@ -162,20 +173,18 @@ impl Case<'_> {
             receiver: None,
             send_error: None,
         };
-        let mut fault = self.fault(&trail, &death, Confidence::High);
-        fault.point.evidence.push("it came to its receiver, which was not seen to answer".to_owned());
-        fault.point.evidence.push("the prediction has it refused there".to_owned());
+        let mut fault = self.fault(&trail, &death, Confidence::High, text!(ground::VanishedAsPredicted));
+        fault.point.evidence.push(text!(evidence::ReceiverSilent));
+        fault.point.evidence.push(text!(evidence::PredictedRefused));
         Leg { fate: Fate::Died(Box::new(fault)), ..leg }
     }
 
     /// Nothing reported a drop: the packet was seen, and then not any more.
-    fn vanished(&self, trail: &Trail<'_>, predicted: Option<&Step>) -> Result<Fault, String> {
+    fn vanished(&self, trail: &Trail<'_>, predicted: Option<&Step>) -> Result<Fault, Text> {
         let records_lost = self.losses.total();
         if records_lost >= self.sent.len() as u64 {
             // Any packet may have lost the record that would have told.
-            return Err(format!(
-                "{records_lost} records were lost, so that it was not seen further proves nothing"
-            ));
+            return Err(text!(note::RecordsLostProveNothing { records: records_lost }));
         }
         let Some((path, alignment)) = trail.path.zip(trail.alignment) else {
             return self.unpredicted(trail);
@@ -212,30 +221,23 @@ impl Case<'_> {
     }
 
     /// It vanished where the prediction has it die.
-    fn as_predicted(
-        &self,
-        trail: &Trail<'_>,
-        death: &Step,
-        progress: Option<usize>,
-    ) -> Result<Fault, String> {
+    fn as_predicted(&self, trail: &Trail<'_>, death: &Step, progress: Option<usize>) -> Result<Fault, Text> {
         if !self.sight.watches(&death.place.node) {
-            return Err(format!(
-                "the prediction has it die at {death}, but {}",
-                self.unwatched(&death.place)
-            ));
+            return Err(text!(note::PredictedBut { step: death.words(), why: self.unwatched(&death.place) }));
         }
-        let mut fault = self.fault(trail, death, Confidence::High);
+        let mut fault = self.fault(trail, death, Confidence::High, text!(ground::VanishedAsPredicted));
         match progress.and_then(|index| trail.path.map(|path| &path.steps()[index])) {
-            Some(last) => fault.point.evidence.push(format!("last seen at {}", at(last))),
+            Some(last) => fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() })),
             None if trail.direction == Direction::Return => {
-                fault.point.evidence.push("no answer was seen leaving its sender".to_owned());
+                fault.point.evidence.push(text!(evidence::NoAnswerLeft));
             }
             None => {
                 fault.point.confidence = Confidence::Medium;
-                fault.point.evidence.push("it was seen at no hook".to_owned());
+                fault.point.ground = Some(text!(ground::PredictionAlone));
+                fault.point.evidence.push(text!(evidence::SeenNowhere));
             }
         }
-        fault.point.evidence.push("the prediction has it die at this hook".to_owned());
+        fault.point.evidence.push(text!(evidence::PredictedHere));
         Ok(fault)
     }
 
@@ -244,69 +246,66 @@ impl Case<'_> {
         let (last, hidden, first_missing) = (&steps[last], &steps[last + 1..missing], &steps[missing]);
         let mut suspect = suspect(last, hidden);
         suspect.flow = suspect.flow.or(last.flow);
-        let mut fault = self.fault(trail, &suspect, Confidence::Medium);
+        let mut fault = self.fault(trail, &suspect, Confidence::Medium, text!(ground::BetweenWatched));
         fault.point.span =
             Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(first_missing) });
-        fault.point.evidence.push(format!("last seen at {}", at(last)));
-        fault.point.evidence.push(format!("never seen at {}, which was watched", at(first_missing)));
-        fault.point.evidence.push("no kernel that was watched reported a drop".to_owned());
+        fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
+        fault.point.evidence.push(text!(evidence::NeverSeen { at: first_missing.at() }));
+        fault.point.evidence.push(text!(evidence::NoDropReported));
         if self.losses.total() > 0 {
             fault.point.confidence = Confidence::Low;
-            fault.point.evidence.push(format!("{} records were lost on the way", self.losses.total()));
+            fault.point.ground = Some(text!(ground::BetweenWithGaps));
+            fault.point.evidence.push(text!(evidence::RecordsLost { records: self.losses.total() }));
         }
         fault
     }
 
     /// The receiver took the packet and sent no answer that anybody saw.
-    fn unanswered(&self, trail: &Trail<'_>, receiver: &Step) -> Result<Fault, String> {
+    fn unanswered(&self, trail: &Trail<'_>, receiver: &Step) -> Result<Fault, Text> {
         if !self.sight.watches(&receiver.place.node) {
-            return Err(format!("no answer came, and {}", self.unwatched(&receiver.place)));
+            return Err(text!(note::NoAnswerAnd { why: self.unwatched(&receiver.place) }));
         }
         let mut step = receiver.clone();
         step.hook = Hook::Socket;
         let (cause, confidence, words) = match self.flow.protocol {
-            Protocol::Tcp => (
-                Cause::SocketQueueFull,
-                Confidence::Medium,
-                "the SYN was taken without an answer, as by a listener whose accept queue is full",
-            ),
+            Protocol::Tcp => (Cause::SocketQueueFull, Confidence::Medium, text!(evidence::SynUnanswered)),
             Protocol::Icmp | Protocol::Udp => {
-                (Cause::Unknown, Confidence::Low, "the receiver took it and was not seen to answer")
+                (Cause::Unknown, Confidence::Low, text!(evidence::TakenUnanswered))
             }
         };
         step.cause = Some(cause);
-        let mut fault = self.fault(trail, &step, confidence);
+        let mut fault = self.fault(trail, &step, confidence, text!(ground::NoAnswer));
         // The answer was never on its way: it is the packet that got no further.
         fault.point.direction = Direction::Forward;
-        fault.point.evidence.push(words.to_owned());
+        fault.point.evidence.push(words);
         if self.flow.protocol == Protocol::Icmp {
-            fault.point.object = Some("net.ipv4.icmp_echo_ignore_all".to_owned());
+            fault.point.object = Some(Text::verbatim("net.ipv4.icmp_echo_ignore_all"));
         }
         Ok(fault)
     }
 
     /// No hook after the last one that saw the packet was watched.
-    fn beyond_sight(&self, trail: &Trail<'_>, path: &Path, progress: usize) -> Result<Fault, String> {
+    fn beyond_sight(&self, trail: &Trail<'_>, path: &Path, progress: usize) -> Result<Fault, Text> {
         let last = &path.steps()[progress];
         if path.disposition() == Disposition::ExitsCluster && !self.one_way {
             // An answer was asked for and did not come; where it was lost nobody can say.
             let mut step = last.clone();
             step.hook = Hook::Wire;
             step.cause = Some(Cause::SilentLoss);
-            let mut fault = self.fault(trail, &step, Confidence::Low);
-            fault.point.evidence.push(format!("it left the cluster at {} and no answer came", at(last)));
+            let mut fault = self.fault(trail, &step, Confidence::Low, text!(ground::BeyondSight));
+            fault.point.evidence.push(text!(evidence::LeftCluster { at: last.at() }));
             return Ok(fault);
         }
         let rest = &path.steps()[progress + 1..];
         let blind = rest.iter().find(|step| !self.sight.watches(&step.place.node) && step.hook != Hook::Wire);
         Err(match blind {
-            Some(step) => format!("it was last seen at {}, and {}", at(last), self.unwatched(&step.place)),
-            None => format!("it was last seen at {}, and no hook after that can be watched", at(last)),
+            Some(step) => text!(note::LastSeenAnd { at: last.at(), why: self.unwatched(&step.place) }),
+            None => text!(note::LastSeenOnly { at: last.at() }),
         })
     }
 
     /// There is no prediction, or the packet left it: the last step that saw it is all there is.
-    fn unpredicted(&self, trail: &Trail<'_>) -> Result<Fault, String> {
+    fn unpredicted(&self, trail: &Trail<'_>) -> Result<Fault, Text> {
         let Some(last) = trail.walk.steps.last() else {
             return match trail.receiver {
                 Some(receiver) => self.unanswered(trail, receiver),
@@ -320,23 +319,23 @@ impl Case<'_> {
             _ if last.hook == Hook::DriverTx => Cause::SilentLoss,
             _ => Cause::Unknown,
         });
-        let mut fault = self.fault(trail, &step, Confidence::Low);
-        fault.point.evidence.push(format!("last seen at {}", at(last)));
-        fault.point.evidence.push("the prediction does not say where it goes from there".to_owned());
+        let mut fault = self.fault(trail, &step, Confidence::Low, text!(ground::NoPrediction));
+        fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
+        fault.point.evidence.push(text!(evidence::Unpredicted));
         Ok(fault)
     }
 
-    fn nothing_seen(&self) -> String {
+    fn nothing_seen(&self) -> Text {
         if self.sight.watches(&self.source.node) {
-            "no hook saw any of its packets, though the source's node was watched".to_owned()
+            text!(note::NothingSeen)
         } else {
             self.unwatched(self.source)
         }
     }
 
-    fn unwatched(&self, place: &Place) -> String {
-        let why = self.sight.why_blind(&place.node).unwrap_or("no agent was asked to watch it");
-        format!("{} was not watched: {why}", place.node)
+    fn unwatched(&self, place: &Place) -> Text {
+        let why = self.sight.why_blind(&place.node).cloned().unwrap_or_else(|| text!(note::NobodyAsked));
+        text!(note::Unwatched { node: &place.node, why })
     }
 
     /// The fault point of a step on a leg that is located already.
@@ -346,6 +345,7 @@ impl Case<'_> {
         direction: Direction,
         step: &Step,
         confidence: Confidence,
+        ground: Text,
     ) -> Fault {
         let trail = Trail {
             direction,
@@ -356,11 +356,17 @@ impl Case<'_> {
             receiver: None,
             send_error: None,
         };
-        self.fault(&trail, step, confidence)
+        self.fault(&trail, step, confidence, ground)
     }
 
     /// The fault point of a step that ends a walk.
-    pub(super) fn fault(&self, trail: &Trail<'_>, step: &Step, confidence: Confidence) -> Fault {
+    pub(super) fn fault(
+        &self,
+        trail: &Trail<'_>,
+        step: &Step,
+        confidence: Confidence,
+        ground: Text,
+    ) -> Fault {
         let point = FaultPoint {
             node: step.place.node.clone(),
             netns: step.place.netns.clone(),
@@ -375,8 +381,10 @@ impl Case<'_> {
             rule: step.rule.clone(),
             object: step.object.clone(),
             culprit: None,
-            advice: String::new(),
+            // What to do depends on all else, and is said when that is known.
+            advice: Text::default(),
             confidence,
+            ground: Some(ground),
             evidence: Vec::new(),
         };
         let mut point = point;
@@ -387,7 +395,7 @@ impl Case<'_> {
         {
             // It did not go astray, it came home, and home has lost its address.
             point.cause = Cause::AddressMissing;
-            point.object = Some(format!("{} is an address of no device there", flow.dst));
+            point.object = Some(text!(object::AddressOfNoDevice { ip: flow.dst }));
         }
         let seen = trail.walk.steps.iter().rev().find_map(|step| step.flow);
         let asked = match trail.direction {
@@ -424,13 +432,7 @@ fn could_be(death: &Step, hook: Hook) -> bool {
     let function = death.function.as_deref().unwrap_or_default();
     match reasons::meaning(death.reason.as_deref(), function) {
         Some(Meaning::At(..)) => false,
-        Some(Meaning::Netfilter) => hook.is_netfilter() && death.note.as_deref() == Some(GUESSED_HOOK),
+        Some(Meaning::Netfilter) => hook.is_netfilter() && death.note == Some(text!(seen::GuessedHook)),
         Some(Meaning::Ambiguous(..)) | None => true,
     }
-}
-
-/// A step's place in words.
-pub(super) fn at(step: &Step) -> String {
-    let device = step.device.as_ref().map(|device| format!(" {device}")).unwrap_or_default();
-    format!("{} {}{device}", step.place, step.hook)
 }

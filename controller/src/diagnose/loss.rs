@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{ChoiceKind, FactorKind, LossReport, Share};
+use waymark_proto::{ChoiceKind, FactorKind, LossReport, Share, Text, text};
 
 use super::factor::{Trial, decisive};
 use super::locate::Fault;
@@ -37,9 +37,9 @@ fn trial(sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
         None => packet.arrived().then_some(false)?,
     };
     let mut values = BTreeMap::from([
-        (FactorKind::Size, format!("{} bytes", sent.size)),
-        (FactorKind::Dscp, sent.dscp.to_string()),
-        (FactorKind::SourcePort, sent.source_port.to_string()),
+        (FactorKind::Size, text!(factor::Bytes { size: sent.size })),
+        (FactorKind::Dscp, Text::verbatim(sent.dscp.to_string())),
+        (FactorKind::SourcePort, Text::verbatim(sent.source_port.to_string())),
     ]);
     // How it was steered is known as far as it was seen.
     let walks = [Some(&packet.forward), packet.back.as_ref()].into_iter().flatten();
@@ -49,11 +49,8 @@ fn trial(sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
             ChoiceKind::NextHop => FactorKind::NextHop,
             ChoiceKind::Rule => FactorKind::Rule,
         };
-        let value = values.entry(kind).or_default();
-        if !value.is_empty() {
-            value.push_str(", ");
-        }
-        value.push_str(&choice.taken);
+        let before = values.get(&kind).map(|value| format!("{value}, ")).unwrap_or_default();
+        values.insert(kind, Text::verbatim(before + &choice.taken));
     }
     Some(Trial { lost, values })
 }

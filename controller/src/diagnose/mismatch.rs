@@ -1,7 +1,7 @@
 //! Packets that arrived and are of no use: at somebody else than they were meant for, or as an answer that the
 //! asking socket does not take.
 
-use waymark_proto::{Action, Cause, Confidence, Direction, Hook, Step};
+use waymark_proto::{Action, Cause, Confidence, Direction, Hook, Step, Text, text};
 
 use super::locate::{Fate, Fault};
 use super::{Case, Leg, Sent};
@@ -19,18 +19,17 @@ impl<'a> Case<'a> {
         if self.receivers.is_empty() || self.receivers.contains(&last.place) {
             return leg;
         }
-        let meant = self.receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-        let fate = if refused { "refused" } else { "delivered" };
-        let words = format!("it was {fate} in {}, and meant for {meant}", last.place);
+        let words = text!(evidence::Misdelivered { refused, place: &last.place, meant: self.receivers });
         // Whoever rewrote the destination sent it astray; else it was the routing decision of the receiver.
         let mut astray = leg.rewritten().unwrap_or_else(|| {
             let mut route = last.clone();
             route.hook = Hook::Route;
-            route.object = route.flow.map(|flow| format!("local {} in {}", flow.dst, last.place.netns));
+            route.object =
+                route.flow.map(|flow| Text::verbatim(format!("local {} in {}", flow.dst, last.place.netns)));
             route
         });
         astray.cause = Some(Cause::WrongReceiver);
-        leg.fate = self.mismatch(&leg, Direction::Forward, astray, words);
+        leg.fate = self.mismatch(&leg, Direction::Forward, astray, words, text!(ground::Misdelivered));
         leg
     }
 
@@ -44,16 +43,23 @@ impl<'a> Case<'a> {
         }
         let expected = question.reversed();
         let Some(answer) = last.flow.filter(|answer| *answer != expected) else { return leg };
-        let words = format!("the answer came as {answer}; the asking socket waits for {expected}");
+        let words = text!(evidence::AnswerDiffers { answer, expected });
         let mut culprit = leg.rewritten().or_else(|| forward.rewritten()).unwrap_or_else(|| last.clone());
         culprit.cause = Some(Cause::AnswerMismatch);
-        leg.fate = self.mismatch(&leg, Direction::Return, culprit, words);
+        leg.fate = self.mismatch(&leg, Direction::Return, culprit, words, text!(ground::AnswerDiffers));
         leg
     }
 
-    fn mismatch(&self, leg: &Leg<'a>, direction: Direction, mut step: Step, words: String) -> Fate {
+    fn mismatch(
+        &self,
+        leg: &Leg<'a>,
+        direction: Direction,
+        mut step: Step,
+        words: Text,
+        ground: Text,
+    ) -> Fate {
         step.action = Action::Dropped;
-        let mut fault: Fault = self.fault_of(leg, direction, &step, Confidence::High);
+        let mut fault: Fault = self.fault_of(leg, direction, &step, Confidence::High, ground);
         fault.point.evidence.push(words);
         Fate::Died(Box::new(fault))
     }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Hook, HookReport, NodeName, NotObservable, Observability, Place, Step};
+use waymark_proto::{Hook, HookReport, NodeName, NotObservable, Observability, Place, Step, Text, text};
 
 /// What the agents of the path could see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sight {
     reports: BTreeMap<NodeName, Vec<HookReport>>,
-    blind: BTreeMap<NodeName, String>,
+    blind: BTreeMap<NodeName, Text>,
 }
 
 /// How a predicted step can show itself.
@@ -31,8 +31,8 @@ impl Sight {
     }
 
     /// Notes that a node could not be watched, or not to the end.
-    pub fn blind(&mut self, node: NodeName, why: impl Into<String>) {
-        self.blind.insert(node, why.into());
+    pub fn blind(&mut self, node: NodeName, why: Text) {
+        self.blind.insert(node, why);
     }
 
     /// Adds what could be seen in another round: what was out of sight once is not known to have been in sight.
@@ -47,8 +47,8 @@ impl Sight {
     }
 
     /// Why a node could not be watched.
-    pub(super) fn why_blind(&self, node: &NodeName) -> Option<&str> {
-        self.blind.get(node).map(String::as_str)
+    pub(super) fn why_blind(&self, node: &NodeName) -> Option<&Text> {
+        self.blind.get(node)
     }
 
     /// Whether every passage through an IP netfilter hook of a namespace was watched.
@@ -112,12 +112,12 @@ impl Sight {
         found
     }
 
-    fn why(&self, step: &Step) -> String {
+    fn why(&self, step: &Step) -> Text {
         match (self.why_blind(&step.place.node), step.hook) {
-            (Some(why), _) => why.to_owned(),
-            (None, Hook::Wire) => "no agent watches what lies between nodes".to_owned(),
-            (None, Hook::Inject) => "the sending system call's result is known instead".to_owned(),
-            (None, _) => "the agent did not report on it".to_owned(),
+            (Some(why), _) => why.clone(),
+            (None, Hook::Wire) => text!(note::WireUnwatched),
+            (None, Hook::Inject) => text!(note::InjectUnwatched),
+            (None, _) => text!(note::HookUnreported),
         }
     }
 }

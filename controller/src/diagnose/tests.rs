@@ -1,4 +1,4 @@
-use waymark_proto::{Agreement, Cause, Confidence};
+use waymark_proto::{Agreement, Cause, Confidence, Text};
 
 use super::*;
 use crate::fixture::{
@@ -8,7 +8,7 @@ use crate::observe::{Lens, observe};
 
 /// `node/netns hook device`
 pub(crate) fn place_of(step: &Step) -> String {
-    locate::at(step)
+    step.at().to_string()
 }
 
 /// All packets arrive, and all answers.
@@ -396,7 +396,7 @@ fn what_nobody_could_see_is_not_a_drop() {
     let cut = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
     let mut blind = Sight::default();
     blind.armed("node1".into(), reports(&["t-cart", "t-node1"]));
-    blind.blind("node2".into(), "no agent is attached for node node2");
+    blind.blind("node2".into(), Text::verbatim("no agent is attached for node node2"));
     let found = Story { sight: blind.clone(), ..Story::healthy() }.seen(&cut, false).told();
     assert_eq!((found.verdict, &found.fault_point), (Verdict::Undetermined, &None));
     assert!(found.notes[0].contains("no agent is attached"), "{:?}", found.notes);

@@ -2,7 +2,7 @@
 //! header is wrong for invalid, and the rules of kube-proxy, among others, drop what is invalid. The rule is not to be
 //! blamed: whoever damaged the packet is.
 
-use waymark_proto::{Cause, Direction, FaultPoint, Flow};
+use waymark_proto::{Cause, Direction, FaultPoint, Flow, text};
 
 use crate::advice::advice;
 
@@ -17,10 +17,7 @@ pub(super) fn recognize(point: &mut FaultPoint, flow: Option<&Flow>) {
         return;
     }
     point.cause = Cause::Malformed;
-    point.evidence.push(
-        "the rule drops what connection tracking takes for invalid: of a flow's first packet, one that came damaged"
-            .to_owned(),
-    );
+    point.evidence.push(text!(evidence::CameDamaged));
     if let Some(flow) = flow {
         point.advice = advice(point, flow);
     }
@@ -39,9 +36,10 @@ fn is_of_invalid(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Confidence, Hook, RuleRef};
+    use waymark_proto::RuleRef;
 
     use super::*;
+    use crate::fixture::fault;
 
     fn dropped_by(text: &str, direction: Direction) -> FaultPoint {
         let rule = RuleRef {
@@ -52,24 +50,7 @@ mod tests {
             position: None,
             text: Some(text.to_owned()),
         };
-        FaultPoint {
-            node: "node2".into(),
-            netns: "wm-t-node2".into(),
-            pod: None,
-            device: None,
-            hook: Hook::NetfilterForward,
-            direction,
-            span: None,
-            cause: Cause::FilterDrop,
-            reason: None,
-            function: None,
-            rule: Some(rule),
-            object: None,
-            culprit: None,
-            advice: String::new(),
-            confidence: Confidence::High,
-            evidence: Vec::new(),
-        }
+        FaultPoint { direction, rule: Some(rule), ..fault() }
     }
 
     fn cause(text: &str, direction: Direction) -> Cause {

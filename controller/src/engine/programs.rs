@@ -1,6 +1,6 @@
 //! Which BPF program dropped a packet: the kernel says that one did, and where; the facts say which run there.
 
-use waymark_proto::{Cause, DeviceProgram, FaultPoint, Hook, ProgramPoint};
+use waymark_proto::{Cause, DeviceProgram, FaultPoint, Hook, ProgramPoint, Text, listed, text};
 
 /// Names the programs that may have dropped the packet: as the object, if there is one only.
 pub(super) fn name(point: &mut FaultPoint, programs: &[DeviceProgram]) {
@@ -11,11 +11,11 @@ pub(super) fn name(point: &mut FaultPoint, programs: &[DeviceProgram]) {
         point.device.as_ref() == Some(&program.device)
             && runs_at(program.point, point.hook, point.reason.as_deref())
     };
-    let named: Vec<String> = programs.iter().filter(here).map(ToString::to_string).collect();
+    let named: Vec<Text> = programs.iter().filter(here).map(DeviceProgram::words).collect();
     match named.as_slice() {
         [] => {}
         [only] => point.object = point.object.take().or_else(|| Some(only.clone())),
-        several => point.evidence.push(format!("one of these dropped it: {}", several.join(", "))),
+        several => point.evidence.push(text!(evidence::OfPrograms { programs: listed(several) })),
     }
 }
 
@@ -35,36 +35,18 @@ fn runs_at(point: ProgramPoint, hook: Hook, reason: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Confidence, Direction};
-
     use super::*;
+    use crate::fixture::fault;
 
     fn drop_at(hook: Hook, reason: Option<&str>) -> FaultPoint {
-        FaultPoint {
-            node: "node2".into(),
-            netns: "wm-t-node2".into(),
-            pod: None,
-            device: Some("eth0".to_owned()),
-            hook,
-            direction: Direction::Forward,
-            span: None,
-            cause: Cause::BpfDrop,
-            reason: reason.map(str::to_owned),
-            function: None,
-            rule: None,
-            object: None,
-            culprit: None,
-            advice: String::new(),
-            confidence: Confidence::High,
-            evidence: Vec::new(),
-        }
+        FaultPoint { hook, cause: Cause::BpfDrop, reason: reason.map(str::to_owned), ..fault() }
     }
 
     fn program(device: &str, point: ProgramPoint, id: u32, name: &str) -> DeviceProgram {
         DeviceProgram { device: device.to_owned(), point, id: Some(id), name: Some(name.to_owned()) }
     }
 
-    fn named(mut fault: FaultPoint, programs: &[DeviceProgram]) -> (Option<String>, Vec<String>) {
+    fn named(mut fault: FaultPoint, programs: &[DeviceProgram]) -> (Option<Text>, Vec<Text>) {
         name(&mut fault, programs);
         (fault.object, fault.evidence)
     }
@@ -86,7 +68,7 @@ mod tests {
         assert_eq!(
             evidence,
             [
-                "one of these dropped it: XDP program shield (id 7) of eth0, tc ingress program meter (id 8) of eth0"
+                "one of these dropped it: XDP program shield (id 7) of eth0 and tc ingress program meter (id 8) of eth0"
             ]
         );
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use waymark_proto::{
     Branch, CheckId, Disposition, Flow, MarkerKey, NetnsName, NodeName, PathSet, Place, Seq, Sighting, Step,
-    rpc,
+    rpc, text,
 };
 
 use super::CheckError;
@@ -84,7 +84,7 @@ impl Trials {
                 return Err(error);
             }
             Err(error) => {
-                self.seen.notes.push(format!("no more packets could be sent to find out more: {error}"));
+                self.seen.notes.push(text!(note::NoMorePackets { error: error.to_string() }));
                 return Ok(false);
             }
         }
@@ -186,7 +186,9 @@ async fn send(
     let Range { agents, request, ends, progress, .. } = *range;
     let node = &ends.source.node;
     if !tracers.sight.watches(node) {
-        return Err(CheckError::Arm(tracers.notes.join("; ")));
+        return Err(CheckError::Arm(
+            tracers.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        ));
     }
     progress.say(format!("sending {} packets from {}", salvo.count, ends.source));
     let flow = Flow { src_port: source_port(secret.port), ..ends.flow };

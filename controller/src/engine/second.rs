@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use waymark_proto::{CheckResult, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Verdict};
+use waymark_proto::{
+    CheckResult, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Text, Verdict, text,
+};
 
 use super::replay::recorded;
 use super::{Examined, examine};
@@ -24,11 +26,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 struct Opinion {
     request: Request,
     /// Whose packets it sends, in words.
-    what: String,
+    what: Text,
     /// What it says if they come through.
-    passes: String,
+    passes: Text,
     /// What it says if they do not.
-    fails: String,
+    fails: Text,
 }
 
 /// Asks, and adds what was learned to the evidence of the fault. Gives back what the answers rest on, if that is to
@@ -73,9 +75,9 @@ pub(super) fn recall(
 fn weigh(result: &mut CheckResult, Opinion { what, passes, fails, .. }: &Opinion, other: &CheckResult) {
     let Some(point) = &mut result.fault_point else { return };
     match other.verdict {
-        Verdict::Reachable => point.evidence.push(format!("{what} comes through: {passes}")),
+        Verdict::Reachable => point.evidence.push(text!(evidence::OpinionPasses { what, means: passes })),
         Verdict::Unreachable if same_stretch(point, other.fault_point.as_ref()) => {
-            point.evidence.push(format!("{what} is lost there, too: {fails}"));
+            point.evidence.push(text!(evidence::OpinionLost { what, means: fails }));
         }
         Verdict::Unreachable | Verdict::Inconsistent | Verdict::Undetermined => {}
     }
@@ -130,9 +132,9 @@ fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &F
         let end = |name: &NodeName| Target::Node { name: name.to_string(), port: None };
         all.push(Opinion {
             request: few(end(&from), end(&to)),
-            what: format!("an ICMP echo from {from} itself to {to} itself"),
-            passes: "the network between them works, and loses these packets: look there for what tells them apart (tunnel, protocol, port, addresses of pods)".to_owned(),
-            fails: "the network between them carries nothing".to_owned(),
+            what: text!(opinion::Nodes { from: &from, to: &to }),
+            passes: text!(opinion::NodesPass),
+            fails: text!(opinion::NodesFail),
         });
     }
     if flow.protocol != Protocol::Icmp {
@@ -145,10 +147,10 @@ fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &F
             let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
             let destination = Target::Pod { namespace, name, port: None };
             all.push(Opinion {
-                what: format!("an ICMP echo between the same ends ({sender} to {destination})"),
+                what: text!(opinion::SameEnds { from: sender.to_string(), to: destination.to_string() }),
                 request: few(sender, destination),
-                passes: format!("the loss is of {} alone", flow.protocol),
-                fails: "it is not the protocol or port that decides".to_owned(),
+                passes: text!(opinion::SameEndsPass { protocol: flow.protocol }),
+                fails: text!(opinion::SameEndsFail),
             });
         }
     }

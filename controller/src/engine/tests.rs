@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use waymark_proto::Verdict;
+use waymark_proto::{Text, Verdict};
 
 use super::fakes::Fakes;
 use super::*;
@@ -112,8 +112,7 @@ async fn what_is_known_is_told_though_no_more_can_be_sent() {
     let (result, disarmed) = run(Fakes { fading: true, ..Fakes::default() }, &quick).await;
     let result = result.unwrap();
     assert_eq!((result.verdict, result.sent, result.delivered), (Verdict::Inconsistent, 5, 3), "{result:#?}");
-    let told =
-        |note: &String| note.starts_with("no more packets could be sent") && note.ends_with("no socket");
+    let told = |note: &Text| note.starts_with("no more packets could be sent") && note.ends_with("no socket");
     assert!(result.notes.iter().any(told), "{:?}", result.notes);
     assert_eq!(disarmed, ["node1", "node1", "node2", "node2"]);
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{CheckId, CheckResult, FaultPoint, Protocol, Verdict};
+use waymark_proto::{CheckId, CheckResult, FaultPoint, Protocol, Text, Verdict, text};
 
 /// Results of the past: what `waymark show -o json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,12 +74,19 @@ pub enum Asker {
     },
 }
 
+impl Asker {
+    /// The name in text.
+    pub fn words(&self) -> Text {
+        match self {
+            Self::Client => text!(history::Client),
+            Self::Check { namespace, name } => text!(history::Check { namespace, name }),
+            Self::Outage { number, watch } => text!(history::Outage { number: *number, watch }),
+        }
+    }
+}
+
 impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client => f.pad("a client"),
-            Self::Check { namespace, name } => write!(f, "Check {namespace}/{name}"),
-            Self::Outage { number, watch } => write!(f, "outage #{number} of watch {watch}"),
-        }
+        f.pad(&self.words())
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! * `pod`, `node`, `service`, `policy`: one kind each
 
+#![allow(clippy::result_large_err, reason = "what has no place is kept as it is, once for each object")]
+
 mod node;
 mod pod;
 mod policy;
@@ -19,7 +21,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use waymark_proto::{Absent, Inventory, ObjectRef};
+use waymark_proto::{Absent, Inventory, ObjectRef, Text};
 
 /// The objects of a cluster, in any order.
 #[derive(Clone, Debug, Default)]
@@ -94,8 +96,8 @@ fn namespace(metadata: &ObjectMeta) -> String {
     metadata.namespace.clone().unwrap_or_else(|| "default".to_owned())
 }
 
-fn absent(kind: &str, metadata: &ObjectMeta, why: impl Into<String>) -> Absent {
-    Absent { object: ObjectRef::namespaced(kind, &namespace(metadata), &name(metadata)), why: why.into() }
+fn absent(kind: &str, metadata: &ObjectMeta, why: Text) -> Absent {
+    Absent { object: ObjectRef::namespaced(kind, &namespace(metadata), &name(metadata)), why }
 }
 
 /// The first address and the first of the other family.

@@ -25,7 +25,7 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
-use waymark_proto::Inventory;
+use waymark_proto::{Inventory, Text, text};
 
 use super::client::Connection;
 use super::convert::{Objects, convert};
@@ -300,13 +300,13 @@ impl Source for KubernetesSource {
         Ok(inventory)
     }
 
-    fn doubt(&self) -> Option<String> {
+    fn doubt(&self) -> Option<Text> {
         doubt(&self.shared.health.borrow(), Instant::now())
     }
 }
 
 /// What is not watched, for how long, and why.
-fn doubt(kinds: &Kinds, now: Instant) -> Option<String> {
+fn doubt(kinds: &Kinds, now: Instant) -> Option<Text> {
     let lost: Vec<_> = kinds
         .iter()
         .filter_map(|(name, health)| match health {
@@ -317,7 +317,7 @@ fn doubt(kinds: &Kinds, now: Instant) -> Option<String> {
         .collect();
     let (_, age, why) = lost.iter().max_by_key(|(_, age, _)| *age)?;
     let names: Vec<&str> = lost.iter().map(|(name, ..)| *name).collect();
-    Some(format!("what is known of {} may be {} s old: {why}", names.join(", "), age.as_secs()))
+    Some(text!(note::Stale { kinds: names.join(", "), seconds: age.as_secs(), why: why.to_string() }))
 }
 
 impl Stores {

@@ -3,10 +3,10 @@
 //! The kernel frees copies too: of a frame that a bridge flooded, of a buffer that a tunnel rewrote. So a drop
 //! or a free ends the walk only if nothing shows that the packet itself went on.
 
-use waymark_proto::{Action, Cause, Direction, Hook, Place, RuleRef, Step};
+use waymark_proto::{Action, Cause, Direction, Hook, Place, RuleRef, Step, text};
 
 use super::timeline::{Item, What};
-use super::{GUESSED_HOOK, Lens, Observed, Walk};
+use super::{Lens, Observed, Walk};
 use crate::reasons::{self, Meaning};
 
 /// Makes the walk of ordered items.
@@ -147,11 +147,11 @@ fn stop(step: &mut Step, verdicts: &[(RuleRef, String)]) {
         Some((rule, verdict)) if verdict.starts_with("queue") => {
             step.action = Action::Queued;
             step.rule = Some(rule.clone());
-            step.note = Some("waits for a program in user space".to_owned());
+            step.note = Some(text!(seen::WaitsInUserSpace));
         }
         _ => {
             step.action = Action::Unknown;
-            step.note = Some("entered the hook and was not seen to leave it".to_owned());
+            step.note = Some(text!(seen::NotLeft));
         }
     }
 }
@@ -201,11 +201,8 @@ fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str,
     }
     step.at_ns = Some(item.at_ns);
     let guessed = meaning == Some(Meaning::Netfilter) && !joins && !outside;
-    step.note = if outside {
-        Some("by a chain outside the IP hooks: netdev ingress or egress, or bridge".to_owned())
-    } else {
-        guessed.then(|| GUESSED_HOOK.to_owned())
-    };
+    step.note =
+        if outside { Some(text!(seen::OutsideIp)) } else { guessed.then(|| text!(seen::GuessedHook)) };
     step.reason = reason.map(str::to_owned);
     step.function = Some(function.to_owned());
     steps.push(step);
@@ -248,7 +245,7 @@ pub(super) fn heed_answers(observed: &mut Observed, lens: &Lens<'_>) {
         |place: &Place| observed.reset_by.as_ref() == Some(place) || observed.errors_at.contains(place);
     if last.action == Action::Delivered && observed.reset_by.as_ref() == Some(&last.place) {
         end(last, Cause::NoListener);
-        last.note = Some("answered with a reset".to_owned());
+        last.note = Some(text!(seen::Reset));
     } else if last.cause == Some(Cause::FilterDrop) && refused(&last.place) {
         end(last, Cause::FilterReject);
     }
@@ -266,6 +263,6 @@ fn delivered_unseen(forward: &[Step], answer: &Step, lens: &Lens<'_>) -> Step {
     };
     let mut delivered = Step::new(place, hook, Action::Delivered);
     delivered.flow = flow;
-    delivered.note = Some("known by the answer alone".to_owned());
+    delivered.note = Some(text!(seen::ByAnswerAlone));
     delivered
 }

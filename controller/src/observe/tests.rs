@@ -1,4 +1,4 @@
-use waymark_proto::{Cause, Event, Hook};
+use waymark_proto::{Cause, Event, Hook, text};
 
 use super::*;
 use crate::fixture::{BACK, THERE, drop_at, ending, inventory, sightings, steps, tcp, there_by_tunnel};
@@ -90,7 +90,7 @@ fn a_drop_that_no_watched_ip_hook_shows_was_outside_of_them() {
     let unwatched = read(&seen);
     let death = unwatched.forward.death().expect("it died");
     assert_eq!(death.hook, Hook::NetfilterForward);
-    assert_eq!(death.note.as_deref(), Some(GUESSED_HOOK));
+    assert_eq!(death.note, Some(text!(seen::GuessedHook)));
 }
 
 #[test]

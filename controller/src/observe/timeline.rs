@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{Event, Flow, Hook, NetnsName, Outer, Place, RuleRef, Sighting};
+use waymark_proto::{Event, Flow, Hook, NetnsName, Outer, Place, RuleRef, Sighting, Text, text};
 
 /// One thing that happened to the packet.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub(super) struct Item {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
     /// It came by a hook.
-    Passed { note: Option<String> },
+    Passed { note: Option<Text> },
     /// It went through a netfilter hook, or into it and not out.
     Filtered {
         left: bool,
@@ -99,7 +99,7 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
             // The driver's answer comes after all that its transmission set off, for example the reception
             // by a veth's other end; it belongs to the transmission before it.
             Event::Transmitted { code } => {
-                let note = (*code != 0).then(|| format!("the driver answered {code}"));
+                let note = (*code != 0).then(|| text!(seen::DriverAnswered { code: code.to_string() }));
                 let sent = items.iter_mut().rev().find(|item| {
                     item.hook == Hook::DriverTx
                         && item.place == sighting.place

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use waymark_proto::CheckResult;
+use waymark_proto::{CheckResult, Text};
 
 use super::*;
 use crate::engine::fakes::recorded;
@@ -32,7 +32,7 @@ fn bytes(result: &CheckResult) -> String {
 #[tokio::test]
 async fn a_recorded_check_is_answered_as_it_was() {
     let (result, recording) = recorded().await;
-    let json = recording.clone().doubted(Some("nobody knows".to_owned())).to_json().unwrap();
+    let json = recording.clone().doubted(Some(Text::verbatim("nobody knows"))).to_json().unwrap();
     let read = Recording::from_json(&json).unwrap();
     assert_eq!(read.clone().doubted(None), recording);
     let mut again = replay(&read).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_proto::{Inventory, TransportProtocol};
+use waymark_proto::{Inventory, Text, TransportProtocol, text};
 use waymark_sim::{Change, Pair, Reach, Target, Traffic, selects};
 
 use super::expect::{Expectations, is_itself};
@@ -26,7 +26,7 @@ pub struct Choice {
     /// The connections.
     pub samples: Vec<Sample>,
     /// Changed connections that no sample stands for, because they cannot be checked, with the reason.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Text>,
 }
 
 /// What may be checked.
@@ -52,7 +52,7 @@ pub fn choose(
 ) -> Choice {
     let groups = Groups::new(inventories);
     let mut choice = Choice::default();
-    let mut skipped: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut skipped: BTreeMap<Obstacle, usize> = BTreeMap::new();
     let mut changes = Vec::new();
     for change in &foresight.changes {
         let sample = Sample { pair: change.pair.clone(), before: change.before, predicted: change.after };
@@ -89,7 +89,7 @@ pub fn choose(
     choice.samples = changes.into_iter().take(of_changes).chain(controls.into_iter().take(wanted)).collect();
     choice.remarks = skipped
         .into_iter()
-        .map(|(why, count)| format!("{count} changed connections were not checked: {why}"))
+        .map(|(why, count)| text!(validation::UncheckedChanges { count, why: why.words() }))
         .collect();
     choice
 }
@@ -102,7 +102,7 @@ pub fn unchecked_losses(
     checked: &[&Sample],
     expectations: &Expectations,
     bounds: Bounds,
-) -> Vec<String> {
+) -> Vec<Text> {
     let groups = Groups::new(inventories);
     let seen: BTreeSet<_> = checked.iter().map(|sample| kind(sample, &groups)).collect();
     let told = |change: &Change| {
@@ -110,26 +110,38 @@ pub fn unchecked_losses(
         if is_itself(&sample.pair) || seen.contains(&kind(&sample, &groups)) {
             return None;
         }
-        let why = obstacle(&sample, bounds.udp).unwrap_or(NO_ROOM);
-        Some(format!("{} would be lost, and that is not checked: {why}; {ACCEPT}", sample.pair))
+        let why = obstacle(&sample, bounds.udp).map_or_else(|| text!(validation::NoRoom), Obstacle::words);
+        Some(text!(validation::UncheckedLoss { pair: sample.pair.to_string(), why }))
     };
     expectations.unwanted(&foresight.changes).into_iter().filter_map(told).collect()
 }
 
-/// How a loss is accepted.
-pub(super) const ACCEPT: &str = "--accept-lost or --expect accepts that";
-/// Why a pair is not checked that could be.
-const NO_ROOM: &str = "it could not be checked as it is, or --max-checks leaves no room";
-
 /// Why a pair cannot be checked.
-fn obstacle(sample: &Sample, udp: bool) -> Option<&'static str> {
-    match (sample.pair.destination.traffic, sample.predicted) {
-        (_, Reach::Absent) => Some("one of its ends will not be there any more"),
-        (Traffic::Port(TransportProtocol::Sctp, _), _) => Some("SCTP cannot be sent"),
-        (Traffic::Port(TransportProtocol::Udp, _), _) if !udp => {
-            Some("the application behind a UDP port would get the packets, which --udp allows")
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    Gone,
+    Sctp,
+    Udp,
+    Itself,
+}
+
+impl Obstacle {
+    fn words(self) -> Text {
+        match self {
+            Self::Gone => text!(validation::EndGone),
+            Self::Sctp => text!(validation::Sctp),
+            Self::Udp => text!(validation::Udp),
+            Self::Itself => text!(validation::Itself),
         }
-        _ if is_itself(&sample.pair) => Some("a pod reaches itself without any network"),
+    }
+}
+
+fn obstacle(sample: &Sample, udp: bool) -> Option<Obstacle> {
+    match (sample.pair.destination.traffic, sample.predicted) {
+        (_, Reach::Absent) => Some(Obstacle::Gone),
+        (Traffic::Port(TransportProtocol::Sctp, _), _) => Some(Obstacle::Sctp),
+        (Traffic::Port(TransportProtocol::Udp, _), _) if !udp => Some(Obstacle::Udp),
+        _ if is_itself(&sample.pair) => Some(Obstacle::Itself),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@
 //! Names may end with `*`. A destination without a port means all of its ports.
 
 use serde::Deserialize;
-use waymark_proto::short;
+use waymark_proto::{Text, short, text};
 use waymark_sim::{Change, Pair, Reach, Reachability, Target};
 
 /// An expectation.
@@ -181,7 +181,7 @@ impl Expectations {
     ///
     /// # Errors
     /// An expectation that fits no pair: it would hold however wrong it is.
-    pub fn unmet(&self, after: &Reachability) -> Result<Vec<String>, ExpectError> {
+    pub fn unmet(&self, after: &Reachability) -> Result<Vec<Text>, ExpectError> {
         let mut fitting = vec![false; self.list.len()];
         let mut unmet = Vec::new();
         if self.list.is_empty() {
@@ -200,7 +200,11 @@ impl Expectations {
                 (Expected::Reachable, _) => false,
             };
             if !met {
-                unmet.push(format!("{pair} is expected to be {:?} and will be {reach}", expectation.expect));
+                unmet.push(text!(validation::Unmet {
+                    pair: pair.to_string(),
+                    expected: format!("{:?}", expectation.expect),
+                    reach: reach.words(),
+                }));
             }
         }
         match fitting.iter().position(|fits| !fits) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_proto::{Inventory, LabelSelector, NetworkPolicy};
+use waymark_proto::{Inventory, LabelSelector, NetworkPolicy, ObjectRef, Text, text};
 use waymark_sim::{Change, Reachability, Survey, selects};
 
 use super::groups::{Group, Groups, group};
@@ -30,7 +30,7 @@ pub struct Foresight {
     /// How many pairs were looked at.
     pub pairs: usize,
     /// What is worth knowing, a sentence each.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Text>,
 }
 
 impl Foresight {
@@ -51,9 +51,7 @@ pub fn foresee(before: &Inventory, after: &Inventory, touched: &BTreeSet<String>
     let all: BTreeSet<&String> = before.pods.iter().chain(&after.pods).map(|pod| &pod.namespace).collect();
     let left_out = all.iter().filter(|namespace| !namespaces.contains(**namespace)).count();
     if left_out > 0 {
-        remarks.push(format!(
-            "the pods of {left_out} other namespaces were not looked at: there are more than {MOST_PODS} pods"
-        ));
+        remarks.push(text!(validation::LeftOut { namespaces: left_out, most: MOST_PODS }));
     }
     Foresight {
         outside: outside(before, after, touched),
@@ -101,11 +99,11 @@ fn namespace_selectors(policy: &NetworkPolicy) -> impl Iterator<Item = &LabelSel
 }
 
 /// What a reader would want to be told of a change that does not do what it looks like.
-fn remarks(before: &Inventory, after: &Inventory, touched: &BTreeSet<String>) -> Vec<String> {
+fn remarks(before: &Inventory, after: &Inventory, touched: &BTreeSet<String>) -> Vec<Text> {
     let mut remarks = Vec::new();
     for namespace in touched {
         if !after.pods.iter().any(|pod| pod.namespace == *namespace) {
-            remarks.push(format!("namespace {namespace} has no pods with addresses"));
+            remarks.push(text!(validation::NoPods { namespace }));
         }
     }
     let is_new = |policy: &&NetworkPolicy| !before.policies.contains(policy);
@@ -113,20 +111,18 @@ fn remarks(before: &Inventory, after: &Inventory, touched: &BTreeSet<String>) ->
         let selected = |pod: &&waymark_proto::Pod| {
             pod.namespace == policy.namespace && selects(&policy.spec.pod_selector, &pod.labels)
         };
-        let name = format!("NetworkPolicy {}/{}", policy.namespace, policy.name);
+        let object = ObjectRef::namespaced("NetworkPolicy", &policy.namespace, &policy.name);
         let pods: Vec<_> = after.pods.iter().filter(selected).collect();
         if pods.is_empty() {
-            remarks.push(format!("{name} selects no pod"));
+            remarks.push(text!(validation::SelectsNothing { policy: &object }));
         } else if pods.iter().all(|pod| pod.host_network) {
-            remarks.push(format!(
-                "{name} selects only pods in their node's network, on which policies have no effect"
-            ));
+            remarks.push(text!(validation::SelectsHostNetwork { policy: &object }));
         }
         let blind = namespace_selectors(policy).filter(|selector| {
             !after.namespaces.iter().any(|namespace| selects(selector, &namespace.labels))
         });
         if blind.count() > 0 {
-            remarks.push(format!("{name} has a namespaceSelector that selects no namespace"));
+            remarks.push(text!(validation::SelectsNoNamespace { policy: &object }));
         }
     }
     // What could not be looked at: policies that are not understood, pods without addresses.
@@ -136,15 +132,17 @@ fn remarks(before: &Inventory, after: &Inventory, touched: &BTreeSet<String>) ->
         _ => false,
     });
     remarks.extend(super::shortened(
-        left_out.map(|absent| format!("{} {}", absent.object, absent.why)).collect(),
+        left_out
+            .map(|absent| text!(validation::Absent { object: &absent.object, why: &absent.why }))
+            .collect(),
     ));
     let new_services = after.services.iter().filter(|service| !before.services.contains(service));
     for service in new_services.filter(|service| service.selector.is_some()) {
         if !service.backends.iter().any(|backend| backend.ready) {
-            remarks.push(format!(
-                "Service {}/{} port {} leads to no ready pod",
-                service.namespace, service.name, service.port
-            ));
+            remarks.push(text!(validation::NoReadyPod {
+                service: ObjectRef::namespaced("Service", &service.namespace, &service.name),
+                port: service.port,
+            }));
         }
     }
     remarks

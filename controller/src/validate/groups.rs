@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use waymark_proto::{Admission, Inventory, Pod, PolicyType};
+use waymark_proto::{Admission, Inventory, NodeName, Pod, PolicyField, PolicyType, Text, text};
 use waymark_sim::{Change, Pair, Reach, Survey, Target};
 
 /// Labels that tell pods of one template apart, or templates of one workload.
@@ -22,9 +22,9 @@ const VOLATILE: [&str; 7] = [
 #[serde(rename_all = "camelCase")]
 pub struct Group {
     /// The groups of pods that send.
-    pub sources: Vec<String>,
+    pub sources: Vec<Text>,
     /// The groups of pods, and Services, with protocol and port.
-    pub destinations: Vec<String>,
+    pub destinations: Vec<Text>,
     /// Before.
     pub before: Reach,
     /// After.
@@ -35,7 +35,7 @@ pub struct Group {
     pub example: Pair,
     /// What makes the difference for that one, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub because: Option<String>,
+    pub because: Option<Text>,
 }
 
 /// Which group each pod is of, by the group's name.
@@ -80,11 +80,11 @@ impl Groups {
     }
 
     /// A group's name, with how many of its pods are meant.
-    fn with_count(&self, name: &str, pods: usize) -> String {
+    fn with_count(&self, name: &str, pods: usize) -> Text {
         match self.sizes.get(name).copied().unwrap_or(1) {
-            0 | 1 => name.to_owned(),
-            all if all == pods => format!("{name} ({all} pods)"),
-            all => format!("{name} ({pods} of {all} pods)"),
+            0 | 1 => Text::verbatim(name),
+            all if all == pods => text!(validation::Pods { name, pods }),
+            all => text!(validation::SomePods { name, pods, all }),
         }
     }
 }
@@ -127,11 +127,19 @@ pub(super) fn group(
         line.example.get_or_insert_with(|| change.pair.clone());
     }
     // The same destination from several groups, then several destinations from the same groups.
+    // Names are told apart, and sorted, by their words.
+    let mut said: BTreeMap<String, Text> = BTreeMap::new();
+    let mut name = |text: Text| {
+        let words = text.to_string();
+        said.insert(words.clone(), text);
+        words
+    };
     let mut to_one: BTreeMap<_, (Vec<String>, usize, Option<Pair>)> = BTreeMap::new();
     for ((source, target, traffic, was, will), line) in lines {
-        let target = format!("{} {traffic}", groups.with_count(&target, line.targets.len()));
+        let target = groups.with_count(&target, line.targets.len());
+        let target = name(text!(validation::WithTraffic { name: target, traffic: traffic.to_string() }));
         let entry = to_one.entry((target, was, will)).or_default();
-        entry.0.push(groups.with_count(&source, line.sources.len()));
+        entry.0.push(name(groups.with_count(&source, line.sources.len())));
         entry.1 += line.connections;
         entry.2 = entry.2.take().or(line.example);
     }
@@ -142,11 +150,13 @@ pub(super) fn group(
         entry.1 += connections;
         entry.2 = entry.2.take().or(example);
     }
+    let texts = |names: Vec<String>| names.iter().map(|name| said[name].clone()).collect();
     let mut groups: Vec<Group> = merged
         .into_iter()
         .filter_map(|((sources, was, will), (destinations, connections, example))| {
             let example = example?;
             let because = because(&example, was, will, before, after);
+            let (sources, destinations) = (texts(sources), texts(destinations));
             Some(Group { sources, destinations, before: was, after: will, connections, example, because })
         })
         .collect();
@@ -183,28 +193,31 @@ impl Shift {
     }
 }
 
-/// ` on node1, as its internalTrafficPolicy demands`, if it does.
-fn of_node(pair: &Pair, inventory: &Inventory) -> String {
+/// The node on which the Service's pods have to be by its traffic policy, and the policy.
+fn of_node(pair: &Pair, inventory: &Inventory) -> (Option<NodeName>, Option<PolicyField>) {
     let only = Survey::explain(inventory, pair).and_then(|intent| intent.local_only);
-    only.map(|only| format!(" on {}, as its {} demands", only.node, only.policy)).unwrap_or_default()
+    only.map(|only| (only.node, only.policy)).unzip()
 }
 
 /// Why the answer differs: what denies it where it is denied.
-fn because(pair: &Pair, was: Reach, will: Reach, before: &Inventory, after: &Inventory) -> Option<String> {
-    let (inventory, tense) = match Shift::of(was, will) {
-        Shift::Lost => (after, "denied by"),
-        Shift::Gained => (before, "was denied by"),
+fn because(pair: &Pair, was: Reach, will: Reach, before: &Inventory, after: &Inventory) -> Option<Text> {
+    let shift = Shift::of(was, will);
+    let inventory = match shift {
+        Shift::Lost => after,
+        Shift::Gained => before,
         Shift::Other => return None,
     };
     match (will, was) {
         (Reach::NoEndpoints, _) => {
-            return Some(format!("the Service leads to no ready pod{}", of_node(pair, after)));
+            let (node, policy) = of_node(pair, after);
+            return Some(text!(validation::LeadsNowhere { node, policy }));
         }
         (_, Reach::NoEndpoints) => {
-            return Some(format!("the Service led to no ready pod{}", of_node(pair, before)));
+            let (node, policy) = of_node(pair, before);
+            return Some(text!(validation::LedNowhere { node, policy }));
         }
-        (Reach::Absent, _) => return Some("it is not there any more".to_owned()),
-        (_, Reach::Absent) => return Some("it is new".to_owned()),
+        (Reach::Absent, _) => return Some(text!(validation::IsGone)),
+        (_, Reach::Absent) => return Some(text!(validation::IsNew)),
         _ => {}
     }
     let intent = Survey::explain(inventory, pair)?;
@@ -212,7 +225,7 @@ fn because(pair: &Pair, was: Reach, will: Reach, before: &Inventory, after: &Inv
         Admission::Denied { by } => Some(by),
         _ => None,
     })?;
-    let each: Vec<String> = denials
+    let each: Vec<Text> = denials
         .iter()
         .map(|denial| {
             let direction = match denial.direction {
@@ -220,8 +233,13 @@ fn because(pair: &Pair, was: Reach, will: Reach, before: &Inventory, after: &Inv
                 PolicyType::Egress => "egress",
             };
             let policies: Vec<String> = denial.policies.iter().map(ToString::to_string).collect();
-            format!("{} ({direction} of {})", policies.join(", "), denial.pod)
+            text!(validation::Denial { policies: policies.join(", "), direction, pod: &denial.pod })
         })
         .collect();
-    Some(format!("{tense} {}", each.join(" and ")))
+    let denials = text!(list::Both { items: each });
+    Some(if shift == Shift::Lost {
+        text!(validation::Denied { denials })
+    } else {
+        text!(validation::WasDenied { denials })
+    })
 }

@@ -1,7 +1,7 @@
 //! What a check before and a check after a change say, held against the prediction: a table.
 
 use serde::Serialize;
-use waymark_proto::Verdict;
+use waymark_proto::{Text, Verdict, text};
 use waymark_sim::Reach;
 
 /// What became of one connection.
@@ -36,6 +36,18 @@ pub enum Seen {
     Fails,
     /// It was not to be seen.
     Unseen,
+}
+
+impl Seen {
+    /// The word in text.
+    pub fn words(self) -> Text {
+        match self {
+            Self::Works => text!(seen::Works),
+            Self::Sometimes => text!(seen::Sometimes),
+            Self::Fails => text!(seen::Fails),
+            Self::Unseen => text!(seen::Unseen),
+        }
+    }
 }
 
 impl From<Verdict> for Seen {
@@ -98,16 +110,16 @@ impl Judgement {
     }
 
     /// In words that follow a connection.
-    pub fn words(self) -> &'static str {
+    pub fn words(self) -> Text {
         match self {
-            Self::AsPredicted => "as predicted",
-            Self::Lost => "lost, as predicted, and not accepted",
-            Self::Broken => "broken: it worked before and should still work",
-            Self::NotOpened => "not opened: it should work now",
-            Self::NotEnforced => "not enforced: it should not work now",
-            Self::StillBroken => "still broken: it should work and did not work before either",
-            Self::StillOpen => "still open: it should not work and did work before, too",
-            Self::Undetermined => "undetermined: a check could not tell",
+            Self::AsPredicted => text!(judgement::AsPredicted),
+            Self::Lost => text!(judgement::Lost),
+            Self::Broken => text!(judgement::Broken),
+            Self::NotOpened => text!(judgement::NotOpened),
+            Self::NotEnforced => text!(judgement::NotEnforced),
+            Self::StillBroken => text!(judgement::StillBroken),
+            Self::StillOpen => text!(judgement::StillOpen),
+            Self::Undetermined => text!(judgement::Undetermined),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::watch;
+use waymark_proto::{Text, text};
 use waymark_sim::{Pair, Reach};
 
 use super::choose::Sample;
@@ -85,9 +86,13 @@ impl Looks {
     }
 
     /// That it is not as it was.
-    pub(super) fn not_back(&self) -> String {
+    pub(super) fn not_back(&self) -> Text {
         let now = self.now.as_ref().map_or(Seen::Unseen, |now| now.seen);
-        format!("{}: {:?} before, {now:?} after the rollback", self.sample.pair, self.before.seen)
+        text!(validation::NotBack {
+            pair: self.sample.pair.to_string(),
+            before: format!("{:?}", self.before.seen),
+            now: format!("{now:?}"),
+        })
     }
 
     /// All about it.
@@ -115,7 +120,7 @@ pub(super) async fn look(
     wanted: &(dyn Fn(usize) -> bool + Send + Sync),
 ) -> Vec<Result<Observation, ProbeError>> {
     let nothing =
-        || Observation { seen: Seen::Fails, fault: None, note: Some("it was not there".to_owned()) };
+        || Observation { seen: Seen::Fails, fault: None, note: Some(text!(validation::WasNotThere)) };
     let checks = pairs.iter().enumerate().map(|(index, pair)| async move {
         if wanted(index) { probe.check(pair).await } else { Ok(nothing()) }
     });
@@ -159,7 +164,7 @@ async fn see(probe: &dyn Probe, looks: &mut [Looks], which: &[usize]) -> Result<
         looks[index].now = Some(match seen {
             Ok(observation) => observation,
             Err(ProbeError::Impossible(why)) => {
-                Observation { seen: Seen::Unseen, fault: None, note: Some(why) }
+                Observation { seen: Seen::Unseen, fault: None, note: Some(Text::verbatim(why)) }
             }
             Err(away @ ProbeError::Away(_)) => return Err(away),
         });

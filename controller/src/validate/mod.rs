@@ -46,11 +46,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
-use waymark_proto::Inventory;
+use waymark_proto::{Inventory, Text, text};
 use waymark_sim::Reach;
 
 pub use change::{Change, ChangeError, Intention, Item, Key, Kind, Namespaces};
-use choose::ACCEPT;
 pub use choose::{Bounds, Choice, Sample, choose, unchecked_losses};
 pub use expect::{ExpectError, Expectation, Expectations, Expected};
 pub use foresee::{Foresight, foresee};
@@ -245,7 +244,7 @@ enum Standing {
     /// All is as predicted.
     Good,
     /// Something is not; what, a sentence each.
-    Bad(Vec<String>),
+    Bad(Vec<Text>),
     /// It was interrupted.
     Interrupted,
 }
@@ -269,13 +268,13 @@ async fn baseline(
     for (sample, seen) in samples.iter().zip(seen) {
         match seen {
             Ok(observation) if observation.seen == Seen::Unseen => {
-                let why = observation.note.unwrap_or_else(|| "the check could not tell".to_owned());
-                impossible.push(format!("{} was not checked: {why}", sample.pair));
+                let why = observation.note.unwrap_or_else(|| text!(validation::CouldNotTell));
+                impossible.push(text!(validation::NotChecked { pair: sample.pair.to_string(), why }));
             }
             Ok(observation) => looks.push(Looks::new(sample.clone(), observation)),
             Err(error @ ProbeError::Away(_)) => return Err(ValidateError::Probe(error)),
             Err(ProbeError::Impossible(why)) => {
-                impossible.push(format!("{} was not checked: {why}", sample.pair));
+                impossible.push(text!(validation::NotChecked { pair: sample.pair.to_string(), why }));
             }
         }
     }
@@ -290,14 +289,14 @@ async fn baseline(
 }
 
 /// What works, is predicted to be lost, and nobody gave up.
-fn predicted_losses(looks: &[Looks], expectations: &Expectations) -> Vec<String> {
+fn predicted_losses(looks: &[Looks], expectations: &Expectations) -> Vec<Text> {
     let lost = looks.iter().filter(|look| {
         let sample = &look.sample;
         look.before.seen == Seen::Works
             && Shift::of(sample.before, sample.predicted) == Shift::Lost
             && !expectations.accepts_loss(&sample.pair)
     });
-    lost.map(|look| format!("{} works now and would be lost; {ACCEPT}", look.sample.pair)).collect()
+    lost.map(|look| text!(validation::WouldBeLost { pair: look.sample.pair.to_string() })).collect()
 }
 
 /// Applies or deletes each object. Ends at the first that is refused.
@@ -331,7 +330,7 @@ async fn apply(
                     let after = after.ok().flatten();
                     done.push(Done { key: item.key.clone(), before: before.clone(), after });
                 }
-                return (done, Some(Standing::Bad(vec![error.to_string()])));
+                return (done, Some(Standing::Bad(vec![Text::verbatim(error.to_string())])));
             }
         }
     }
@@ -352,7 +351,7 @@ async fn observe(
     probe: &dyn Probe,
     plan: &Plan,
     mut looks: Vec<Looks>,
-    unchecked: Vec<String>,
+    unchecked: Vec<Text>,
     report: &mut ValidationReport,
     stop: &Stop,
     say: Say<'_>,
@@ -366,15 +365,15 @@ async fn observe(
     match settled {
         _ if stop.is_set() => return Standing::Interrupted,
         None => return Standing::Interrupted,
-        Some(Err(error)) => return Standing::Bad(vec![error.to_string()]),
+        Some(Err(error)) => return Standing::Bad(vec![Text::verbatim(error.to_string())]),
         Some(Ok(after)) => report.settled_ms = after.map(|after| after.as_millis() as u64),
     }
     let failing = report.checks.iter().filter(|check| check.judgement.is_some_and(Judgement::fails));
     let failing = failing.map(|check| {
         let words = check.judgement.map(Judgement::words).unwrap_or_default();
-        format!("{}: {words}", check.pair)
+        text!(validation::Failing { pair: check.pair.to_string(), judgement: words })
     });
-    let failures: Vec<String> = failing.chain(unchecked).collect();
+    let failures: Vec<Text> = failing.chain(unchecked).collect();
     if failures.is_empty() { Standing::Good } else { Standing::Bad(failures) }
 }
 
@@ -396,7 +395,7 @@ async fn conclude(
     report.state = State::Applied;
     let because = match standing {
         Standing::Good if plan.rollback == Rollback::OnFailure => return,
-        Standing::Good => "--rollback always".to_owned(),
+        Standing::Good => Text::verbatim("--rollback always"),
         Standing::Bad(failures) => {
             report.outcome = Outcome::Failed;
             let first = failures.first().cloned().unwrap_or_default();
@@ -405,7 +404,7 @@ async fn conclude(
         }
         Standing::Interrupted => {
             report.outcome = Outcome::Interrupted;
-            "interrupted".to_owned()
+            text!(validation::Interrupted)
         }
     };
     if done.is_empty() {
@@ -428,7 +427,7 @@ async fn conclude(
     say("checking whether all is as it was".to_owned());
     let mut again = looks.to_vec();
     if let Err(error) = settle(probe, &mut again, plan.settle, &Looks::is_as_before).await {
-        rollback.unverified = Some(error.to_string());
+        rollback.unverified = Some(Text::verbatim(error.to_string()));
     } else {
         let not_back = again.iter().filter(|look| !look.is_as_before());
         rollback.not_back = not_back.map(Looks::not_back).collect();
@@ -441,11 +440,11 @@ async fn conclude(
 const MOST_SENTENCES: usize = 10;
 
 /// The first of many sentences, and how many more there are.
-fn shortened(mut sentences: Vec<String>) -> Vec<String> {
+fn shortened(mut sentences: Vec<Text>) -> Vec<Text> {
     if sentences.len() > MOST_SENTENCES {
         let more = sentences.len() - MOST_SENTENCES;
         sentences.truncate(MOST_SENTENCES);
-        sentences.push(format!("and {more} more like these"));
+        sentences.push(text!(validation::More { more }));
     }
     sentences
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use waymark_proto::{Disposition, Facts, Inventory};
+use waymark_proto::{Disposition, Facts, Inventory, Text, text};
 
 use super::choose::{Bounds, choose};
 use super::expect::{ExpectError, Expectations};
@@ -328,12 +328,11 @@ pub fn compare_folders(
             let after = prediction.after.filter(|after| *after != Seen::Unseen)?;
             let wrong = !agrees(prediction.intended, after);
             wrong.then(|| {
-                format!(
-                    "{}: {} by the objects, and by the nodes' facts it {}",
-                    prediction.pair,
-                    prediction.intended,
-                    fate_words(after)
-                )
+                text!(validation::ByFacts {
+                    pair: prediction.pair.to_string(),
+                    intended: prediction.intended.words(),
+                    fate: fate_words(after),
+                })
             })
         });
         let differ = shortened(differ.collect());
@@ -345,17 +344,17 @@ pub fn compare_folders(
     let others: BTreeSet<&String> = from.others.keys().chain(to.others.keys()).collect();
     if !others.is_empty() {
         let others: Vec<&str> = others.into_iter().map(String::as_str).collect();
-        report.remarks.push(format!("objects of other kinds were passed over: {}", others.join(", ")));
+        report.remarks.push(text!(validation::OtherKinds { kinds: others.join(", ") }));
     }
     Ok(report)
 }
 
-fn fate_words(seen: Seen) -> &'static str {
+fn fate_words(seen: Seen) -> Text {
     match seen {
-        Seen::Works => "works",
-        Seen::Sometimes => "works for some packets only",
-        Seen::Fails => "fails",
-        Seen::Unseen => "cannot be told",
+        Seen::Works => text!(validation::FactWorks),
+        Seen::Sometimes => text!(validation::FactSometimes),
+        Seen::Fails => text!(validation::FactFails),
+        Seen::Unseen => text!(validation::FactUnseen),
     }
 }
 

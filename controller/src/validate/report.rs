@@ -1,7 +1,7 @@
 //! What a validation answers: the document that `waymark validate -o json` prints.
 
 use serde::Serialize;
-use waymark_proto::{API_VERSION, FaultPoint, ObjectRef};
+use waymark_proto::{API_VERSION, FaultPoint, ObjectRef, Text};
 use waymark_sim::{Change, Pair, Reach};
 
 use super::foresee::Foresight;
@@ -23,7 +23,7 @@ pub struct ValidationReport {
     pub state: State,
     /// Why it fails, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub failures: Vec<String>,
+    pub failures: Vec<Text>,
     /// The objects.
     pub change: Vec<ChangedObject>,
     /// What the objects say.
@@ -42,7 +42,7 @@ pub struct ValidationReport {
     pub rollback: Option<RollbackReport>,
     /// What is worth knowing, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Text>,
 }
 
 /// The answer in a word.
@@ -141,7 +141,7 @@ pub struct CheckReport {
     pub fault_point: Option<Box<FaultPoint>>,
     /// Why nothing was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    pub note: Option<Text>,
 }
 
 /// A connection of which facts were simulated.
@@ -166,7 +166,7 @@ pub struct PredictionReport {
 #[serde(rename_all = "camelCase")]
 pub struct RollbackReport {
     /// Why.
-    pub because: String,
+    pub because: Text,
     /// The objects.
     pub objects: Vec<RolledBack>,
     /// How many of the checked connections are seen as before; absent if nobody could look.
@@ -174,10 +174,10 @@ pub struct RollbackReport {
     pub back: Option<usize>,
     /// Connections that are not as they were, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_back: Vec<String>,
+    pub not_back: Vec<Text>,
     /// Why nobody could look.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unverified: Option<String>,
+    pub unverified: Option<Text>,
 }
 
 /// An object that was taken back, or not.
@@ -188,7 +188,7 @@ pub struct RolledBack {
     pub object: ObjectRef,
     /// Why it is not as it was; absent if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub left: Option<String>,
+    pub left: Option<Text>,
     /// For what is left: the object as it was, to be put back by hand; absent if it was not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<serde_json::Value>,

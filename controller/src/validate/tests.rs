@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use serde_json::json;
+use waymark_proto::Text;
 use waymark_sim::{Pair, Survey};
 
 use super::fixture::{objects, pod};
@@ -364,7 +365,7 @@ fn what_a_deleted_service_cuts_is_a_loss() {
         unchecked_losses(&foresight, &[&before, &after], &[], expectations, bounds)
     };
     let told = losses(&Expectations::default());
-    let of_cart = |loss: &&String| loss.starts_with("pod/shop/cart → svc/shop/pay");
+    let of_cart = |loss: &&Text| loss.starts_with("pod/shop/cart → svc/shop/pay");
     let loss = told.iter().find(of_cart).unwrap_or_else(|| panic!("{told:?}"));
     assert!(loss.contains("will not be there any more"), "{loss}");
     assert_eq!(losses(&Expectations { accept_lost: true, ..Default::default() }), [""; 0]);
@@ -529,7 +530,7 @@ fn every_ending_has_its_place_in_junit() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (world, stop) = World::new(Trouble::None);
     let report = runtime.block_on(run(&world, &stop, &plan(Intention::Apply, &[("p", only("cart"))])));
-    let text = junit(&report).unwrap();
+    let text = junit(&report, waymark_proto::Language::En).unwrap();
     assert!(text.contains(r#"failures="2""#), "the whole and the lost connection: {text}");
     assert!(text.contains("pod/shop/web → pod/shop/pay 8080/tcp"), "{text}");
     assert!(text.contains("the change was rolled back"), "{text}");

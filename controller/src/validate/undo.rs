@@ -6,6 +6,7 @@
 //! named. A server that is away is waited for, as long as a restart takes.
 
 use serde_json::Value;
+use waymark_proto::{Text, text};
 
 use super::change::Key;
 use super::patience::{PAUSE, Patience, Say};
@@ -33,7 +34,7 @@ pub enum Undone {
     /// It is as it was.
     Restored,
     /// It is not; why.
-    Left(String),
+    Left(Text),
 }
 
 /// Takes everything back, the last first, and says what it waits for.
@@ -65,7 +66,7 @@ async fn undo_one(cluster: &dyn Cluster, done: &Done, patience: &mut Patience<'_
                 tries += 1;
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => return Undone::Left(error.to_string()),
+            Err(error) => return Undone::Left(Text::verbatim(error.to_string())),
         }
     }
 }
@@ -77,7 +78,7 @@ enum Remedy {
     Replace(Value),
     Create(Value),
     Delete(String),
-    Leave(String),
+    Leave(Text),
 }
 
 async fn try_once(cluster: &dyn Cluster, done: &Done) -> Result<Undone, ClusterError> {
@@ -125,7 +126,7 @@ fn remedy(done: &Done, now: Option<&Value>) -> Remedy {
         // Made anew already: by somebody else, or by a request whose answer was lost.
         (Some(before), None, Some(now)) if same(before, now) => Remedy::Nothing,
         (Some(_), None, Some(now)) => Remedy::Leave(meddled(now)),
-        (Some(_), Some(_), None) => Remedy::Leave("somebody else deleted it meanwhile".to_owned()),
+        (Some(_), Some(_), None) => Remedy::Leave(text!(validation::DeletedMeanwhile)),
     }
 }
 
@@ -162,11 +163,8 @@ fn as_new(before: &Value) -> Value {
 }
 
 /// Who has changed an object last, as far as it says.
-fn meddled(now: &Value) -> String {
+fn meddled(now: &Value) -> Text {
     let managers = now["metadata"]["managedFields"].as_array();
     let last = managers.into_iter().flatten().max_by_key(|entry| entry["time"].as_str().unwrap_or_default());
-    match last.and_then(|entry| entry["manager"].as_str()) {
-        Some(manager) => format!("somebody else changed it meanwhile (field manager {manager})"),
-        None => "somebody else changed it meanwhile".to_owned(),
-    }
+    text!(validation::ChangedMeanwhile { manager: last.and_then(|entry| entry["manager"].as_str()) })
 }

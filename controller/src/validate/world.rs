@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use serde_json::Value;
-use waymark_proto::{FaultPoint, TransportProtocol, rpc};
+use waymark_proto::{FaultPoint, Text, TransportProtocol, rpc};
 use waymark_sim::{Pair, Target, Traffic};
 
 use super::change::{Item, Key};
@@ -72,7 +72,7 @@ pub struct Observation {
     /// Where and why it fails.
     pub fault: Option<Box<FaultPoint>>,
     /// What is worth knowing of it, as why nothing was seen.
-    pub note: Option<String>,
+    pub note: Option<Text>,
 }
 
 /// Checks, of whoever makes them.

@@ -1,6 +1,6 @@
 //! What a tracer can see, hook by hook: the provider, or why there is none.
 
-use waymark_proto::{Hook, HookReport, NetnsName, Observability};
+use waymark_proto::{Hook, HookReport, NetnsName, Observability, Text, text};
 use waymark_tracer_ebpf::Program;
 
 use super::floor::Floor;
@@ -10,7 +10,7 @@ pub fn of_floor(floor: &Floor) -> Vec<HookReport> {
     let (served, refused) = floor.served();
     let find = |wanted: &dyn Fn(&Program) -> bool| served.iter().find(|program| wanted(program));
     let observed = |provider: String| Observability::Observed { provider };
-    let blind = |why: String| Observability::NotObservable { why };
+    let blind = |why: Text| Observability::NotObservable { why };
     let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
         let provider = find(&|program| program.hook == Some(hook));
         let state = provider.map_or_else(
@@ -25,7 +25,7 @@ pub fn of_floor(floor: &Floor) -> Vec<HookReport> {
         report(hook, if drops { observed(provider) } else { blind(why_refused(&refused)) })
     });
     let between = [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel].map(|hook| {
-        let why = "tracepoints report only drops here, not passing".to_owned();
+        let why = text!(note::DropsOnly);
         report(hook, blind(if drops { why } else { why_refused(&refused) }))
     });
     passing.into_iter().chain(ending).chain(between).collect()
@@ -35,7 +35,7 @@ pub fn of_floor(floor: &Floor) -> Vec<HookReport> {
 pub fn of_netfilter(netns: &NetnsName, traced: Result<(), String>) -> impl Iterator<Item = HookReport> {
     let observability = match traced {
         Ok(()) => Observability::Observed { provider: "nftables trace".to_owned() },
-        Err(why) => Observability::NotObservable { why },
+        Err(why) => Observability::NotObservable { why: Text::verbatim(why) },
     };
     let netns = netns.clone();
     Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| HookReport {
@@ -49,7 +49,7 @@ fn report(hook: Hook, observability: Observability) -> HookReport {
     HookReport { hook, netns: None, observability }
 }
 
-fn why_refused(refused: &[(&'static str, &str)]) -> String {
+fn why_refused(refused: &[(&'static str, &str)]) -> Text {
     let each = refused.iter().map(|(name, why)| format!("tp_btf/{name}: {why}"));
-    each.collect::<Vec<_>>().join("; ")
+    Text::verbatim(each.collect::<Vec<_>>().join("; "))
 }

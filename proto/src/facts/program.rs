@@ -1,7 +1,5 @@
 //! BPF programs that devices run.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// A BPF program that a device runs, which may drop what comes by.
@@ -34,31 +32,4 @@ pub enum ProgramPoint {
     TcIngress,
     /// Where packets go out: a classifier of clsact, or tcx.
     TcEgress,
-}
-
-impl ProgramPoint {
-    /// What such a program is called.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::XdpDriver => "XDP program",
-            Self::XdpGeneric => "generic XDP program",
-            Self::XdpHardware => "offloaded XDP program",
-            Self::TcIngress => "tc ingress program",
-            Self::TcEgress => "tc egress program",
-        }
-    }
-}
-
-impl fmt::Display for DeviceProgram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.point.title())?;
-        if let Some(name) = &self.name {
-            write!(f, " {name}")?;
-        }
-        match self.id {
-            Some(id) => write!(f, " (id {id})")?,
-            None => f.write_str(" (classic BPF)")?,
-        }
-        write!(f, " of {}", self.device)
-    }
 }

@@ -26,7 +26,7 @@ use std::net::IpAddr;
 
 use waymark_proto::{
     Admission, Expectation, Flow, Intent, Inventory, LocalOnly, NodeName, ObjectRef, PolicyType, Receiver,
-    Service,
+    Service, Text, text,
 };
 
 use policies::{Answer, End, Policies};
@@ -172,15 +172,18 @@ impl<'a> Policies<'a> {
             return self.judge(source, receiver, traffic);
         }
         let instead = match via {
-            Some((node, end)) if end.ip == flow.dst => format!("node {node}"),
-            Some((node, _)) => format!("{} or node {node}", flow.dst),
-            None => flow.dst.to_string(),
+            Some((node, end)) if end.ip == flow.dst => text!(intent::Node { node }),
+            Some((node, _)) => text!(intent::OrNode { ip: flow.dst, node }),
+            None => Text::verbatim(flow.dst.to_string()),
         };
         Admission::Unknown {
-            why: format!(
-                "through port {} of {} policies may see {instead} in place of {} or {}, and they tell them apart",
-                flow.dst_port, flow.dst, source.ip, receiver.ip
-            ),
+            why: text!(intent::ToldApart {
+                port: flow.dst_port,
+                dst: flow.dst,
+                instead,
+                source: source.ip,
+                receiver: receiver.ip,
+            }),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use waymark_proto::{
     Absent, Admission, Denial, Exemption, Inventory, IpBlock, NetworkPolicy, Node, ObjectRef, Pod,
-    PolicyPeer, PolicyPort, PolicyType,
+    PolicyPeer, PolicyPort, PolicyType, text,
 };
 
 use super::party::{Directory, Party};
@@ -106,12 +106,13 @@ impl<'a> Policies<'a> {
         }
         for end in [source, receiver] {
             if let Some(node) = vacant(end) {
-                let why =
-                    format!("{} is of the pod network of node {}, and no pod has it", end.ip, node.name);
+                let why = text!(intent::Vacant { ip: end.ip, node: &node.name });
                 return Admission::Unknown { why };
             }
             if let Some(riddle) = self.riddle(end) {
-                return Admission::Unknown { why: format!("{} {}", riddle.object, riddle.why) };
+                return Admission::Unknown {
+                    why: text!(intent::Absent { object: &riddle.object, why: &riddle.why }),
+                };
             }
         }
         let mut by = Vec::new();

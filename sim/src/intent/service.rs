@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use waymark_proto::{
-    Flow, Inventory, LocalOnly, Node, ObjectRef, PolicyField, Protocol, Service, TrafficPolicy,
+    Flow, Inventory, LocalOnly, Node, ObjectRef, PolicyField, Protocol, Service, Text, TrafficPolicy, text,
 };
 
 use super::party::Party;
@@ -21,7 +21,7 @@ pub(super) enum Destination<'a> {
     /// To the backends of a Service, by an address from outside.
     External(&'a Service),
     /// Nowhere that a Service says; why.
-    Nowhere(&'a Service, String),
+    Nowhere(&'a Service, Text),
 }
 
 /// Where a flow leads.
@@ -33,12 +33,8 @@ pub(super) fn destination<'a>(inventory: &'a Inventory, flow: &Flow) -> Destinat
     }
     if let Some(service) = at_address().next() {
         let why = match flow.protocol {
-            Protocol::Icmp => format!(
-                "{} is the cluster IP of {}, and a Service leads only its ports on",
-                flow.dst,
-                object(service)
-            ),
-            protocol => format!("{} has no port {}/{protocol}", object(service), flow.dst_port),
+            Protocol::Icmp => text!(intent::PortsOnly { ip: flow.dst, service: object(service) }),
+            protocol => text!(intent::NoPort { service: object(service), port: flow.dst_port, protocol }),
         };
         return Destination::Nowhere(service, why);
     }

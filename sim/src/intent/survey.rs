@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
-use waymark_proto::{Expectation, Intent, Inventory, LocalOnly, Pod, PortRef, Service};
+use waymark_proto::{Expectation, Intent, Inventory, LocalOnly, Pod, PortRef, Service, Text, text};
 
 use super::policies::{Answer, End, Policies};
 use super::traffic::Traffic;
@@ -171,7 +171,7 @@ impl Survey {
             let admission = match board.address(pod, receiver.ip.is_ipv6()) {
                 Some(source) => board.policies.judge(source, receiver, traffic),
                 None => waymark_proto::Admission::Unknown {
-                    why: format!("pod {} has no address of the family of {}", pod.full_name(), receiver.ip),
+                    why: text!(intent::NoAddress { pod: pod.full_name(), ip: receiver.ip }),
                 },
             };
             board.policies.receiver(receiver.ip, traffic, admission)
@@ -360,16 +360,23 @@ impl From<Expectation> for Reach {
     }
 }
 
+impl Reach {
+    /// The word in text.
+    pub fn words(self) -> Text {
+        match self {
+            Self::Allowed => text!(reach::Allowed),
+            Self::Partly => text!(reach::Partly),
+            Self::Denied => text!(reach::Denied),
+            Self::NoEndpoints => text!(reach::NoEndpoints),
+            Self::Unknown => text!(reach::Unknown),
+            Self::Absent => text!(reach::Absent),
+        }
+    }
+}
+
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Allowed => "allowed",
-            Self::Partly => "partly allowed",
-            Self::Denied => "denied",
-            Self::NoEndpoints => "no endpoints",
-            Self::Unknown => "unknown",
-            Self::Absent => "absent",
-        })
+        f.pad(&self.words())
     }
 }
 

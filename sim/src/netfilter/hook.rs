@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, RuleRef};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, RuleRef, Text, text};
 
 use super::nat;
 use super::read::Context;
-use super::ruleset::{BaseChain, ChainKind, Phase};
+use super::ruleset::{BaseChain, ChainKind, Phase, joined};
 use super::run::{self, End, Run};
 use crate::conntrack;
 use crate::namespace::Namespace;
@@ -49,11 +49,11 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
     let device = if leaving { output.as_deref() } else { input.as_deref() };
     // Rules go by names of devices.
     if let Some(index) = devices.into_iter().flatten().find(|index| namespace.link(*index).is_none()) {
-        let why = format!("device {index} is not in the facts");
+        let why = text!(model::DeviceAbsent { index });
         return vec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
     }
     if let Some(why) = &namespace.ruleset.missing {
-        return vec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
+        return vec![Passage { walk: walk.unknown(hook, device, why.clone()), reroute: false }];
     }
     let mut runs = vec![(Run::new(walk.packet.clone()), false)];
     let mut passages = Vec::new();
@@ -86,7 +86,7 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
 
 /// A remark on a packet refused by a chain of `x_tables`, if one of nftables with the same priority refuses
 /// it too: which of them was registered last, and so is asked first, cannot be read.
-fn rival(at: Context<'_>, phase: &Phase, later: &[Phase], run: &Run, end: &End) -> Option<String> {
+fn rival(at: Context<'_>, phase: &Phase, later: &[Phase], run: &Run, end: &End) -> Option<Text> {
     let refuses = |end: &End| matches!(end, End::Drop(_) | End::Reject(_));
     let Phase::Chain(base) = phase else { return None };
     if !base.legacy || !refuses(end) {
@@ -99,9 +99,7 @@ fn rival(at: Context<'_>, phase: &Phase, later: &[Phase], run: &Run, end: &End) 
     for other in equals {
         for (_, end) in run::chain(at, other, run.clone()) {
             if let End::Drop(rule) | End::Reject(rule) = end {
-                return Some(format!(
-                    "{rule} would refuse it too, at the same priority: which is asked first is not known"
-                ));
+                return Some(text!(model::Rival { rule }));
             }
         }
     }
@@ -166,7 +164,7 @@ fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, b
 }
 
 /// The walk that a run makes of the one that entered.
-fn branch(walk: &Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<String>, bool) {
+fn branch(walk: &Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<Text>, bool) {
     let mut branch = walk.clone();
     branch.probability *= run.probability;
     let backend =
@@ -188,9 +186,9 @@ fn through(walk: &Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
     let step = walk.step(hook, device, if translated { Action::Translated } else { Action::Forwarded });
     step.rule = rule.filter(|_| translated);
     if translated && step.rule.is_none() {
-        step.object = Some("the connection that the first packet made".into());
+        step.object = Some(text!(object::Connection));
     }
-    step.note = (!notes.is_empty()).then(|| notes.join("; "));
+    step.note = joined(notes);
     walk
 }
 
@@ -219,8 +217,7 @@ fn finish(walk: &Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> 
             walk.refused(hook, device, cause, rule)
         }
         End::Unknown(rule, why) => {
-            let quoted = rule.as_ref().map(|rule| format!(" (rule: {rule})")).unwrap_or_default();
-            let mut walk = walk.unknown(hook, device, format!("{why}{quoted}"));
+            let mut walk = walk.unknown(hook, device, text!(model::OfRule { why, rule: rule.as_ref() }));
             if let Some(step) = walk.steps.last_mut() {
                 step.rule = rule;
             }

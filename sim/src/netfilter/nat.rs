@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use waymark_proto::{Hook, RuleRef};
+use waymark_proto::{Hook, RuleRef, text};
 
 use super::read::{Reading, Stop};
 use super::rule::{Expr, Nat, NatKind};
@@ -27,7 +27,7 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
         NatKind::Destination | NatKind::Redirect => End::Destination,
     };
     if end_at(reading.at.hook) != Some(end) {
-        return Err(Stop::Unknown("this translation is not possible at this hook".into()));
+        return Err(Stop::Unknown(text!(model::TranslationHere)));
     }
     let flow = run.packet.flow;
     let (address, port) =
@@ -39,7 +39,7 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
         NatKind::Redirect => redirect(reading)?,
     };
     if address.is_ipv6() != flow.is_ipv6() {
-        return Err(Stop::Unknown("a translation to the other family is not modelled".into()));
+        return Err(Stop::Unknown(text!(model::TranslationOfFamily)));
     }
     // An echo identifier is not a port: rules cannot name it.
     let port = if flow.protocol.has_ports() { given_port.unwrap_or(port) } else { port };
@@ -58,7 +58,7 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
 }
 
 fn operands(reading: &Reading<'_>, nat: &Nat) -> Result<(Option<IpAddr>, Option<u16>), Stop> {
-    let strange = || Stop::Unknown("a translation to this is not modelled".into());
+    let strange = || Stop::Unknown(text!(model::TranslationToThis));
     let port = |value: &Value| match value {
         Value::Number(port) => u16::try_from(*port).map(Some).map_err(|_| strange()),
         _ => Err(strange()),
@@ -87,7 +87,7 @@ fn masquerade(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
     let device = reading.at.output.and_then(|name| namespace.links().find(|link| link.name == name));
     device
         .and_then(|device| select_address(namespace, device.index, towards))
-        .ok_or_else(|| Stop::Unknown("no address to masquerade with is in the facts".into()))
+        .ok_or_else(|| Stop::Unknown(text!(model::NoMasqueradeAddress)))
 }
 
 /// The address of a device that is nearest to another: one of its subnet, else its first, else the first
@@ -119,5 +119,5 @@ fn redirect(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
     device
         .and_then(|device| namespace.addresses_of(device.index, ipv6).next())
         .map(|address| address.address.addr())
-        .ok_or_else(|| Stop::Unknown("no address to redirect to is in the facts".into()))
+        .ok_or_else(|| Stop::Unknown(text!(model::NoRedirectAddress)))
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Flow, Hook};
+use waymark_proto::{Flow, Hook, Text, text};
 
 use super::ipset::{Dimension, IpSet};
 use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
@@ -33,7 +33,7 @@ pub(crate) enum Stop {
     /// The packet has no such field: the rule does not match (`NFT_BREAK`).
     Break,
     /// The model does not know.
-    Unknown(String),
+    Unknown(Text),
     /// One of so many numbers, equally likely: to be asked again for each.
     Random(u64),
 }
@@ -46,8 +46,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) random: Option<u64>,
 }
 
-fn unknown<T>(why: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Unknown(why.into()))
+fn unknown<T>(why: Text) -> Result<T, Stop> {
+    Err(Stop::Unknown(why))
 }
 
 impl Reading<'_> {
@@ -70,7 +70,7 @@ impl Reading<'_> {
                 let maps = &self.at.namespace.ruleset.maps;
                 find(lookup(map, maps)?, &key)?.cloned().ok_or(Stop::Break)
             }
-            Expr::Unknown(why) => unknown(why.as_str()),
+            Expr::Unknown(what) => unknown(text!(model::NotModelled { what })),
         }
     }
 
@@ -78,7 +78,7 @@ impl Reading<'_> {
     pub(crate) fn number(&self, expr: &Expr) -> Result<u64, Stop> {
         match self.expr(expr)?.as_slice() {
             [Value::Number(number)] => Ok(*number),
-            other => unknown(format!("{other:?} is no number")),
+            other => unknown(text!(model::NoNumber { value: format!("{other:?}") })),
         }
     }
 
@@ -100,7 +100,7 @@ impl Reading<'_> {
                     Bitwise::ShiftRight => left.checked_shr(shift).unwrap_or(0),
                 })
             }
-            _ => return unknown("a bitwise operation on these operands is not modelled"),
+            _ => return unknown(text!(model::Bitwise)),
         };
         Ok(vec![value])
     }
@@ -144,7 +144,7 @@ impl Reading<'_> {
                 self.address_type(if *destination { flow.dst } else { flow.src }).map(Value::Number)
             }
             Field::ReverseRoute => self.reverse_route(),
-            Field::Unknown(what) => unknown(format!("{what} is not modelled")),
+            Field::Unknown(what) => unknown(text!(model::NotModelled { what })),
             Field::ConnState
             | Field::ConnStateAndNat
             | Field::ConnMark
@@ -230,7 +230,7 @@ impl Reading<'_> {
         match test {
             Test::Compare { left, op, right } => self.compare(left, *op, right),
             Test::IpSet { name, fields, negated } => Ok(self.in_ipset(name, fields, 0)? != *negated),
-            Test::Unknown(why) => unknown(why.as_str()),
+            Test::Unknown(why) => unknown(why.clone()),
             Test::Random(_) => Err(Stop::Random(1)),
         }
     }
@@ -248,7 +248,7 @@ impl Reading<'_> {
             Op::NotEqual => Ok(find(elements, &values)?.is_none()),
             Op::Less | Op::LessEqual | Op::Greater | Op::GreaterEqual | Op::Any => {
                 let ([Value::Number(left)], Some(right)) = (values.as_slice(), elements.single()) else {
-                    return unknown("a comparison of these operands is not modelled");
+                    return unknown(text!(model::Comparison));
                 };
                 Ok(match op {
                     Op::Less => *left < right,
@@ -263,7 +263,7 @@ impl Reading<'_> {
 
     fn in_ipset(&self, name: &str, fields: &[Direction], depth: u32) -> Result<bool, Stop> {
         let Some(set) = self.at.namespace.ruleset.ipsets.get(name) else {
-            return unknown(format!("ipset {name} is not in the facts"));
+            return unknown(text!(model::IpsetAbsent { name }));
         };
         // Lists do not nest in the kernel; damaged facts might.
         if set.dimensions.is_empty() && depth < 2 {
@@ -280,7 +280,7 @@ impl Reading<'_> {
 
     fn ipset_key(&self, set: &IpSet, fields: &[Direction]) -> Result<Option<Vec<Value>>, Stop> {
         if fields.len() < set.dimensions.len() {
-            return unknown("an ipset match with too few directions");
+            return unknown(text!(model::IpsetDirections));
         }
         let flow = &self.packet.flow;
         let protocol = flow.protocol.number(flow.is_ipv6());
@@ -299,7 +299,7 @@ impl Reading<'_> {
                     let device = if destination { self.at.output } else { self.at.input };
                     key.push(Value::Text(device.unwrap_or_default().to_owned()));
                 }
-                Dimension::Unknown => return unknown("a kind of ipset that is not modelled"),
+                Dimension::Unknown => return unknown(text!(model::IpsetKind)),
             }
         }
         Ok(Some(key))
@@ -319,16 +319,16 @@ pub(crate) fn lookup<'a, D>(
         Lookup::Inline(elements) => Ok(elements),
         Lookup::Named(index, name) => match named.get(*index) {
             Some(elements) => Ok(elements),
-            None => unknown(format!("set {name} is not in the facts")),
+            None => unknown(text!(model::SetAbsent { name })),
         },
-        Lookup::Unknown(why) => unknown(why.as_str()),
+        Lookup::Unknown(why) => unknown(why.clone()),
     }
 }
 
 /// The data for a key; a miss is doubtful where an element could not be read.
 pub(crate) fn find<'a, D>(elements: &'a Elements<D>, key: &[Value]) -> Result<Option<&'a D>, Stop> {
     match (elements.get(key), elements.unread()) {
-        (None, Some(element)) => unknown(format!("set element {element} is not modelled")),
+        (None, Some(element)) => unknown(text!(model::SetElement { element })),
         (found, _) => Ok(found),
     }
 }

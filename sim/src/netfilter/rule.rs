@@ -3,7 +3,7 @@
 //! A rule is a list of statements that run in order; a test that fails ends the rule. Both iptables
 //! (matches, then a target) and nftables (any mixture) fit.
 
-use waymark_proto::RuleRef;
+use waymark_proto::{RuleRef, Text};
 
 use super::value::{Elements, Pattern, Value};
 
@@ -93,9 +93,9 @@ pub(crate) enum Statement {
     Nat(Nat),
     Notrack,
     /// Has no effect on the packet, but is worth a remark.
-    Note(String),
+    Note(Text),
     /// From here on nothing is known.
-    Unknown(String),
+    Unknown(Text),
 }
 
 /// What ends a rule or leads to another chain.
@@ -109,7 +109,7 @@ pub(crate) enum Verdict {
     Jump(ChainId),
     Goto(ChainId),
     /// One that is not modelled, or a chain that is not there.
-    Unknown(String),
+    Unknown(Text),
 }
 
 /// An address or port translation.
@@ -139,7 +139,7 @@ pub(crate) enum Test {
     /// Members of an ipset, by the fields that stand for its dimensions.
     IpSet { name: String, fields: Vec<Direction>, negated: bool },
     /// Cannot be decided; why.
-    Unknown(String),
+    Unknown(Text),
 }
 
 /// Which side of the packet an ipset dimension looks at.
@@ -189,7 +189,7 @@ pub(crate) enum Lookup<D> {
     /// In a named set; its index and name.
     Named(usize, String),
     /// Not readable; why.
-    Unknown(String),
+    Unknown(Text),
 }
 
 /// An expression; its value is a list, of more than one for concatenations.
@@ -208,6 +208,7 @@ pub(crate) enum Expr {
         key: Box<Expr>,
         map: Lookup<Vec<Value>>,
     },
+    /// Not modelled; what.
     Unknown(String),
 }
 
@@ -284,6 +285,6 @@ pub(crate) enum Field {
     },
     /// Whether a route back to the source leaves by the input device (`fib saddr . iif oif`): 1 or 0.
     ReverseRoute,
-    /// Not modelled.
+    /// Not modelled; what.
     Unknown(String),
 }

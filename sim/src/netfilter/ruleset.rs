@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts, RuleRef};
+use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts, RuleRef, Text, text};
 
 use super::ipset::{self, IpSet};
 use super::rule::{Chain, ChainId, Rule, Verdict};
@@ -75,7 +75,7 @@ pub(crate) struct Ruleset {
     /// Chains of hooks that are not run.
     pub(crate) foreign: Vec<nft::Foreign>,
     /// Why nothing can be said about netfilter here.
-    pub(crate) missing: Option<String>,
+    pub(crate) missing: Option<Text>,
 }
 
 impl Ruleset {
@@ -87,7 +87,7 @@ impl Ruleset {
                 fact.what == "namespace"
                     || (fact.what.starts_with("netfilter") && !fact.what.ends_with("ipset"))
             })
-            .map(|fact| format!("{} could not be read: {}", fact.what, fact.why));
+            .map(|fact| text!(model::Unread { what: &fact.what, why: &fact.why }));
         let mut ruleset = Self {
             ipsets: facts.ipset.as_deref().map(ipset::parse).unwrap_or_default(),
             missing: unread,
@@ -132,13 +132,13 @@ impl Ruleset {
     }
 
     /// A remark on the chains at hooks of bridges that are not run.
-    pub(crate) fn remark_on_bridge(&self, hooks: &[&str]) -> Option<String> {
-        join(self.foreign.iter().filter_map(|chain| chain.at_bridge(hooks)))
+    pub(crate) fn remark_on_bridge(&self, hooks: &[&str]) -> Option<Text> {
+        joined(self.foreign.iter().filter_map(|chain| chain.at_bridge(hooks)))
     }
 
     /// A remark on the chains at a device's `ingress` or `egress` that are not run.
-    pub(crate) fn remark_on_device(&self, hook: &str, device: &str) -> Option<String> {
-        join(self.foreign.iter().filter_map(|chain| chain.at_device(hook, device)))
+    pub(crate) fn remark_on_device(&self, hook: &str, device: &str) -> Option<Text> {
+        joined(self.foreign.iter().filter_map(|chain| chain.at_device(hook, device)))
     }
 
     pub(crate) fn add_chain(&mut self, chain: Chain) -> ChainId {
@@ -190,7 +190,8 @@ impl Ruleset {
     }
 }
 
-fn join(remarks: impl Iterator<Item = String>) -> Option<String> {
-    let remarks: Vec<String> = remarks.collect();
-    (!remarks.is_empty()).then(|| remarks.join("; "))
+/// Several remarks as one.
+pub(super) fn joined(remarks: impl IntoIterator<Item = Text>) -> Option<Text> {
+    let mut remarks: Vec<Text> = remarks.into_iter().collect();
+    if remarks.len() > 1 { Some(text!(list::Clauses { items: remarks })) } else { remarks.pop() }
 }

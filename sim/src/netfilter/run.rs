@@ -1,6 +1,6 @@
 //! A packet in the chains of one hook: an interpreter of rules that branches where chance decides.
 
-use waymark_proto::{Choice, ChoiceKind, RuleRef};
+use waymark_proto::{Choice, ChoiceKind, RuleRef, Text, text};
 
 use super::nat;
 use super::read::{self, Context, Reading, Stop};
@@ -32,7 +32,7 @@ pub(crate) struct Run {
     pub(crate) probability: f64,
     /// Where chance sent it: the new destination of a translation.
     pub(crate) backend: Option<String>,
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Text>,
     /// The rule that translated it.
     pub(crate) translated_by: Option<RuleRef>,
     /// Whether a Service without endpoints was looked up (a map of kube-proxy's nftables mode).
@@ -64,7 +64,7 @@ pub(crate) enum End {
     Drop(RuleRef),
     Reject(RuleRef),
     /// Not known; why.
-    Unknown(Option<RuleRef>, String),
+    Unknown(Option<RuleRef>, Text),
 }
 
 /// What a statement did.
@@ -84,10 +84,7 @@ pub(crate) fn chain(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run
     while let Some(run) = open.pop() {
         statements += 1;
         if statements > MAX_STATEMENTS || open.len() + ended.len() > MAX_RUNS {
-            ended.push((
-                run,
-                End::Unknown(None, "the ruleset has more rules or branches than are followed".into()),
-            ));
+            ended.push((run, End::Unknown(None, text!(model::TooManyRules))));
             continue;
         }
         for (run, next) in statement(at, base, run) {
@@ -108,7 +105,7 @@ fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)
         return vec![(run, Next::End(end))];
     };
     let Some(chain) = chains.get(frame.chain) else {
-        return vec![(run, Next::End(End::Unknown(None, "a chain is not in the facts".into())))];
+        return vec![(run, Next::End(End::Unknown(None, text!(model::SomeChainAbsent))))];
     };
     let Some(rule) = chain.rules.get(frame.rule) else {
         // Its end: back to where it was called from.
@@ -133,7 +130,7 @@ fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)
             {
                 return by_number(at, chain, rule, statement, &asked, modulus);
             }
-            let why = format!("a random number of {modulus} has more outcomes than are followed");
+            let why = text!(model::TooManyOutcomes { modulus });
             vec![(asked, Next::End(End::Unknown(Some(chain.rule_ref(rule)), why)))]
         }
     }
@@ -151,7 +148,7 @@ fn policy(base: &BaseChain, chains: &[Chain]) -> End {
     match (&base.policy, rule) {
         (Verdict::Accept, _) => End::Accept,
         (Verdict::Drop, Some(rule)) => End::Drop(rule),
-        (policy, rule) => End::Unknown(rule, format!("{policy:?} is not modelled as a policy")),
+        (policy, rule) => End::Unknown(rule, text!(model::AsPolicy { verdict: format!("{policy:?}") })),
     }
 }
 
@@ -267,7 +264,7 @@ fn execute(
         Ok(next) => Ok((run, next)),
         Err(Stop::Random(modulus)) if random.is_none() => Err(modulus),
         Err(Stop::Random(_)) => {
-            let why = "two random numbers in one statement are not modelled".to_owned();
+            let why = text!(model::TwoRandomNumbers);
             Ok((run, Next::End(End::Unknown(Some(rule_ref()), why))))
         }
         Err(Stop::Break) => {
@@ -297,7 +294,7 @@ fn verdict(verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Next
                 next_rule(run);
             }
             if run.frames.len() >= MAX_DEPTH {
-                return Next::End(End::Unknown(Some(rule()), "chains call one another too deeply".into()));
+                return Next::End(End::Unknown(Some(rule()), text!(model::TooDeep)));
             }
             run.frames.push(Frame { chain: *target, rule: 0, statement: 0 });
             Next::On

@@ -1,7 +1,7 @@
 //! Bridges: forwarding by link-layer address, and netfilter on behalf of the network layer
 //! (`br_handle_frame`, `br_netfilter`).
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, Text, text};
 
 use super::Here;
 use super::neighbour::{self, Resolved};
@@ -14,7 +14,7 @@ use crate::walk::{Stage, Walk};
 pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
     let found = here.namespace.link(port).and_then(|link| Some((link, here.namespace.bridge_of(link)?)));
     let Some((link, bridge)) = found else {
-        return vec![walk.unknown(Hook::Bridge, None, "the bridge is not in the facts")];
+        return vec![walk.unknown(Hook::Bridge, None, text!(model::BridgeAbsent))];
     };
     if let Some(object) = closed(link, bridge) {
         let cause = if bridge.up { Cause::BridgePort } else { Cause::DeviceDown };
@@ -100,19 +100,15 @@ pub(super) fn forward(here: Here<'_>, walk: Walk, bridge: u32, from: u32) -> Vec
 
 fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec<Walk> {
     let Some(bridge) = here.namespace.link(bridge) else {
-        return vec![walk.unknown(Hook::Bridge, None, "the bridge is not in the facts")];
+        return vec![walk.unknown(Hook::Bridge, None, text!(model::BridgeAbsent))];
     };
     let on = Some(bridge.name.as_str());
     if has_vlans(here, bridge) {
-        return vec![walk.unknown(
-            Hook::Bridge,
-            on,
-            format!("{} filters by VLAN, which is not modelled", bridge.name),
-        )];
+        return vec![walk.unknown(Hook::Bridge, on, text!(model::VlanFiltering { bridge: &bridge.name }))];
     }
     if from.is_some() && is_for_host(here, bridge, walk.packet.mac.as_deref()) {
         let step = walk.step(Hook::Bridge, on, Action::Forwarded);
-        step.object = Some(format!("up to {}", bridge.name));
+        step.object = Some(text!(object::UpTo { bridge: &bridge.name }));
         step.note = here.namespace.ruleset.remark_on_bridge(&["prerouting", "input"]);
         walk.packet.mac = None;
         return vec![walk.to(Stage::Receive(bridge.index))];
@@ -124,7 +120,7 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
                 None => &["output", "postrouting"],
             };
             let step = walk.step(Hook::Bridge, on, Action::Forwarded);
-            step.object = Some(format!("to port {}", port.name));
+            step.object = Some(text!(object::ToPort { port: &port.name }));
             step.note = here.namespace.ruleset.remark_on_bridge(hooks);
             across(here, walk, bridge, from, port)
         }
@@ -177,7 +173,7 @@ fn across(here: Here<'_>, mut walk: Walk, bridge: &Link, from: Option<u32>, port
 enum Chosen<'a> {
     Port(&'a Link),
     /// Why no port takes the frame.
-    Nobody(String),
+    Nobody(Text),
 }
 
 /// Finds the port for a frame: by the forwarding database, else by flooding to who has the address.
@@ -219,53 +215,52 @@ fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> 
 }
 
 /// Why a port does not let a frame out.
-fn refuses(here: Here<'_>, bridge: &Link, port: &Link, from: Option<u32>) -> Option<String> {
+fn refuses(here: Here<'_>, bridge: &Link, port: &Link, from: Option<u32>) -> Option<Text> {
     if let Some(object) = closed(port, bridge) {
         return Some(object);
     }
     let state = port.bridge_port?;
-    let text = |why: &str| Some(format!("bridge port {} of {}: {why}", port.name, bridge.name));
+    let at = |state: &str| Some(text!(object::BridgePort { port: &port.name, bridge: &bridge.name, state }));
     if from == Some(port.index) && !state.hairpin {
-        return text("hairpin off");
+        return at("hairpin off");
     }
     let isolated = |index: u32| {
         let link = here.namespace.link(index);
         link.and_then(|link| link.bridge_port).is_some_and(|state| state.isolated)
     };
     if state.isolated && from.is_some_and(isolated) {
-        return text("isolated on");
+        return at("isolated on");
     }
     None
 }
 
 /// Why a port neither takes nor gives frames.
-fn closed(port: &Link, bridge: &Link) -> Option<String> {
-    let text = |why: &str| Some(format!("bridge port {} of {}: {why}", port.name, bridge.name));
+fn closed(port: &Link, bridge: &Link) -> Option<Text> {
+    let at = |state: Text| Some(text!(object::BridgePort { port: &port.name, bridge: &bridge.name, state }));
     if !bridge.up {
-        return Some(format!("bridge {} down", bridge.name));
+        return Some(text!(object::BridgeDown { bridge: &bridge.name }));
     }
     if !port.up {
-        return text("link down");
+        return at(text!(object::LinkDownState));
     }
     if !port.carrier {
-        return text("no carrier");
+        return at(text!(object::NoCarrierState));
     }
     match port.bridge_port.map_or(3, |state| state.state) {
         3 => None,
-        0 => text("state disabled"),
-        1 => text("state listening"),
-        2 => text("state learning"),
-        4 => text("state blocking"),
-        other => text(&format!("state {other}")),
+        0 => at(Text::verbatim("state disabled")),
+        1 => at(Text::verbatim("state listening")),
+        2 => at(Text::verbatim("state learning")),
+        4 => at(Text::verbatim("state blocking")),
+        other => at(Text::verbatim(format!("state {other}"))),
     }
 }
 
 /// The best word on why no port takes a frame.
-fn nobody(here: Here<'_>, walk: &Walk, bridge: &Link, from: Option<u32>) -> String {
-    let mac = walk.packet.mac.as_deref().unwrap_or("an unknown address");
-    let shut: Vec<String> =
+fn nobody(here: Here<'_>, walk: &Walk, bridge: &Link, from: Option<u32>) -> Text {
+    let mac = walk.packet.mac.as_deref().map_or_else(|| text!(object::UnknownAddress), Text::verbatim);
+    let shut: Vec<Text> =
         here.namespace.ports(bridge.index).filter_map(|port| refuses(here, bridge, port, from)).collect();
-    let shut = if shut.is_empty() { String::new() } else { format!(" ({})", shut.join("; ")) };
-    let next_hop = walk.next_hop.map(|ip| format!(" of {ip}")).unwrap_or_default();
-    format!("no port of {} leads to {mac}{next_hop}{shut}", bridge.name)
+    let shut = (!shut.is_empty()).then(|| text!(list::Clauses { items: shut }));
+    text!(object::NoPort { bridge: &bridge.name, mac, next_hop: walk.next_hop, shut })
 }

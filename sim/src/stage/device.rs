@@ -1,6 +1,6 @@
 //! Devices: queueing discipline, driver, reception.
 
-use waymark_proto::{Action, Cause, Disposition, Hook, Link, LinkKind};
+use waymark_proto::{Action, Cause, Disposition, Hook, Link, LinkKind, Text, text};
 
 use super::Here;
 use crate::cluster::is_uplink;
@@ -10,26 +10,26 @@ use crate::walk::{Stage, Walk};
 /// Sends on a device (`__dev_queue_xmit`, `dev_hard_start_xmit`).
 pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let Some(link) = here.namespace.link(device) else {
-        return vec![walk.unknown(Hook::Qdisc, None, format!("device {device} is not in the facts"))];
+        return vec![walk.unknown(Hook::Qdisc, None, text!(model::DeviceAbsent { index: device }))];
     };
     let on = Some(link.name.as_str());
     if !link.up {
-        let object = format!("link {} down", link.name);
+        let object = text!(object::LinkDown { link: &link.name });
         return vec![walk.dropped(Hook::Qdisc, on, Cause::DeviceDown, object)];
     }
     if !link.carrier {
         // A device without carrier has the queueing discipline noop (dev_deactivate).
-        let object = format!("link {} has no carrier{}", link.name, peer_text(here, &walk, link));
+        let object = no_carrier(here, &walk, link);
         return vec![walk.dropped(Hook::Qdisc, on, Cause::NoCarrier, object)];
     }
     walk.step(Hook::Qdisc, on, Action::Forwarded).note =
         here.namespace.ruleset.remark_on_device("egress", &link.name);
     if link.kind == LinkKind::Dummy {
-        let object = format!("link {} is a dummy: it swallows what it is given", link.name);
+        let object = text!(object::Dummy { link: &link.name });
         return vec![walk.dropped(Hook::DriverTx, on, Cause::KernelDrop, object)];
     }
     if let LinkKind::Other { kind } = &link.kind {
-        return vec![walk.unknown(Hook::DriverTx, on, format!("devices of kind {kind} are not modelled"))];
+        return vec![walk.unknown(Hook::DriverTx, on, text!(model::DeviceKind { kind }))];
     }
     walk.step(Hook::DriverTx, on, Action::Forwarded);
     let name = link.name.clone();
@@ -47,7 +47,7 @@ pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk>
             }
             Peer::Outside => vec![walk.to(Stage::Wire(device))],
             Peer::Missing => {
-                let why = format!("the other end of {name} is not in the facts");
+                let why = text!(model::PeerAbsent { device: name });
                 // The frame left the driver; where it comes out cannot be said.
                 if let Some(step) = walk.steps.last_mut() {
                     step.action = Action::Unknown;
@@ -60,26 +60,29 @@ pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk>
     }
 }
 
-/// `: its peer X in NAMESPACE is down`, where that is so.
-fn peer_text(here: Here<'_>, walk: &Walk, link: &Link) -> String {
-    let Peer::Device(peer) = here.cluster.graph().peer(&(walk.at.clone(), link.index), link) else {
-        return String::new();
+/// `link X has no carrier`, with what its peer is like, where it is known.
+fn no_carrier(here: Here<'_>, walk: &Walk, link: &Link) -> Text {
+    let peer = match here.cluster.graph().peer(&(walk.at.clone(), link.index), link) {
+        Peer::Device(peer) => Some(peer),
+        Peer::Outside | Peer::Missing => None,
     };
-    let state = |link: &Link| if link.up { "has no carrier" } else { "is down" };
-    match here.cluster.link(&peer) {
-        Some(other) => format!(": its peer {} in {} {}", other.name, peer.0.netns, state(other)),
-        None => String::new(),
-    }
+    let other = peer.as_ref().and_then(|peer| here.cluster.link(peer));
+    text!(object::NoCarrier {
+        link: &link.name,
+        peer: other.map(|other| &other.name),
+        netns: peer.as_ref().map(|peer| &peer.0.netns),
+        peer_up: other.is_some_and(|other| other.up),
+    })
 }
 
 /// Receives from a device (`__netif_receive_skb_core`).
 pub(super) fn receive(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let Some(link) = here.namespace.link(device) else {
-        return vec![walk.unknown(Hook::DriverRx, None, format!("device {device} is not in the facts"))];
+        return vec![walk.unknown(Hook::DriverRx, None, text!(model::DeviceAbsent { index: device }))];
     };
     let on = Some(link.name.as_str());
     if !link.up {
-        let object = format!("link {} down", link.name);
+        let object = text!(object::LinkDown { link: &link.name });
         return vec![walk.dropped(Hook::DriverRx, on, Cause::DeviceDown, object)];
     }
     walk.step(Hook::DriverRx, on, Action::Forwarded).note =
@@ -90,5 +93,5 @@ pub(super) fn receive(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> 
         return vec![walk.to(Stage::BridgePort(device))];
     }
     let name = here.namespace.name_of(master);
-    vec![walk.unknown(Hook::Ip, on, format!("{} is a port of {name}, which is no bridge", link.name))]
+    vec![walk.unknown(Hook::Ip, on, text!(model::PortOfNoBridge { link: &link.name, master: name }))]
 }

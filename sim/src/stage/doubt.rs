@@ -1,7 +1,7 @@
 //! Verdicts that rest on facts which are not there: a packet is not called lost because of a list that
 //! could not be read.
 
-use waymark_proto::{Action, Cause, Disposition, Link, LinkKind, Step};
+use waymark_proto::{Action, Cause, Disposition, Link, LinkKind, Step, Text, text};
 
 use crate::cluster::Cluster;
 use crate::namespace::Namespace;
@@ -11,9 +11,8 @@ use crate::walk::Walk;
 pub(super) fn weigh(cluster: &Cluster, mut walk: Walk) -> Walk {
     let Some(why) = doubt(cluster, &walk) else { return walk };
     if let Some(step) = walk.steps.last_mut() {
-        let verdict = step.cause.take().map(|cause| cause.to_string()).unwrap_or_default();
-        let object = step.object.take().map(|object| format!(" ({object})")).unwrap_or_default();
-        step.note = Some(format!("{why}; without it, this would be {verdict}{object}"));
+        let (cause, object) = (step.cause.take(), step.object.take());
+        step.note = Some(text!(model::Doubt { why, cause, object }));
         step.action = Action::Unknown;
         step.rule = None;
     }
@@ -21,7 +20,7 @@ pub(super) fn weigh(cluster: &Cluster, mut walk: Walk) -> Walk {
     walk
 }
 
-fn doubt(cluster: &Cluster, walk: &Walk) -> Option<String> {
+fn doubt(cluster: &Cluster, walk: &Walk) -> Option<Text> {
     let step = walk.steps.last().filter(|_| walk.fate.is_some())?;
     let cause = step.cause?;
     let namespace = cluster.namespace(&walk.at)?;
@@ -57,16 +56,20 @@ fn device<'a>(namespace: &'a Namespace, step: &Step) -> Option<&'a Link> {
 }
 
 /// What any namespace of the node lacks: its neighbours are in the others.
-fn on_node(cluster: &Cluster, walk: &Walk, kinds: &[&str]) -> Option<String> {
+fn on_node(cluster: &Cluster, walk: &Walk, kinds: &[&str]) -> Option<Text> {
     let mut there = cluster.namespaces().filter(|namespace| namespace.place.node == walk.at.node);
     there.find_map(|namespace| {
         let why = kinds.iter().find_map(|kind| namespace.lacks(kind))?;
-        Some(if namespace.place == walk.at { why } else { format!("{}: {why}", namespace.place.netns) })
+        Some(if namespace.place == walk.at {
+            why
+        } else {
+            text!(model::Elsewhere { netns: &namespace.place.netns, why })
+        })
     })
 }
 
 /// The lack of sysctls, unless those that decided are there.
-fn sysctls(namespace: &Namespace, step: &Step, cause: Cause) -> Option<String> {
+fn sysctls(namespace: &Namespace, step: &Step, cause: Cause) -> Option<Text> {
     let why = namespace.lacks("sysctls")?;
     let name = step.device.as_deref().unwrap_or_default();
     let both = |key: &str| ["all", name].iter().all(|device| namespace.conf("ipv4", device, key).is_some());

@@ -1,6 +1,6 @@
 //! Entry of the network layer on a device that is no port (`ip_rcv`, `ipv6_rcv`).
 
-use waymark_proto::{Cause, Hook, LinkKind};
+use waymark_proto::{Cause, Hook, LinkKind, text};
 
 use super::{Here, filter};
 use crate::walk::{Stage, Walk};
@@ -14,7 +14,7 @@ pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
         && own != to
     {
         let name = here.namespace.name_of(device);
-        let object = format!("frame to {to}; {name} has {own}");
+        let object = text!(object::FrameTo { to, device: &name, own });
         return vec![walk.dropped(Hook::Ip, Some(&name), Cause::OtherHost, object)];
     }
     walk.packet.mac = None;
@@ -23,7 +23,7 @@ pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let looped = link.is_some_and(|link| link.kind == LinkKind::Loopback);
     if flow.is_ipv6() && !looped && (flow.src.is_loopback() || flow.dst.is_loopback()) {
         let name = here.namespace.name_of(device);
-        let object = format!("{flow}: a loopback address on {name}");
+        let object = text!(object::LoopbackAddress { flow, device: &name });
         return vec![walk.dropped(Hook::Ip, Some(&name), Cause::MartianAddress, object)];
     }
     if std::mem::take(&mut walk.filtered_by_bridge) {

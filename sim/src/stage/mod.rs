@@ -27,7 +27,7 @@ mod source;
 mod tunnel;
 mod wire;
 
-use waymark_proto::Hook;
+use waymark_proto::{Hook, text};
 
 use crate::cluster::Cluster;
 use crate::namespace::Namespace;
@@ -43,7 +43,7 @@ pub(crate) struct Here<'a> {
 /// Takes a walk through its next stage.
 pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
     let Some(namespace) = cluster.namespace(&walk.at) else {
-        let why = format!("network namespace {} is not in the facts", walk.at);
+        let why = text!(model::NamespaceAbsent { place: &walk.at });
         return vec![walk.unknown(Hook::Ip, None, why)];
     };
     let here = Here { cluster, namespace };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Hook, Link, LinkKind, Neighbour, Place};
+use waymark_proto::{Action, Cause, Hook, Link, LinkKind, Neighbour, Place, Text, text};
 
 use super::Here;
 use super::route::{Forwarding, forwarding};
@@ -15,14 +15,14 @@ pub(super) enum Resolved {
     /// The address; absent where only the wire knows it.
     To(Option<String>),
     /// It fails; why, and what decides.
-    Fails(Cause, String),
-    Unknown(String),
+    Fails(Cause, Text),
+    Unknown(Text),
 }
 
 /// Resolves the next hop and goes on to the device.
 pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Walk> {
     let Some(link) = here.namespace.link(egress.device) else {
-        let why = format!("device {} is not in the facts", egress.device);
+        let why = text!(model::DeviceAbsent { index: egress.device });
         return vec![walk.unknown(Hook::Neighbour, None, why)];
     };
     let on = Some(link.name.as_str());
@@ -34,14 +34,15 @@ pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Wa
     if !link.up || !link.carrier {
         // Nothing can be asked on such a device; what is wrong with it is told there.
         walk.step(Hook::Neighbour, on, Action::Forwarded).note =
-            Some(format!("{} cannot be asked for on a link that is down", egress.next_hop));
+            Some(text!(model::NotAsked { next_hop: egress.next_hop }));
         return vec![walk.to(next)];
     }
     match lookup(here, &walk.at, link, egress.next_hop) {
         Resolved::To(mac) => {
             walk.packet.mac.clone_from(&mac);
             let step = walk.step(Hook::Neighbour, on, Action::Forwarded);
-            step.object = mac.map(|mac| format!("{} dev {} lladdr {mac}", egress.next_hop, link.name));
+            step.object =
+                mac.map(|mac| Text::verbatim(format!("{} dev {} lladdr {mac}", egress.next_hop, link.name)));
             vec![walk.to(next)]
         }
         Resolved::Fails(cause, object) => vec![walk.dropped(Hook::Neighbour, on, cause, object)],
@@ -85,11 +86,11 @@ fn owners(here: Here<'_>, at: &Place, segment: &Segment, ip: IpAddr) -> Vec<Devi
 /// Compares an entry that somebody set with who has the address in truth.
 fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owners: &[Device]) -> Resolved {
     let mac = entry.mac.clone().unwrap_or_default();
-    let text = || {
+    let shown = || {
         let state = entry.state.to_ascii_uppercase();
         format!("neighbour {} dev {} lladdr {mac} {state}", entry.address, link.name)
     };
-    let wrong = |truth: String| Resolved::Fails(Cause::WrongNeighbour, format!("{}: {truth}", text()));
+    let wrong = |object| Resolved::Fails(Cause::WrongNeighbour, object);
     if !matches!(entry.state.to_ascii_lowercase().as_str(), "permanent" | "noarp") {
         // Learnt: if it is out of date, the frame goes to the old place, and what is there will tell.
         return Resolved::To(Some(mac));
@@ -100,12 +101,18 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
         // A device elsewhere may have it: behind a port that is shut, say. The bridge will tell.
         let anywhere = || here.cluster.has_mac(&mac);
         if segment.whole && !anywhere() {
-            return wrong("no device has that address".to_owned());
+            return wrong(text!(object::NobodysNeighbour { entry: shown() }));
         }
     } else if !truths.iter().any(|(_, truth)| *truth == mac) {
         let (device, truth) = &truths[0];
         let name = here.cluster.link(device).map(|link| link.name.clone()).unwrap_or_default();
-        return wrong(format!("{} belongs to {name} of {}, which has {truth}", entry.address, device.0));
+        return wrong(text!(object::WrongNeighbour {
+            entry: shown(),
+            ip: entry.address,
+            device: name,
+            place: &device.0,
+            mac: truth,
+        }));
     }
     Resolved::To(Some(mac))
 }
@@ -122,7 +129,7 @@ fn ask(
     if let LinkKind::Vxlan { remote: None, .. } = link.kind
         && !here.namespace.fdb.iter().any(|entry| entry.index == link.index && is_default(&entry.mac))
     {
-        let object = format!("neighbour {next_hop} dev {}: no entry, and no remote to ask", link.name);
+        let object = text!(object::NeighbourWithoutRemote { next_hop, device: &link.name });
         return Resolved::Fails(Cause::NeighbourUnresolved, object);
     }
     let answerer = owners
@@ -136,7 +143,7 @@ fn ask(
             Some(why) => Resolved::Unknown(why),
             None => Resolved::Fails(
                 Cause::NeighbourUnresolved,
-                format!("neighbour {next_hop} dev {}: nobody on the link answers for it", link.name),
+                text!(object::NeighbourSilent { next_hop, device: &link.name }),
             ),
         },
     }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route, Text, text};
 
 use super::{Here, source};
 use crate::fib::{self, Found};
@@ -18,7 +18,7 @@ pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u3
         (Found::Nothing | Found::Refused(..), Some(device)) if !flow.is_ipv6() => {
             let name = here.namespace.name_of(device);
             walk.step(Hook::Route, Some(&name), Action::Forwarded).object =
-                Some(format!("{} dev {name}: no route by it, so taken to be on the link", flow.dst));
+                Some(text!(object::TakenOnLink { dst: flow.dst, device: &name }));
             let egress = Egress { device, next_hop: flow.dst, local: false };
             vec![walk.to(if again { Stage::FilterPostrouting(egress) } else { Stage::FilterOutput(egress) })]
         }
@@ -32,11 +32,7 @@ fn send(here: Here<'_>, walk: Walk, again: bool, found: Found<'_>) -> Vec<Walk> 
     match found {
         Found::Local(route) => {
             let Some(loopback) = here.namespace.loopback() else {
-                return vec![walk.unknown(
-                    Hook::Route,
-                    Some("lo"),
-                    "the loopback device is not in the facts",
-                )];
+                return vec![walk.unknown(Hook::Route, Some("lo"), text!(model::LoopbackAbsent))];
             };
             let egress = Egress { device: loopback.index, next_hop: flow.dst, local: true };
             vec![leave(here, walk, route, egress, again)]
@@ -57,7 +53,7 @@ fn leave(here: Here<'_>, mut walk: Walk, route: &Route, egress: Egress, again: b
 fn forwarded(here: Here<'_>, walk: &mut Walk, route: &Route, egress: &Egress) {
     let device = here.namespace.name_of(egress.device);
     walk.step(Hook::Route, Some(&device), Action::Forwarded).object =
-        Some(fib::describe(here.namespace, route));
+        Some(Text::verbatim(fib::describe(here.namespace, route)));
 }
 
 /// Branches over next hops.
@@ -74,7 +70,7 @@ fn by_hops(
             let mut branch = walk.clone();
             branch.probability *= share;
             let Some(device) = hop.index else {
-                let why = format!("{} names no device", fib::describe(here.namespace, route));
+                let why = text!(model::RouteWithoutDevice { route: fib::describe(here.namespace, route) });
                 return branch.unknown(Hook::Route, None, why);
             };
             let next_hop = hop.via.unwrap_or(branch.packet.flow.dst);
@@ -96,10 +92,10 @@ fn refuse(here: Here<'_>, walk: Walk, device: Option<&str>, found: Found<'_>) ->
         Found::Unknown(why) => walk.unknown(Hook::Route, device, why),
         Found::Nothing | Found::Local(_) | Found::Unicast(..) => match all_down(here) {
             Some(link) => {
-                let object = format!("link {} down: its routes went with it", link.name);
+                let object = text!(object::RoutesWent { link: &link.name });
                 walk.dropped(Hook::Route, Some(&link.name), Cause::DeviceDown, object)
             }
-            None => walk.dropped(Hook::Route, device, Cause::NoRoute, format!("no route to {dst}")),
+            None => walk.dropped(Hook::Route, device, Cause::NoRoute, text!(object::NoRouteTo { dst })),
         },
     }
 }
@@ -109,7 +105,7 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let name = here.namespace.name_of(device);
     let on = Some(name.as_str());
     if !walk.visit(device) {
-        let object = format!("{} came to {name} before", walk.flow());
+        let object = text!(object::CameBefore { flow: walk.flow(), device: &name });
         return vec![walk.dropped(Hook::Route, on, Cause::RoutingLoop, object)];
     }
     let flow = walk.packet.flow;
@@ -129,7 +125,7 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
             let loopback =
                 here.namespace.loopback().map_or_else(|| "lo".to_owned(), |link| link.name.clone());
             walk.step(Hook::Route, Some(&loopback), Action::Forwarded).object =
-                Some(fib::describe(here.namespace, route));
+                Some(Text::verbatim(fib::describe(here.namespace, route)));
             vec![walk.to(Stage::FilterInput(device))]
         }
         // It might be for this host.
@@ -166,7 +162,7 @@ fn transit(
         Found::Unicast(route, hops) => by_hops(here, &walk, route, &hops, |mut walk, egress| {
             forwarded(here, &mut walk, route, &egress);
             if walk.packet.ttl <= 1 {
-                let object = format!("TTL of {}", walk.flow());
+                let object = text!(object::TtlOf { flow: walk.flow() });
                 return walk.dropped(Hook::Ip, Some(name), Cause::TtlExpired, object);
             }
             walk.packet.ttl -= 1;
@@ -180,8 +176,8 @@ fn transit(
 pub(super) enum Forwarding {
     On,
     /// The sysctl that forbids it.
-    Off(String),
-    Unknown(String),
+    Off(Text),
+    Unknown(Text),
 }
 
 /// `IN_DEV_FORWARD`; for IPv6 the setting of `all` alone decides (`ip6_forward`).
@@ -189,31 +185,33 @@ pub(super) fn forwarding(here: Here<'_>, device: &str, ipv6: bool) -> Forwarding
     let global = if ipv6 { "ipv6.conf.all.forwarding" } else { "ipv4.ip_forward" };
     let all = here.namespace.sysctl(global);
     if all == Some(0) && (ipv6 || here.namespace.conf("ipv4", device, "forwarding") != Some(1)) {
-        return Forwarding::Off(format!("net.{global} = 0"));
+        return Forwarding::Off(Text::verbatim(format!("net.{global} = 0")));
     }
     if !ipv6 {
         match here.namespace.conf("ipv4", device, "forwarding") {
-            Some(0) => return Forwarding::Off(format!("net.ipv4.conf.{device}.forwarding = 0")),
+            Some(0) => {
+                return Forwarding::Off(Text::verbatim(format!("net.ipv4.conf.{device}.forwarding = 0")));
+            }
             Some(_) => return Forwarding::On,
             None => {}
         }
     }
     match all {
-        Some(0) => Forwarding::Off(format!("net.{global} = 0")),
+        Some(0) => Forwarding::Off(Text::verbatim(format!("net.{global} = 0"))),
         Some(_) => Forwarding::On,
-        None => Forwarding::Unknown(format!("net.{global} is not in the facts")),
+        None => Forwarding::Unknown(text!(model::SysctlAbsent { sysctl: format!("net.{global}") })),
     }
 }
 
 /// Addresses that may not be on a link (`martian_source`, `martian_destination`); what is wrong.
-fn martian(here: Here<'_>, device: &str, src: IpAddr, dst: IpAddr) -> Option<String> {
+fn martian(here: Here<'_>, device: &str, src: IpAddr, dst: IpAddr) -> Option<Text> {
     let localnet = !dst.is_ipv6() && here.namespace.conf_max(device, "route_localnet") != 0;
     let strange = |ip: IpAddr| ip.is_unspecified() || (ip.is_loopback() && !localnet);
     let broadcast = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     if strange(src) || src.is_multicast() || broadcast(src) {
-        return Some(format!("source {src} on {device}"));
+        return Some(text!(object::MartianSource { ip: src, device }));
     }
-    strange(dst).then(|| format!("destination {dst} on {device}"))
+    strange(dst).then(|| text!(object::MartianDestination { ip: dst, device }))
 }
 
 /// A device that is down, if none but the loopback is up: routes go with their devices (`fib_disable_ip`).

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Cause, Hook, Protocol, Socket};
+use waymark_proto::{Cause, Hook, Protocol, Socket, Text, text};
 
 use super::Here;
 use crate::walk::Walk;
@@ -18,9 +18,14 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
     if flow.protocol == Protocol::Icmp {
         let sysctl = if flow.is_ipv6() { "ipv6.icmp.echo_ignore_all" } else { "ipv4.icmp_echo_ignore_all" };
         if here.namespace.sysctl(sysctl).unwrap_or(0) != 0 {
-            return vec![walk.dropped(Hook::Socket, on, Cause::SocketFilter, format!("net.{sysctl} = 1"))];
+            return vec![walk.dropped(
+                Hook::Socket,
+                on,
+                Cause::SocketFilter,
+                Text::verbatim(format!("net.{sysctl} = 1")),
+            )];
         }
-        return vec![walk.delivered(on, format!("echo responder of {}", flow.dst))];
+        return vec![walk.delivered(on, text!(object::Responder { ip: flow.dst }))];
     }
     let fits = |socket: &&Socket| {
         socket.protocol == flow.protocol
@@ -30,7 +35,7 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
     };
     if let Some(socket) = here.namespace.sockets.iter().find(fits) {
         let bound = std::net::SocketAddr::new(socket.address, socket.port);
-        return vec![walk.delivered(on, format!("{} socket {bound}", flow.protocol))];
+        return vec![walk.delivered(on, text!(object::Socket { protocol: flow.protocol, bound }))];
     }
     if let Some(why) = here.namespace.lacks("sockets") {
         return vec![walk.unknown(Hook::Socket, on, why)];
@@ -40,14 +45,13 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
         .namespace
         .sockets
         .iter()
-        .find(|socket| socket.protocol == flow.protocol && socket.port == flow.dst_port)
-        .map(|socket| {
-            let bound = std::net::SocketAddr::new(socket.address, socket.port);
-            let only = if socket.address.is_loopback() { ", the loopback address, only" } else { " only" };
-            format!("; a socket listens on {bound}{only}")
-        })
-        .unwrap_or_default();
-    let object = format!("nobody listens on {} {to}{elsewhere}", flow.protocol);
+        .find(|socket| socket.protocol == flow.protocol && socket.port == flow.dst_port);
+    let object = text!(object::NobodyListens {
+        protocol: flow.protocol,
+        to,
+        bound: elsewhere.map(|socket| std::net::SocketAddr::new(socket.address, socket.port)),
+        loopback: elsewhere.is_some_and(|socket| socket.address.is_loopback()),
+    });
     vec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)]
 }
 
@@ -71,12 +75,12 @@ fn answered(
 ) -> Walk {
     let flow = walk.packet.flow;
     if walk.at == *origin && flow == *expected {
-        return walk.delivered(on, "the sender".to_owned());
+        return walk.delivered(on, text!(object::Sender));
     }
     let object = if walk.at == *origin {
-        format!("answer is {flow}; the sender waits for {expected}")
+        text!(object::AnswerDiffers { answer: flow, expected })
     } else {
-        format!("answer came to {}; the sender is in {origin}", walk.at)
+        text!(object::AnswerElsewhere { place: &walk.at, origin })
     };
     walk.dropped(Hook::Socket, on, Cause::NoListener, object)
 }

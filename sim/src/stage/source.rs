@@ -1,6 +1,6 @@
 //! Source validation of IPv4 (`fib_validate_source`): the reverse-path filter and its relatives.
 
-use waymark_proto::{Cause, Hook};
+use waymark_proto::{Cause, Hook, text};
 
 use super::Here;
 use crate::fib::{self, Found};
@@ -17,7 +17,7 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk>
     // Rules beyond the standard three make the kernel look the source up even with the filter off.
     let custom = namespace.rules(false).len() > 3;
     let own = || {
-        let object = format!("source {} on {name} is this host's own address", flow.src);
+        let object = text!(object::OwnSource { src: flow.src, device: &name });
         Some(walk.clone().dropped(Hook::Route, on, Cause::MartianAddress, object))
     };
     if mode == 0 && !custom {
@@ -27,7 +27,7 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk>
     let mark = if marked { walk.packet.mark } else { 0 };
     let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark };
     let fail = || {
-        let object = format!("rp_filter of {name} = {mode}: no route to {} by {name}", flow.src);
+        let object = text!(object::RpFilter { device: &name, mode: mode.to_string(), src: flow.src });
         (mode != 0).then(|| walk.clone().dropped(Hook::Route, on, Cause::SourceValidation, object))
     };
     match fib::lookup(namespace, &key) {

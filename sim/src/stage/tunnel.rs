@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use waymark_proto::{Action, Cause, FdbEntry, Flow, Hook, Link, LinkKind, Outer, Protocol};
+use waymark_proto::{Action, Cause, FdbEntry, Flow, Hook, Link, LinkKind, Outer, Protocol, Text, text};
 
 use super::Here;
 use super::neighbour::is_default;
@@ -28,11 +28,11 @@ struct Remote {
 /// Wraps a packet and sends it as one of this host.
 pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let Some(link) = here.namespace.link(device) else {
-        return vec![walk.unknown(Hook::Tunnel, None, "the tunnel is not in the facts")];
+        return vec![walk.unknown(Hook::Tunnel, None, text!(model::TunnelAbsent))];
     };
     let on = Some(link.name.as_str());
     let LinkKind::Vxlan { vni, port, local, remote, underlay, .. } = link.kind else {
-        return vec![walk.unknown(Hook::Tunnel, on, "this kind of tunnel is not modelled")];
+        return vec![walk.unknown(Hook::Tunnel, on, text!(model::TunnelKind))];
     };
     if let Some(remark) = here.namespace.remark_on(link) {
         return vec![walk.unknown(Hook::Tunnel, on, remark)];
@@ -42,19 +42,15 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
         remote.filter(|remote| !remote.is_unspecified()).map(|ip| Remote { ip, vni: None, oif: underlay });
     let Remote { ip: to, vni: own_vni, oif } = match remotes(here, link, mac.as_deref(), given).as_slice() {
         [] => {
-            let mac = mac.unwrap_or_else(|| "an unknown address".to_owned());
-            let object = format!("fdb of {}: no entry for {mac} and no default remote", link.name);
+            let mac = mac.map_or_else(|| text!(object::UnknownAddress), Text::verbatim);
+            let object = text!(object::NoFdbEntry { device: &link.name, mac });
             return vec![walk.dropped(Hook::Tunnel, on, Cause::TunnelNoRemote, object)];
         }
         [one] => *one,
         several => match owner(here, mac.as_deref(), several) {
             Ok(remote) => remote,
             Err(needs) => {
-                let why = format!(
-                    "{} floods to {} remotes; who has the address is not known",
-                    link.name,
-                    several.len()
-                );
+                let why = text!(model::Floods { device: &link.name, remotes: several.len() });
                 walk.needs = needs;
                 return vec![walk.unknown(Hook::Tunnel, on, why)];
             }
@@ -64,14 +60,14 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     if let Some(remark) =
         here.namespace.fdb.iter().filter(wanted).find_map(|entry| here.namespace.remark_on_entry(entry))
     {
-        return vec![walk.unknown(Hook::Tunnel, on, format!("fdb of {}: {remark}", link.name))];
+        return vec![walk.unknown(Hook::Tunnel, on, text!(model::FdbRemark { device: &link.name, remark }))];
     }
     if to.is_multicast() {
-        return vec![walk.unknown(Hook::Tunnel, on, format!("multicast remote {to} is not modelled"))];
+        return vec![walk.unknown(Hook::Tunnel, on, text!(model::MulticastRemote { remote: to }))];
     }
     let vni = own_vni.unwrap_or(vni);
     let Some(src) = local.or_else(|| source(here, to, walk.packet.mark, oif)) else {
-        return vec![walk.unknown(Hook::Tunnel, on, format!("the source address towards {to} is not known"))];
+        return vec![walk.unknown(Hook::Tunnel, on, text!(model::NoSourceTowards { remote: to }))];
     };
     let flow = Flow { src, dst: to, protocol: Protocol::Udp, src_port: OUTER_SOURCE_PORT, dst_port: port };
     // The mark stays within a namespace; the connection does not (iptunnel_xmit).
@@ -80,7 +76,8 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     inner.scrub(false);
     walk.port = None;
     walk.carried.push((inner, Outer { kind: "vxlan".to_owned(), src, dst: to, vni: Some(vni) }));
-    walk.step(Hook::Tunnel, on, Action::Encapsulated).object = Some(format!("remote {to} id {vni}"));
+    walk.step(Hook::Tunnel, on, Action::Encapsulated).object =
+        Some(Text::verbatim(format!("remote {to} id {vni}")));
     vec![walk.to(Stage::RouteOutput { again: false, oif })]
 }
 
@@ -149,7 +146,7 @@ fn source(here: Here<'_>, to: IpAddr, mark: u32, oif: Option<u32>) -> Option<IpA
 pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
     let dst = walk.packet.flow;
     let Some((_, outer)) = walk.carried.last() else {
-        return vec![walk.unknown(Hook::Tunnel, None, "nothing to unwrap")];
+        return vec![walk.unknown(Hook::Tunnel, None, text!(model::NothingToUnwrap))];
     };
     let wanted = outer.vni.unwrap_or_default();
     let all_on_port = || {
@@ -162,15 +159,15 @@ pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
     let Some(first) = on_port.next() else {
         // The socket of a tunnel is open as long as one of its devices is up (vxlan_open, vxlan_stop).
         if let Some((link, _)) = all_on_port().next() {
-            let object = format!("link {} down: its UDP socket is closed", link.name);
+            let object = text!(object::TunnelDown { link: &link.name });
             return vec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::DeviceDown, object)];
         }
-        let object = format!("no VXLAN device of {} is on UDP port {}", walk.at, dst.dst_port);
+        let object = text!(object::NoVxlan { place: &walk.at, port: dst.dst_port });
         return vec![walk.dropped(Hook::Socket, None, Cause::NoListener, object)];
     };
     let Some((link, _)) = std::iter::once(first).chain(on_port).find(|(_, vni)| *vni == wanted) else {
         let (link, vni) = first;
-        let object = format!("vxlan {} has id {vni}; the packet has id {wanted}", link.name);
+        let object = text!(object::OtherVni { device: &link.name, own: vni, wanted });
         return vec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::TunnelUnknownVni, object)];
     };
     let mark = walk.packet.mark;

@@ -1,6 +1,6 @@
 //! What lies between nodes. Nobody watches it; who receives is known by the next hop's address.
 
-use waymark_proto::{Action, Disposition, Hook, NodeName};
+use waymark_proto::{Action, Disposition, Hook, NodeName, Text, text};
 
 use super::Here;
 use crate::graph::Device;
@@ -14,8 +14,8 @@ enum Receiver {
     /// A node whose facts are not there.
     Needs(NodeName),
     /// A node whose facts do not fit.
-    Unclear(String),
-    Nobody(String),
+    Unclear(Text),
+    Nobody(Text),
 }
 
 /// Crosses the wire from a device.
@@ -29,7 +29,7 @@ pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
             device
         }
         Receiver::Needs(node) => {
-            let why = format!("the facts of node {node} are needed");
+            let why = text!(model::FactsNeeded { node: &node });
             walk.needs = Some(node);
             return vec![walk.unknown(Hook::Wire, on, why)];
         }
@@ -59,23 +59,19 @@ fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
         if !cluster.has(node) {
             return Receiver::Needs(node.clone());
         }
-        return Receiver::Unclear(format!(
-            "no uplink of node {node} has the address that the inventory says"
-        ));
+        return Receiver::Unclear(text!(model::UplinkWithoutAddress { node }));
     }
     // A packet to a node by way of a router that is none: the underlay is taken to route.
     let dst = walk.packet.flow.dst;
     if let Some(node) = cluster.node_with(dst).filter(|node| **node != walk.at.node) {
         return match cluster.uplink_with(dst) {
             Some(device) => Receiver::Routed(device),
-            None if cluster.has(node) => {
-                Receiver::Unclear(format!("no uplink of node {node} has the address {dst}"))
-            }
+            None if cluster.has(node) => Receiver::Unclear(text!(model::UplinkWithout { node, ip: dst })),
             None => Receiver::Needs(node.clone()),
         };
     }
     Receiver::Nobody(match walk.next_hop {
-        Some(ip) => format!("next hop {ip} belongs to no node of the cluster"),
-        None => "the frame's destination belongs to no node of the cluster".to_owned(),
+        Some(ip) => text!(model::NextHopOutside { ip }),
+        None => text!(model::FrameOutside),
     })
 }

@@ -93,8 +93,8 @@ fn words(point: &FaultPoint) -> Vec<String> {
         format!("{} {} {text}", rule.table, rule.chain)
     });
     let culprit = point.culprit.as_ref().map(ToString::to_string);
-    let parts = [rule, point.object.clone(), culprit, point.device.clone()];
-    parts.into_iter().flatten().chain(point.evidence.iter().cloned()).collect()
+    let parts = [rule, point.object.as_ref().map(ToString::to_string), culprit, point.device.clone()];
+    parts.into_iter().flatten().chain(point.evidence.iter().map(ToString::to_string)).collect()
 }
 
 impl std::fmt::Display for Answer {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use waymark_proto::{Hook, Place};
+use waymark_proto::{Hook, Language, Place};
 
 use super::drawing::Drawing;
 use super::line;
@@ -40,7 +40,7 @@ pub(super) fn dot(drawing: &Drawing<'_>) -> String {
         "  node [shape=box, style=\"rounded,filled\", fillcolor=white, fontname=\"Helvetica\", fontsize=10];"
     );
     line!(out, "  edge [fontname=\"Helvetica\", fontsize=9];");
-    clusters(&mut out, &vertices);
+    clusters(&mut out, &vertices, drawing.language);
     for (number, vertex) in vertices.iter().enumerate() {
         let Some(before) = vertex.before else { continue };
         let colour = match (vertex.reached, vertex.row.mark) {
@@ -88,7 +88,7 @@ fn vertices<'a>(drawing: &'a Drawing<'a>) -> Vec<Vertex<'a>> {
                     back: way.back,
                     reached: index < reached,
                     probability: 0.0,
-                    share: way.share(index),
+                    share: way.share(index).map(|share| share.say(drawing.language)),
                 });
             }
             vertices[number].probability += way.probability;
@@ -101,7 +101,7 @@ fn vertices<'a>(drawing: &'a Drawing<'a>) -> Vec<Vertex<'a>> {
 /// The steps of a node's namespaces.
 type Spaces<'a> = Vec<(&'a str, Vec<usize>)>;
 
-fn clusters(out: &mut String, vertices: &[Vertex<'_>]) {
+fn clusters(out: &mut String, vertices: &[Vertex<'_>], language: Language) {
     // In the order in which packets come to them first.
     let mut nodes: Vec<(&str, Spaces<'_>)> = Vec::new();
     for (number, vertex) in vertices.iter().enumerate() {
@@ -121,7 +121,7 @@ fn clusters(out: &mut String, vertices: &[Vertex<'_>]) {
             let label = quoted(&format!("netns {netns}"), CENTRED);
             line!(out, "      label={label}; style=\"rounded,filled\"; fillcolor=white; color=gray85;");
             for &number in steps {
-                line!(out, "      s{number} [{}];", step(&vertices[number]));
+                line!(out, "      s{number} [{}];", step(&vertices[number], language));
             }
             out.push_str("    }\n");
         }
@@ -138,10 +138,10 @@ fn entry<'a, 'b, T: Default>(list: &'b mut Vec<(&'a str, T)>, key: &'a str) -> &
     &mut list[index].1
 }
 
-fn step(vertex: &Vertex<'_>) -> String {
+fn step(vertex: &Vertex<'_>, language: Language) -> String {
     let row = vertex.row;
     let mut label = format!("{} {}", row.hook, row.device).trim_end().to_owned();
-    if let Some(remark) = row.remark() {
+    if let Some(remark) = row.remark(language) {
         let _infallible = write!(label, "\n{remark}");
     }
     let (fill, colour) = colours(row.mark);

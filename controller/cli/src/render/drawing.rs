@@ -1,11 +1,11 @@
 //! What drawings of a check and of a prediction have in common: the ways, and the words around them.
 
 use waymark_controller::Prediction;
-use waymark_proto::{CheckResult, Direction, Verdict};
+use waymark_proto::{CheckResult, Direction, Language, Text, Verdict, text};
 
 use super::rows::{Row, Rows, predicted};
 use super::sentence::sentence;
-use super::{counts, listed, walk};
+use super::{answer_title, branch_title, counts, ends, walk};
 
 /// How good the news is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub(super) struct Drawing<'a> {
     /// Where and why it ends, and what to do.
     pub(super) fault: Vec<String>,
     pub(super) ways: Vec<Way<'a>>,
+    pub(super) language: Language,
 }
 
 /// One walk.
@@ -53,55 +54,50 @@ pub(super) struct Way<'a> {
 
 impl<'a> Drawing<'a> {
     /// Of the result of a check.
-    pub(super) fn of_check(result: &'a CheckResult) -> Self {
+    pub(super) fn of_check(result: &'a CheckResult, language: Language) -> Self {
         let point = result.fault_point.as_ref();
-        let there = ("The way there", Direction::Forward, Some(&result.forward));
-        let back = ("The way back", Direction::Return, result.return_.as_ref());
-        let ways = [there, back].into_iter().filter_map(|(title, direction, comparison)| {
+        let there = (text!(walk::There), Direction::Forward, Some(&result.forward));
+        let back = (text!(walk::Back), Direction::Return, result.return_.as_ref());
+        let ways = [there, back].into_iter().filter_map(|(way, direction, comparison)| {
             let comparison = comparison?;
             let rows = Rows::of(comparison, point.filter(|fault| fault.direction == direction));
             Some(Way {
-                title: format!("{title}: {}", walk::summary(comparison)),
+                title: text!(walk::Titled { way, summary: walk::summary(comparison) }).say(language),
                 back: direction == Direction::Return,
                 probability: 1.0,
                 rows: rows.all,
                 packets: rows.packets,
             })
         });
-        let point =
-            point.map(|fault| vec![format!("Fault: {}", sentence(fault)), format!("Next: {}", fault.advice)]);
+        let labelled = |label: Text, words: &Text| text!(label::With { label, words }).say(language);
+        let point = point.map(|fault| {
+            vec![labelled(text!(label::Fault), &sentence(fault)), labelled(text!(label::Next), &fault.advice)]
+        });
         Self {
-            answer: result.verdict.to_string(),
+            answer: result.verdict.words().say(language),
             tone: result.verdict.into(),
-            title: format!("{} → {} ({})", result.source, result.destination, result.flow.protocol),
-            subtitle: format!("{}, check {}", counts(result), result.check),
+            title: ends(result).say(language),
+            subtitle: text!(walk::Subtitle { counts: counts(result), check: result.check }).say(language),
             fault: point.unwrap_or_default(),
             ways: ways.collect(),
+            language,
         }
     }
 
     /// Of a prediction.
-    pub(super) fn of_prediction(prediction: &'a Prediction) -> Self {
+    pub(super) fn of_prediction(prediction: &'a Prediction, language: Language) -> Self {
         let mut ways = Vec::new();
         let branches = &prediction.paths.branches;
         for (index, branch) in branches.iter().enumerate() {
-            let title = format!(
-                "Branch {} of {}, {:.0} %{}: {}",
-                index + 1,
-                branches.len(),
-                branch.probability * 100.0,
-                listed(&branch.choices),
-                branch.path.disposition()
-            );
             ways.push(Way {
-                title,
+                title: branch_title(index, branches.len(), branch).say(language),
                 back: false,
                 probability: branch.probability,
                 rows: predicted(branch.path.steps()),
                 packets: 0,
             });
             ways.extend(branch.answer.iter().map(|answer| Way {
-                title: format!("The answer{}: {}", listed(&answer.choices), answer.path.disposition()),
+                title: answer_title(answer).say(language),
                 back: true,
                 probability: branch.probability * answer.probability,
                 rows: predicted(answer.path.steps()),
@@ -109,21 +105,23 @@ impl<'a> Drawing<'a> {
             }));
         }
         Self {
-            answer: "Predicted".to_owned(),
+            answer: text!(prediction::Word).say(language),
             tone: crate::foreseen(prediction).into(),
             title: format!("{} → {}", prediction.source, prediction.destination),
             subtitle: prediction.flow.to_string(),
             fault: Vec::new(),
             ways,
+            language,
         }
     }
 }
 
 impl Way<'_> {
     /// The share of the packets that came to a step, where it is another than before; for a comparison.
-    pub(super) fn share(&self, index: usize) -> Option<String> {
+    pub(super) fn share(&self, index: usize) -> Option<Text> {
         let packets = self.rows[index].packets?;
         let before = self.rows[..index].iter().rev().find_map(|row| row.packets).unwrap_or(self.packets);
-        (self.packets > 0 && packets != before).then(|| format!("{packets} of {}", self.packets))
+        (self.packets > 0 && packets != before)
+            .then(|| text!(walk::PacketsOf { some: packets, all: self.packets }))
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use waymark_controller::Prediction;
-use waymark_proto::CheckResult;
+use waymark_proto::{CheckResult, Language, translated};
 
 use super::dot::dot;
 use super::drawing::Drawing;
@@ -60,33 +60,47 @@ pub(crate) struct Manner {
     pub(crate) explain: bool,
     /// What a test report takes for success.
     pub(crate) expect: Expect,
+    /// In which language.
+    pub(crate) language: Language,
 }
 
 /// A result in its format.
 pub(crate) fn result(result: &CheckResult, manner: Manner, paint: Paint) -> Result<String, Failure> {
     let tame = || tame(result);
+    let language = manner.language;
     Ok(match manner.format {
-        ResultFormat::Text => check(&tame(), manner.explain, paint),
-        ResultFormat::Json => pretty(result),
-        ResultFormat::Yaml => yaml(result),
-        ResultFormat::Dot => dot(&Drawing::of_check(&tame())),
-        ResultFormat::Svg => svg(&Drawing::of_check(&tame())),
-        ResultFormat::Junit => junit(&tame(), manner.expect)
+        ResultFormat::Text => check(&tame(), manner.explain, paint.in_language(language)),
+        ResultFormat::Json => pretty(&in_language(result, language)),
+        ResultFormat::Yaml => yaml(&in_language(result, language)),
+        ResultFormat::Dot => dot(&Drawing::of_check(&tame(), language)),
+        ResultFormat::Svg => svg(&Drawing::of_check(&tame(), language)),
+        ResultFormat::Junit => junit(&tame(), manner.expect, language)
             .map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?,
-        ResultFormat::Markdown => markdown(&tame()),
+        ResultFormat::Markdown => markdown(&tame(), language),
     })
 }
 
 /// A prediction in its format.
-pub(crate) fn foresight(foreseen: &Prediction, format: PredictionFormat, paint: Paint) -> String {
+pub(crate) fn foresight(
+    foreseen: &Prediction,
+    format: PredictionFormat,
+    language: Language,
+    paint: Paint,
+) -> String {
     let tame = || tame(foreseen);
     match format {
-        PredictionFormat::Text => prediction(&tame(), paint),
-        PredictionFormat::Json => pretty(foreseen),
-        PredictionFormat::Yaml => yaml(foreseen),
-        PredictionFormat::Dot => dot(&Drawing::of_prediction(&tame())),
-        PredictionFormat::Svg => svg(&Drawing::of_prediction(&tame())),
+        PredictionFormat::Text => prediction(&tame(), paint.in_language(language)),
+        PredictionFormat::Json => pretty(&in_language(foreseen, language)),
+        PredictionFormat::Yaml => yaml(&in_language(foreseen, language)),
+        PredictionFormat::Dot => dot(&Drawing::of_prediction(&tame(), language)),
+        PredictionFormat::Svg => svg(&Drawing::of_prediction(&tame(), language)),
     }
+}
+
+/// A document with its texts in a language. In English it is what the controller said, word by word: a document of
+/// another version may have other words.
+pub(crate) fn in_language<T: Serialize + DeserializeOwned + Clone>(document: &T, language: Language) -> T {
+    if language == Language::En { document.clone() } else { translated(document, language) }
 }
 
 /// A document as YAML.

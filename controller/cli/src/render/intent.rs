@@ -3,14 +3,17 @@
 use std::fmt::Write;
 
 use waymark_proto::{
-    Admission, Deviation, DeviationKind, Expectation, FaultPoint, Intent, IntentReport, ObjectRef, PolicyType,
+    Admission, Deviation, DeviationKind, Expectation, FaultPoint, Intent, IntentReport, ObjectRef,
+    PolicyType, Text, text,
 };
 
+use super::fault::Labels;
 use super::{Paint, line};
 
 /// Writes what was asked for, in a line, and which policies nothing enforces.
 pub(super) fn expectation(out: &mut String, report: &IntentReport, paint: Paint) {
-    line!(out, "{} {}", paint.strong("Intended:"), sentence(&report.intent));
+    let label = paint.say(&text!(label::Intended));
+    line!(out, "{}{}{}", paint.strong(&label), paint.gap(), paint.say(&sentence(&report.intent)));
     told(out, report.deviations.iter().filter(|deviation| is_loud(deviation)), paint);
 }
 
@@ -43,62 +46,61 @@ fn told<'a>(out: &mut String, deviations: impl Iterator<Item = &'a Deviation>, p
     }
     for group in groups {
         for deviation in group.iter().take(MOST) {
-            line!(out, "{} {}", paint.odd("Not as intended:"), deviation.summary);
+            let label = paint.say(&text!(label::NotAsIntended));
+            line!(out, "{}{}{}", paint.odd(&label), paint.gap(), paint.say(&deviation.summary));
         }
         if group.len() > MOST {
-            line!(out, "  and {} more like these", group.len() - MOST);
+            line!(out, "  {}", paint.say(&text!(intended::More { more: group.len() - MOST })));
         }
-        line!(out, "  Culprit:  {}", group[0].culprit);
-        line!(out, "  {} {}", paint.faint("Next:"), group[0].advice);
+        Labels::new(paint).entry(out, &text!(label::Culprit), &group[0].culprit.to_string());
+        let label = paint.faint(&paint.say(&text!(label::Next)));
+        line!(out, "  {label}{}{}", paint.gap(), paint.say(&group[0].advice));
     }
 }
 
 /// `denied: NetworkPolicy shop/deny isolates shop/pay-1 for ingress`
-pub(super) fn sentence(intent: &Intent) -> String {
-    let service = intent.service.as_ref().map(|service| format!("{service}: ")).unwrap_or_default();
-    let reasons: Vec<String> = {
-        let mut reasons: Vec<String> =
-            intent.receivers.iter().map(|receiver| reason(&receiver.admission)).collect();
-        reasons.sort();
-        reasons.dedup();
-        reasons
-    };
-    let backends = match (&intent.service, intent.receivers.len()) {
-        (Some(_), 1) => " at its backend".to_owned(),
-        (Some(_), count) if count > 1 => format!(" at {count} backends"),
-        _ => String::new(),
-    };
-    let why = if reasons.is_empty() { String::new() } else { format!(", {}", reasons.join("; ")) };
-    match (intent.expectation, &intent.local_only) {
+pub(super) fn sentence(intent: &Intent) -> Text {
+    let words = match (intent.expectation, &intent.local_only) {
         (Expectation::NoEndpoints, Some(only)) => {
-            format!("{service}its {} is Local, and it has no ready endpoint on {}", only.policy, only.node)
+            text!(intended::NoLocalEndpoint { policy: only.policy, node: &only.node })
         }
-        (Expectation::NoEndpoints, None) => format!("{service}it has no ready endpoints"),
-        (expectation, _) => format!("{service}{expectation}{backends}{why}"),
-    }
+        (Expectation::NoEndpoints, None) => text!(intended::NoEndpoint),
+        (expectation, _) => {
+            let mut reasons: Vec<Text> =
+                intent.receivers.iter().map(|receiver| reason(&receiver.admission)).collect();
+            reasons.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+            reasons.dedup();
+            text!(intended::Expectation {
+                expectation: expectation.words(),
+                backends: intent.service.as_ref().map_or(0, |_| intent.receivers.len()),
+                reasons,
+            })
+        }
+    };
+    text!(intended::Report { service: intent.service.as_ref(), words })
 }
 
-fn reason(admission: &Admission) -> String {
+fn reason(admission: &Admission) -> Text {
     match admission {
-        Admission::Allowed { by } if by.is_empty() => "no NetworkPolicy isolates either end".to_owned(),
-        Admission::Allowed { by } => format!("by {}", objects(by)),
+        Admission::Allowed { by } if by.is_empty() => text!(deviation::NobodyIsolates),
+        Admission::Allowed { by } => text!(intended::By { policies: objects(by) }),
         Admission::Denied { by } => {
             let denials = by.iter().map(|denial| {
-                let direction = match denial.direction {
-                    PolicyType::Ingress => "ingress to",
-                    PolicyType::Egress => "egress from",
-                };
-                format!("{direction} {} by {}", denial.pod, objects(&denial.policies))
+                let (pod, policies) = (&denial.pod, objects(&denial.policies));
+                match denial.direction {
+                    PolicyType::Ingress => text!(intended::Ingress { pod, policies }),
+                    PolicyType::Egress => text!(intended::Egress { pod, policies }),
+                }
             });
-            denials.collect::<Vec<_>>().join(" and ")
+            text!(list::Both { items: denials.collect::<Vec<_>>() })
         }
-        Admission::NotSubject { why } => why.to_string(),
+        Admission::NotSubject { why } => why.words(),
         Admission::Unknown { why } => why.clone(),
     }
 }
 
-fn objects(objects: &[ObjectRef]) -> String {
-    objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn objects(objects: &[ObjectRef]) -> Text {
+    text!(list::Plain { items: objects.iter().collect::<Vec<_>>() })
 }
 
 #[cfg(test)]

@@ -3,123 +3,160 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{CheckResult, Direction, FaultPoint, Verdict, WalkComparison};
+use waymark_proto::{CheckResult, Direction, FaultPoint, Language, Text, Verdict, WalkComparison, text};
 
 use super::rows::{Row, Rows};
 use super::sentence::sentence;
-use super::{anomaly, counts, fault, intent, line, remarks, walk};
+use super::{after_verdict, anomaly, fault, intent, line, remarks, walk};
 
 /// The document.
-pub(super) fn markdown(result: &CheckResult) -> String {
-    let mut out = String::new();
-    let sign = match result.verdict {
-        Verdict::Reachable => "✅",
-        Verdict::Unreachable => "❌",
-        Verdict::Inconsistent | Verdict::Undetermined => "⚠️",
-    };
-    line!(
-        out,
-        "{sign} **{}**: {} → {} ({}), {}",
-        result.verdict,
-        escaped(&result.source),
-        escaped(&result.destination),
-        result.flow.protocol,
-        escaped(&counts(result))
-    );
-    if let Some(report) = &result.intent {
-        line!(out, "\n**Intended:** {}", escaped(&intent::sentence(&report.intent)));
+pub(super) fn markdown(result: &CheckResult, language: Language) -> String {
+    Page { out: String::new(), language }.of(result)
+}
+
+/// A document in the making.
+struct Page {
+    out: String,
+    language: Language,
+}
+
+impl Page {
+    fn of(mut self, result: &CheckResult) -> String {
+        let sign = match result.verdict {
+            Verdict::Reachable => "✅",
+            Verdict::Unreachable => "❌",
+            Verdict::Inconsistent | Verdict::Undetermined => "⚠️",
+        };
+        let (verdict, rest) = (self.say(&result.verdict.words()), escaped(&self.say(&after_verdict(result))));
+        line!(self.out, "{sign} **{verdict}**{rest}");
+        if let Some(report) = &result.intent {
+            self.labelled(&text!(label::Intended), &escaped(&self.say(&intent::sentence(&report.intent))));
+        }
+        if let Some(point) = &result.fault_point {
+            self.fault(result, point);
+        }
+        for anomaly in &result.anomalies {
+            let label = text!(label::BesideThat { anomaly: anomaly.kind.words() });
+            self.finding(&label, &escaped(&self.say(&anomaly::sentence(anomaly))), &anomaly.advice);
+        }
+        if let Some(report) = &result.intent {
+            let rest = report.deviations.iter().filter(|deviation| {
+                !result.fault_point.as_ref().is_some_and(|point| point.evidence.contains(&deviation.summary))
+            });
+            for deviation in rest {
+                let words =
+                    text!(label::CulpritIs { summary: &deviation.summary, culprit: &deviation.culprit });
+                let words = escaped(&self.say(&words));
+                self.finding(&text!(label::NotAsIntended), &words, &deviation.advice);
+            }
+        }
+        let there = (text!(walk::There), Direction::Forward, Some(&result.forward));
+        let back = (text!(walk::Back), Direction::Return, result.return_.as_ref());
+        for (title, direction, comparison) in [there, back] {
+            let Some(comparison) = comparison else { continue };
+            let point = result.fault_point.as_ref().filter(|fault| fault.direction == direction);
+            self.way(&title, comparison, point);
+        }
+        self.notes(result);
+        let check = text!(label::CheckNumber { check: result.check });
+        line!(self.out, "\n<sub>{}</sub>", self.say(&check));
+        self.out
     }
-    if let Some(point) = &result.fault_point {
-        told(&mut out, result, point);
+
+    fn say(&self, text: &Text) -> String {
+        text.say(self.language)
     }
-    for anomaly in &result.anomalies {
-        let name = anomaly.kind.name();
-        line!(out, "\n**Beside that, {name}:** {}  ", escaped(&anomaly::sentence(anomaly)));
-        line!(out, "**Next:** {}", commands(&anomaly.advice));
+
+    /// A paragraph that begins with a label. The words are Markdown.
+    fn labelled(&mut self, label: &Text, words: &str) {
+        line!(self.out, "\n**{}** {words}", self.say(label));
     }
-    if let Some(report) = &result.intent {
-        let rest = report.deviations.iter().filter(|deviation| {
-            !result.fault_point.as_ref().is_some_and(|point| point.evidence.contains(&deviation.summary))
+
+    /// The same with what to do about it.
+    fn finding(&mut self, label: &Text, words: &str, advice: &Text) {
+        self.labelled(label, &format!("{words}  "));
+        line!(self.out, "**{}** {}", self.say(&text!(label::Next)), commands(&self.say(advice)));
+    }
+
+    /// The fault, with all that belongs to it.
+    fn fault(&mut self, result: &CheckResult, point: &FaultPoint) {
+        self.labelled(&text!(label::Fault), &escaped(&self.say(&sentence(point))));
+        let culprit = point.culprit.as_ref().map(|culprit| Text::verbatim(culprit.to_string()));
+        let loss = result.loss.as_ref().map(|loss| {
+            let share = text!(loss::OfPackets { share: loss.share.words() });
+            text!(loss::AndPattern { loss: share, pattern: fault::pattern(loss) })
         });
-        for deviation in rest {
-            let culprit = escaped(&deviation.culprit.to_string());
-            line!(out, "\n**Not as intended:** {} (culprit: {culprit})  ", escaped(&deviation.summary));
-            line!(out, "**Next:** {}", commands(&deviation.advice));
+        let told = [
+            (text!(label::Culprit), culprit),
+            (text!(label::Object), point.object.clone()),
+            (text!(label::Loss), loss),
+        ];
+        let told: Vec<(Text, Text)> =
+            told.into_iter().filter_map(|(label, words)| Some((label, words?))).collect();
+        if !told.is_empty() {
+            line!(self.out);
+        }
+        for (label, words) in told {
+            line!(self.out, "- {} {}", self.say(&label), escaped(&self.say(&words)));
+        }
+        let confidence = text!(label::WithConfidence {
+            confidence: fault::how_sure(point.confidence),
+            ground: point.ground.as_ref(),
+        });
+        let heading = self.say(&text!(label::EvidenceHeading));
+        line!(self.out, "\n**{heading}** {}\n", escaped(&self.say(&confidence)));
+        for evidence in &point.evidence {
+            line!(self.out, "- {}", commands(&self.say(evidence)));
+        }
+        self.labelled(&text!(label::Next), &commands(&self.say(&point.advice)));
+    }
+
+    /// One direction: the steps around the end, and all of them for those who open them.
+    fn way(&mut self, title: &Text, comparison: &WalkComparison, point: Option<&FaultPoint>) {
+        let rows = Rows::of(comparison, point);
+        let label = text!(label::Of { words: title });
+        self.labelled(&label, &format!("{}\n", self.say(&walk::summary(comparison))));
+        for hop in walk::hops(&rows.all) {
+            let words = text!(label::With { label: text!(label::Of { words: hop.node }), words: hop.words });
+            line!(self.out, "- {} {}", hop.mark.symbol(), escaped(&self.say(&words)));
+        }
+        let end = rows.around_the_end();
+        if !end.is_empty() {
+            line!(self.out);
+            self.table(end);
+        }
+        let summary = self.say(&text!(label::StepByStep { way: title }));
+        line!(self.out, "\n<details><summary>{summary}</summary>\n");
+        self.table(&rows.all);
+        line!(self.out, "\n</details>");
+    }
+
+    fn table(&mut self, rows: &[Row<'_>]) {
+        line!(self.out, "{}", self.say(&text!(label::TableHead)));
+        line!(self.out, "|---|---|---|---|---|---|---|");
+        for row in rows {
+            let cells = [
+                row.place.node.as_str(),
+                row.place.netns.as_str(),
+                row.hook.name(),
+                row.device,
+                &row.predicted(self.language),
+                &row.observed(self.language),
+            ];
+            let cells = cells.map(escaped).join(" | ");
+            line!(self.out, "| {} | {cells} |", row.mark.symbol());
         }
     }
-    let there = ("The way there", Direction::Forward, Some(&result.forward));
-    let back = ("The way back", Direction::Return, result.return_.as_ref());
-    for (title, direction, comparison) in [there, back] {
-        let Some(comparison) = comparison else { continue };
-        let point = result.fault_point.as_ref().filter(|fault| fault.direction == direction);
-        way(&mut out, title, comparison, point);
-    }
-    let errors = result.model_errors.iter().map(|error| format!("The prediction was wrong: {error}"));
-    let remarks: Vec<String> = errors.chain(remarks(result)).collect();
-    if !remarks.is_empty() {
-        line!(out, "\n**Notes**\n");
-    }
-    for remark in remarks {
-        line!(out, "- {}", commands(&remark));
-    }
-    line!(out, "\n<sub>Waymark check {}</sub>", result.check);
-    out
-}
 
-/// The fault, with all that belongs to it.
-fn told(out: &mut String, result: &CheckResult, point: &FaultPoint) {
-    line!(out, "\n**Fault:** {}", escaped(&sentence(point)));
-    let culprit = point.culprit.as_ref().map(|culprit| ("Culprit", culprit.to_string()));
-    let object = point.object.as_ref().map(|object| ("Object", object.clone()));
-    let loss = result.loss.as_ref().map(|loss| {
-        ("Loss", format!("{} of the packets that came there; {}", loss.share, fault::pattern(loss)))
-    });
-    let told: Vec<(&str, String)> = [culprit, object, loss].into_iter().flatten().collect();
-    if !told.is_empty() {
-        line!(out);
-    }
-    for (name, words) in told {
-        line!(out, "- {name}: {}", escaped(&words));
-    }
-    let confidence = fault::confidence(point.confidence);
-    line!(out, "\n**Evidence** (confidence {confidence})\n");
-    for evidence in &point.evidence {
-        line!(out, "- {}", commands(evidence));
-    }
-    line!(out, "\n**Next:** {}", commands(&point.advice));
-}
-
-/// One direction: the steps around the end, and all of them for those who open them.
-fn way(out: &mut String, title: &str, comparison: &WalkComparison, point: Option<&FaultPoint>) {
-    let rows = Rows::of(comparison, point);
-    let (end, summary) = (rows.around_the_end(), walk::summary(comparison));
-    line!(out, "\n**{title}:** {summary}\n");
-    for hop in walk::hops(&rows.all) {
-        line!(out, "- {} {}: {}", hop.mark.symbol(), escaped(hop.node), hop.words);
-    }
-    if !end.is_empty() {
-        line!(out);
-        table(out, end);
-    }
-    line!(out, "\n<details><summary>{title}, step by step</summary>\n");
-    table(out, &rows.all);
-    line!(out, "\n</details>");
-}
-
-fn table(out: &mut String, rows: &[Row<'_>]) {
-    line!(out, "| | node | netns | hook | device | predicted | observed |");
-    line!(out, "|---|---|---|---|---|---|---|");
-    for row in rows {
-        let cells = [
-            row.place.node.as_str(),
-            row.place.netns.as_str(),
-            row.hook.name(),
-            row.device,
-            &row.predicted,
-            &row.observed,
-        ];
-        let cells = cells.map(escaped).join(" | ");
-        line!(out, "| {} | {cells} |", row.mark.symbol());
+    fn notes(&mut self, result: &CheckResult) {
+        let wrong = |error| text!(label::With { label: text!(label::PredictionWrong), words: error });
+        let remarks: Vec<Text> = result.model_errors.iter().map(wrong).chain(remarks(result)).collect();
+        if !remarks.is_empty() {
+            line!(self.out, "\n**{}**\n", self.say(&text!(label::NotesHeading)));
+        }
+        for remark in remarks {
+            line!(self.out, "- {}", commands(&self.say(&remark)));
+        }
     }
 }
 

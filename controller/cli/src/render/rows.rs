@@ -1,14 +1,11 @@
 //! The steps of a walk as every format shows them: mark, place, hook, device, predicted, observed.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
-use waymark_proto::{Action, Agreement, ComparedStep, FaultPoint, Flow, Hook, Place, Step, WalkComparison};
-
-/// What an observed cell says where the packet should have been seen and was not,
-const NOT_SEEN: &str = "not seen";
-/// and at the fault point, where that is all there is to say.
-const ENDS: &str = "here it ends";
+use waymark_proto::{
+    Action, Agreement, ComparedStep, FaultPoint, Flow, Hook, Language, Place, Step, Text, WalkComparison,
+    text,
+};
 
 /// What became of the packets at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,10 +44,12 @@ pub(super) struct Row<'a> {
     pub(super) mark: Mark,
     pub(super) hook: Hook,
     pub(super) device: &'a str,
-    /// What it should do; empty where nothing was predicted.
-    pub(super) predicted: String,
-    /// What it did; empty where nobody can know.
-    pub(super) observed: String,
+    /// What it should do; absent where nothing was predicted.
+    pub(super) predicted: Option<Text>,
+    /// What it did; absent where nobody can know.
+    pub(super) observed: Option<Text>,
+    /// Whether it did what steps usually do.
+    usual: bool,
     /// How many packets were seen here; absent where nobody can know.
     pub(super) packets: Option<u32>,
 }
@@ -58,13 +57,19 @@ pub(super) struct Row<'a> {
 impl Row<'_> {
     /// What a drawing says of the step beside its name: nothing where it did what steps usually do, or where its
     /// colour says all.
-    pub(super) fn remark(&self) -> Option<&str> {
-        if self.mark == Mark::Missing {
-            return None;
-        }
-        let said = if self.observed.is_empty() { &self.predicted } else { &self.observed };
-        let usual = [Action::Forwarded, Action::Injected, Action::Delivered].map(|action| action.to_string());
-        (!said.is_empty() && !usual.contains(said)).then_some(said)
+    pub(super) fn remark(&self, language: Language) -> Option<String> {
+        let said = self.observed.as_ref().or(self.predicted.as_ref())?;
+        (self.mark != Mark::Missing && !self.usual).then(|| said.say(language))
+    }
+
+    /// What was predicted.
+    pub(super) fn predicted(&self, language: Language) -> String {
+        self.predicted.as_ref().map(|text| text.say(language)).unwrap_or_default()
+    }
+
+    /// What was observed.
+    pub(super) fn observed(&self, language: Language) -> String {
+        self.observed.as_ref().map(|text| text.say(language)).unwrap_or_default()
     }
 }
 
@@ -95,8 +100,9 @@ impl<'a> Rows<'a> {
                 let mut row = row(step, packets, &mut flows)?;
                 if Some(index) == at_fault {
                     row.mark = Mark::Fault;
-                    if row.observed.is_empty() || row.observed == NOT_SEEN {
-                        ENDS.clone_into(&mut row.observed);
+                    if step.observed.is_none() {
+                        row.observed = Some(text!(walk::EndsHere));
+                        row.usual = false;
                     }
                 }
                 Some(row)
@@ -151,8 +157,9 @@ pub(super) fn predicted(steps: &[Step]) -> Vec<Row<'_>> {
             },
             hook: step.hook,
             device: step.device.as_deref().unwrap_or_default(),
-            predicted: words(step, &mut flow, true),
-            observed: String::new(),
+            predicted: Some(words(step, &mut flow, true)),
+            observed: None,
+            usual: is_usual(step, true),
             packets: None,
         })
         .collect()
@@ -169,15 +176,22 @@ fn row<'a>(step: &'a ComparedStep, packets: u32, flows: &mut [Option<Flow>; 2]) 
         Agreement::Died => Mark::Fault,
     };
     let [predicted_flow, observed_flow] = flows;
-    let predicted = step.predicted.as_ref().map(|step| words(step, predicted_flow, true)).unwrap_or_default();
-    let mut observed = match (&step.observed, mark) {
-        (Some(step), _) => words(step, observed_flow, false),
-        (None, Mark::Missing | Mark::Partly) => NOT_SEEN.to_owned(),
-        (None, _) => String::new(),
+    let predicted = step.predicted.as_ref().map(|step| words(step, predicted_flow, true));
+    let some = step.packets < packets;
+    let observed = match (&step.observed, mark) {
+        (Some(observed), _) => {
+            let words = words(observed, observed_flow, false);
+            let share = text!(walk::PacketsOf { some: step.packets, all: packets });
+            Some(if some { text!(walk::Clauses { items: vec![words, share] }) } else { words })
+        }
+        (None, Mark::Missing | Mark::Partly) => Some(text!(walk::NotSeen)),
+        (None, _) => None,
     };
-    if step.observed.is_some() && step.packets < packets {
-        let _infallible = write!(observed, ", {} of {packets}", step.packets);
-    }
+    let usual = match (&step.observed, &step.predicted) {
+        (Some(observed), _) => is_usual(observed, false) && !some,
+        (None, Some(predicted)) => observed.is_none() && is_usual(predicted, true),
+        (None, None) => true,
+    };
     let device = shown.device.as_deref().or_else(|| step.observed.as_ref()?.device.as_deref());
     Some(Row {
         place: &shown.place,
@@ -186,40 +200,47 @@ fn row<'a>(step: &'a ComparedStep, packets: u32, flows: &mut [Option<Flow>; 2]) 
         device: device.unwrap_or_default(),
         predicted,
         observed,
+        usual,
         packets: (mark != Mark::Hidden).then_some(step.packets),
     })
 }
 
+/// Whether a step's words, with or without why it ends, say no more than steps usually do.
+fn is_usual(step: &Step, why: bool) -> bool {
+    let usual = matches!(step.action, Action::Forwarded | Action::Injected | Action::Delivered);
+    let object = why && !step.action.continues() && step.object.is_some();
+    usual && step.cause.is_none() && step.reason.is_none() && !object
+}
+
 /// What a step did, in words. `flow` is the flow before it, and after the call the one behind it.
-fn words(step: &Step, flow: &mut Option<Flow>, why: bool) -> String {
+fn words(step: &Step, flow: &mut Option<Flow>, why: bool) -> Text {
     let before = *flow;
     *flow = step.flow.or(before);
-    let mut words = step.action.to_string();
+    let (mut to, mut from, mut outer) = (None, None, None);
     match (step.action, before, step.flow) {
         (Action::Translated, Some(before), Some(after)) => {
-            if (before.dst, before.dst_port) != (after.dst, after.dst_port) {
-                let _infallible = write!(words, " to {}", SocketAddr::new(after.dst, after.dst_port));
-            }
-            if (before.src, before.src_port) != (after.src, after.src_port) {
-                let _infallible = write!(words, " from {}", SocketAddr::new(after.src, after.src_port));
-            }
+            let changed = |before: SocketAddr, after: SocketAddr| (before != after).then_some(after);
+            let ends = |flow: Flow| {
+                (SocketAddr::new(flow.dst, flow.dst_port), SocketAddr::new(flow.src, flow.src_port))
+            };
+            let ((dst_before, src_before), (dst, src)) = (ends(before), ends(after));
+            to = changed(dst_before, dst);
+            from = changed(src_before, src);
         }
         (Action::Encapsulated, _, _) => {
-            if let Some(outer) = &step.outer {
-                let _infallible = write!(words, " in {} {} → {}", outer.kind, outer.src, outer.dst);
-            }
+            let header = step.outer.as_ref();
+            outer = header.map(|outer| format!("{} {} → {}", outer.kind, outer.src, outer.dst));
         }
         _ => {}
     }
-    match (step.cause, &step.reason) {
-        (_, Some(reason)) => drop(write!(words, ", {reason}")),
-        (Some(cause), None) => drop(write!(words, ", {cause}")),
-        (None, None) => {}
-    }
-    if let (true, Some(object)) = (why && !step.action.continues(), &step.object) {
-        let _infallible = write!(words, ": {object}");
-    }
-    words
+    text!(walk::Step {
+        action: step.action.words(),
+        to,
+        from,
+        outer,
+        why: step.reason.clone().or_else(|| step.cause.map(|cause| cause.to_string())),
+        object: step.object.as_ref().filter(|_| why && !step.action.continues()),
+    })
 }
 
 fn is_at(step: &ComparedStep, fault: &FaultPoint) -> bool {

@@ -3,39 +3,43 @@
 //! Only a rule of which every word is understood is told in words. To leave out what is not would make it wider than
 //! it is; any other rule is quoted.
 
-use waymark_proto::RuleRef;
+use waymark_proto::{RuleRef, Text, text};
 
 /// Most characters of a rule that are quoted.
 const MOST: usize = 160;
 
 /// Which rule does what to which packets.
-pub(super) fn sentence(rule: &RuleRef) -> String {
+pub(super) fn sentence(rule: &RuleRef) -> Text {
     let name = name(rule);
     if rule.handle.is_none() && rule.position.is_none() {
-        return format!("{name} drops what no rule of it accepts");
+        return text!(rule::PolicyDrops { rule: name });
     }
-    let Some(text) = &rule.text else { return format!("{name} does it") };
+    let Some(text) = &rule.text else { return text!(rule::DoesIt { rule: name, text: None::<String> }) };
     let words = shlex::split(text).unwrap_or_default();
     let matches = if text.starts_with('-') { of_iptables(&words) } else { of_nft(&words) };
     match matches {
         Some(Matches { verdict: Some(verdict), packets, comment }) => {
-            format!("{name} {verdict} {packets}{}", comment.map(|c| format!(" ({c:?})")).unwrap_or_default())
+            let comment = comment.map(|comment| format!("{comment:?}"));
+            match verdict {
+                Verdict::Drops => text!(rule::Drops { rule: name, packets, comment }),
+                Verdict::Rejects => text!(rule::Rejects { rule: name, packets, comment }),
+            }
         }
-        _ => format!("{name} does it: {}", cut(text)),
+        _ => text!(rule::DoesIt { rule: name, text: cut(text) }),
     }
 }
 
 /// `rule 14 of chain WM-FW`; with its table, unless that is the one of filters.
-fn name(rule: &RuleRef) -> String {
+fn name(rule: &RuleRef) -> Text {
     let RuleRef { family, table, chain, .. } = rule;
-    let which = match (rule.position, rule.handle) {
-        (Some(position), _) => format!("rule {position}"),
-        (None, Some(handle)) => format!("the rule with handle {handle}"),
-        (None, None) => "the policy".to_owned(),
+    let table = match (family.as_str(), table.as_str()) {
+        ("ip" | "ip6", "filter") => None,
+        (family, table) => Some(format!("{family} {table}")),
     };
-    match (family.as_str(), table.as_str()) {
-        ("ip" | "ip6", "filter") => format!("{which} of chain {chain}"),
-        (family, table) => format!("{which} of chain {chain} in table {family} {table}"),
+    match (rule.position, rule.handle) {
+        (Some(position), _) => text!(rule::ByPosition { position, chain, table }),
+        (None, Some(handle)) => text!(rule::ByHandle { handle, chain, table }),
+        (None, None) => text!(rule::Policy { chain, table }),
     }
 }
 
@@ -46,11 +50,18 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// What a rule does, and to which packets.
+/// What rules do that end a packet's way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    Drops,
+    Rejects,
+}
+
+/// What a rule does, and to which packets: to all if nothing is said.
 #[derive(Debug, Default, PartialEq)]
 struct Matches {
-    verdict: Option<&'static str>,
-    packets: String,
+    verdict: Option<Verdict>,
+    packets: Vec<Text>,
     comment: Option<String>,
 }
 
@@ -58,23 +69,53 @@ struct Matches {
 #[derive(Default)]
 struct Gathered {
     protocol: Option<String>,
-    ports: Vec<String>,
-    rest: Vec<String>,
-    verdict: Option<&'static str>,
+    ports: Vec<Text>,
+    rest: Vec<Text>,
+    verdict: Option<Verdict>,
     comment: Option<String>,
 }
 
 impl Gathered {
-    fn add(&mut self, not: bool, what: &str, value: &str) {
-        let not = if not { "not " } else { "" };
-        self.rest.push(format!("{not}{what} {}", whole(value)));
+    fn add(&mut self, negated: bool, what: Match, value: &str) {
+        self.rest.push(what.words(negated, whole(value)));
+    }
+
+    fn port(&mut self, what: &str, value: &str) {
+        self.ports.push(Text::verbatim(format!("{what} {value}")));
     }
 
     fn done(self) -> Matches {
-        let first = self.protocol.into_iter().chain(self.ports);
-        let words: Vec<String> = first.chain(self.rest).collect();
-        let packets = if words.is_empty() { "everything".to_owned() } else { words.join(" ") };
+        let protocol = self.protocol.map(Text::verbatim);
+        let packets = protocol.into_iter().chain(self.ports).chain(self.rest).collect();
         Matches { verdict: self.verdict, packets, comment: self.comment }
+    }
+}
+
+/// What a rule may ask of a packet, or of its opposite.
+#[derive(Clone, Copy)]
+enum Match {
+    From,
+    To,
+    InBy,
+    OutBy,
+    InState,
+    Marked,
+    FromSet,
+    ToSet,
+}
+
+impl Match {
+    fn words(self, negated: bool, value: &str) -> Text {
+        match self {
+            Self::From => text!(rule::From { negated, value }),
+            Self::To => text!(rule::To { negated, value }),
+            Self::InBy => text!(rule::InBy { negated, value }),
+            Self::OutBy => text!(rule::OutBy { negated, value }),
+            Self::InState => text!(rule::InState { negated, value }),
+            Self::Marked => text!(rule::Marked { negated, value }),
+            Self::FromSet => text!(rule::FromSet { negated, value }),
+            Self::ToSet => text!(rule::ToSet { negated, value }),
+        }
     }
 }
 
@@ -95,20 +136,20 @@ fn of_iptables(words: &[String]) -> Option<Matches> {
         let value = rest.next()?;
         match option {
             "-A" | "-m" | "--reject-with" if !not => {}
-            "-s" => found.add(not, "from", value),
-            "-d" => found.add(not, "to", value),
-            "-i" => found.add(not, "in by", value),
-            "-o" => found.add(not, "out by", value),
+            "-s" => found.add(not, Match::From, value),
+            "-d" => found.add(not, Match::To, value),
+            "-i" => found.add(not, Match::InBy, value),
+            "-o" => found.add(not, Match::OutBy, value),
             "-p" if !not => found.protocol = Some(value.to_owned()),
-            "--dport" | "--dports" if !not => found.ports.push(format!("dport {value}")),
-            "--sport" | "--sports" if !not => found.ports.push(format!("sport {value}")),
-            "--ctstate" | "--state" => found.add(not, "in state", value),
-            "--mark" => found.add(not, "marked", value),
-            "--icmp-type" | "--icmpv6-type" if !not => found.ports.push(format!("type {value}")),
+            "--dport" | "--dports" if !not => found.port("dport", value),
+            "--sport" | "--sports" if !not => found.port("sport", value),
+            "--ctstate" | "--state" => found.add(not, Match::InState, value),
+            "--mark" => found.add(not, Match::Marked, value),
+            "--icmp-type" | "--icmpv6-type" if !not => found.ports.push(text!(rule::Type { value })),
             "--match-set" => {
                 let what = match rest.next()? {
-                    "src" => "from set",
-                    "dst" => "to set",
+                    "src" => Match::FromSet,
+                    "dst" => Match::ToSet,
                     _ => return None,
                 };
                 found.add(not, what, value);
@@ -116,12 +157,13 @@ fn of_iptables(words: &[String]) -> Option<Matches> {
             // `-m statistic`; every n-th packet has other options.
             "--mode" if !not && value == "random" => {}
             "--probability" if !not => {
-                found.rest.push(format!("at random, {:.0} % of them", value.parse::<f64>().ok()? * 100.0));
+                let percent = format!("{:.0}", value.parse::<f64>().ok()? * 100.0);
+                found.rest.push(text!(rule::AtRandom { percent }));
             }
             "--comment" => found.comment = Some(value.to_owned()),
             "-j" => match value {
-                "DROP" => found.verdict = Some("drops"),
-                "REJECT" => found.verdict = Some("rejects"),
+                "DROP" => found.verdict = Some(Verdict::Drops),
+                "REJECT" => found.verdict = Some(Verdict::Rejects),
                 _ => return None,
             },
             _ => return None,
@@ -142,9 +184,9 @@ fn of_nft(words: &[String]) -> Option<Matches> {
                     rest.next()?;
                 }
             }
-            "drop" => found.verdict = Some("drops"),
+            "drop" => found.verdict = Some(Verdict::Drops),
             "reject" => {
-                found.verdict = Some("rejects");
+                found.verdict = Some(Verdict::Rejects);
                 // With what, does not matter here.
                 if rest.next_if_eq(&"with").is_some() {
                     while rest.next_if(|next| *next != "comment").is_some() {}
@@ -159,17 +201,17 @@ fn of_nft(words: &[String]) -> Option<Matches> {
                 let not = rest.next_if_eq(&"!=").is_some();
                 let value = value(&mut rest)?;
                 match key.as_str() {
-                    "ip saddr" | "ip6 saddr" => found.add(not, "from", &value),
-                    "ip daddr" | "ip6 daddr" => found.add(not, "to", &value),
-                    "iifname" | "iif" => found.add(not, "in by", &value),
-                    "oifname" | "oif" => found.add(not, "out by", &value),
-                    "ct state" => found.add(not, "in state", &value),
-                    "meta mark" => found.add(not, "marked", &value),
+                    "ip saddr" | "ip6 saddr" => found.add(not, Match::From, &value),
+                    "ip daddr" | "ip6 daddr" => found.add(not, Match::To, &value),
+                    "iifname" | "iif" => found.add(not, Match::InBy, &value),
+                    "oifname" | "oif" => found.add(not, Match::OutBy, &value),
+                    "ct state" => found.add(not, Match::InState, &value),
+                    "meta mark" => found.add(not, Match::Marked, &value),
                     "meta l4proto" | "ip protocol" | "ip6 nexthdr" if !not => found.protocol = Some(value),
                     "tcp dport" | "udp dport" | "tcp sport" | "udp sport" if !not => {
                         let (protocol, port) = key.split_once(' ')?;
                         found.protocol = Some(protocol.to_owned());
-                        found.ports.push(format!("{port} {value}"));
+                        found.port(port, &value);
                     }
                     _ => return None,
                 }
@@ -246,7 +288,7 @@ mod tests {
             ("meta l4proto icmp reject with icmp type port-unreachable", "rejects icmp"),
             ("counter drop", "drops everything"),
         ] {
-            assert_eq!(sentence(&rule(text)), format!("rule 14 of chain WM-FW {words}"), "{text}");
+            assert_eq!(sentence(&rule(text)), *format!("rule 14 of chain WM-FW {words}"), "{text}");
         }
     }
 
@@ -266,7 +308,7 @@ mod tests {
             "numgen random mod 2 vmap { 0 : drop }",
             "ip saddr 10.0.0.1 accept",
         ] {
-            assert_eq!(sentence(&rule(text)), format!("rule 14 of chain WM-FW does it: {text}"));
+            assert_eq!(sentence(&rule(text)), *format!("rule 14 of chain WM-FW does it: {text}"));
         }
         let long = format!("xt match {}", "a".repeat(999));
         assert!(sentence(&rule(&long)).chars().count() < MOST + 50);

@@ -11,6 +11,8 @@
 mod canvas;
 mod card;
 
+use waymark_proto::{Language, text};
+
 use super::drawing::{Drawing, Tone, Way};
 use super::rows::{Mark, Row, reached};
 use canvas::{Canvas, Face, colour, real};
@@ -33,7 +35,7 @@ const LINE: f64 = 19.0;
 
 /// The picture.
 pub(super) fn svg(drawing: &Drawing<'_>) -> String {
-    let ways: Vec<Laid<'_>> = drawing.ways.iter().map(Laid::of).collect();
+    let ways: Vec<Laid<'_>> = drawing.ways.iter().map(|way| Laid::of(way, drawing.language)).collect();
     let mut columns = widths(&ways);
     let gaps = real(columns.len().saturating_sub(1)) * GAP;
     let titles = ways.iter().map(|way| Face::Heading.width(way.title)).fold(NARROWEST, f64::max);
@@ -48,7 +50,7 @@ pub(super) fn svg(drawing: &Drawing<'_>) -> String {
     for way in &ways {
         y = way.draw(&mut canvas, y, &columns) + BETWEEN;
     }
-    y = legend(&mut canvas, y, width);
+    y = legend(&mut canvas, y, width, drawing.language);
     canvas.finish(width, y + MARGIN, &format!("{}: {}", drawing.answer, drawing.title))
 }
 
@@ -90,22 +92,23 @@ fn heading(canvas: &mut Canvas, drawing: &Drawing<'_>, width: f64) -> f64 {
 }
 
 /// What the marks mean.
-fn legend(canvas: &mut Canvas, mut y: f64, width: f64) -> f64 {
+fn legend(canvas: &mut Canvas, mut y: f64, width: f64, language: Language) -> f64 {
     let mut x = MARGIN;
     for (mark, words) in [
-        (Mark::Seen, "predicted and seen"),
-        (Mark::Hidden, "predicted where nobody can see"),
-        (Mark::Partly, "some packets only"),
-        (Mark::Unexpected, "seen, not predicted"),
-        (Mark::Missing, "not seen"),
-        (Mark::Fault, "the end"),
+        (Mark::Seen, text!(legend::Seen)),
+        (Mark::Hidden, text!(legend::Hidden)),
+        (Mark::Partly, text!(legend::Partly)),
+        (Mark::Unexpected, text!(legend::Unexpected)),
+        (Mark::Missing, text!(legend::Missing)),
+        (Mark::Fault, text!(legend::Fault)),
     ] {
-        let needed = 19.0 + Face::Small.width(words);
+        let words = words.say(language);
+        let needed = 19.0 + Face::Small.width(&words);
         if x + needed > width - MARGIN {
             (x, y) = (MARGIN, y + LINE);
         }
         canvas.mark(x + 7.0, y, mark);
-        canvas.text(x + 19.0, y + 4.0, Face::Small, colour::GREY, words);
+        canvas.text(x + 19.0, y + 4.0, Face::Small, colour::GREY, &words);
         x += needed + 14.0;
     }
     y + 8.0
@@ -119,11 +122,11 @@ struct Laid<'a> {
 }
 
 impl<'a> Laid<'a> {
-    fn of(way: &'a Way<'a>) -> Self {
+    fn of(way: &'a Way<'a>, language: Language) -> Self {
         let reached = reached(&way.rows);
         let mut begun = 0;
         let cards = way.rows.chunk_by(|a, b| a.place.node == b.place.node).map(|rows: &[Row<'_>]| {
-            let card = Card::of(rows, reached.saturating_sub(begun));
+            let card = Card::of(rows, reached.saturating_sub(begun), language);
             begun += rows.len();
             card
         });

@@ -4,8 +4,8 @@ mod faults;
 mod hostile;
 
 use waymark_proto::{
-    Action, Branch, CheckResult, Deviation, DeviationKind, Disposition, Hook, IntentReport, ObjectRef, Path,
-    PathSet, Place, Step,
+    Action, Anomaly, AnomalyKind, Branch, CheckResult, Deviation, DeviationKind, Disposition, Hook,
+    IntentReport, ObjectRef, Path, PathSet, Place, Share, Span, SpanEnd, Step,
 };
 
 use super::*;
@@ -46,7 +46,7 @@ fn checks_read_like_this() {
 
 /// A result in a format.
 fn shown(result: &CheckResult, format: ResultFormat) -> String {
-    let manner = Manner { format, explain: false, expect: Expect::Reachable };
+    let manner = Manner { format, explain: false, expect: Expect::Reachable, language: Language::En };
     super::result(result, manner, Paint::new(false)).unwrap()
 }
 
@@ -71,7 +71,7 @@ fn yaml_is_the_document_too() {
         // What a careless writer would not quote: YAML has a number of this form.
         result.check = "12345e67".parse().unwrap();
         result.notes =
-            ["yes", "1e3", "~", "- a", "# b", "a: b", "0x1f", "null", " c "].map(Into::into).into();
+            ["yes", "1e3", "~", "- a", "# b", "a: b", "0x1f", "null", " c "].map(Text::verbatim).into();
         let yaml = shown(&result, ResultFormat::Yaml);
         let value: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(value, serde_json::to_value(&result).unwrap());
@@ -84,7 +84,7 @@ fn a_test_report_follows_the_expectation() {
     let report = |result: &CheckResult, expect| {
         super::result(
             result,
-            Manner { format: ResultFormat::Junit, explain: false, expect },
+            Manner { format: ResultFormat::Junit, explain: false, expect, language: Language::En },
             Paint::new(false),
         )
         .unwrap()
@@ -116,11 +116,64 @@ fn branches_share_their_way_until_they_part() {
         paths: PathSet { branches: vec![branch(0.75, "node2"), branch(0.25, "node3")], needs: Vec::new() },
         notes: Vec::new(),
     };
-    let dot = foresight(&foreseen, PredictionFormat::Dot, Paint::new(false));
+    let dot = foresight(&foreseen, PredictionFormat::Dot, Language::En, Paint::new(false));
     assert_eq!(dot.matches("label=\"netfilter-output").count(), 1, "{dot}");
     assert!(dot.contains("label=\"75 %\"") && dot.contains("label=\"25 %\""), "{dot}");
-    let svg = foresight(&foreseen, PredictionFormat::Svg, Paint::new(false));
+    let svg = foresight(&foreseen, PredictionFormat::Svg, Language::En, Paint::new(false));
     assert!(svg.contains("Branch 2 of 2, 25 %: delivered"), "{svg}");
+    let chinese = foresight(&foreseen, PredictionFormat::Text, Language::Zh, Paint::new(false));
+    assert!(chinese.starts_with("预测：pod/shop/cart → svc/shop/pay:80（"), "{chinese}");
+    assert!(chinese.contains("\n第 2 条分支（共 2 条），25 %：送达\n"), "{chinese}");
+}
+
+#[test]
+fn what_happens_to_packets_that_arrive_reads_like_this() {
+    let end = |node: &str, hook| SpanEnd {
+        node: node.into(),
+        netns: "host".into(),
+        hook,
+        device: Some("eth0".into()),
+    };
+    let delay = Anomaly {
+        kind: AnomalyKind::Delay,
+        node: "node1".into(),
+        netns: "host".into(),
+        device: Some("eth0".into()),
+        hook: Hook::Wire,
+        direction: Direction::Forward,
+        span: Span { last_seen: end("node1", Hook::DriverTx), first_missing: end("node2", Hook::DriverRx) },
+        share: Share::new(4, 5),
+        delay_ns: Some(50_120_000),
+        advice: text!(advice::DelayInReceiver { node: "node1" }),
+    };
+    let doubled = Anomaly {
+        kind: AnomalyKind::Duplication,
+        hook: Hook::Qdisc,
+        direction: Direction::Return,
+        ..delay.clone()
+    };
+    let result = CheckResult { anomalies: vec![delay, doubled], ..read("reachable") };
+    for (language, parts) in [
+        (
+            Language::En,
+            [
+                "Delay: held up for 50.1 ms between node1 (driver-tx eth0) and node2 (driver-rx eth0), both ways together\n  Packets:  4 of 5 that arrived\nNext: on node1",
+                "Duplication: answers are doubled on node1 in qdisc eth0\n",
+            ],
+        ),
+        (
+            Language::Zh,
+            [
+                "延迟：报文在 node1（driver-tx eth0）与 node2（driver-rx eth0）之间（往返合计）被延迟了 50.1 ms\n  报文：已到达的 5 个中的 4 个\n下一步：在 node1",
+                "重复：应答在 node1 的 qdisc eth0 处被重复\n",
+            ],
+        ),
+    ] {
+        let said = check(&result, false, Paint::new(false).in_language(language));
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is not in\n{said}");
+        }
+    }
 }
 
 /// The check of `unreachable`, with what Kubernetes' objects say about it.
@@ -142,8 +195,8 @@ fn deviation(kind: DeviationKind, culprit: (&str, &str), summary: &str) -> Devia
         node: None,
         endpoint: None,
         rule: None,
-        summary: summary.to_owned(),
-        advice: "look at it with `kubectl`".to_owned(),
+        summary: Text::verbatim(summary),
+        advice: Text::verbatim("look at it with `kubectl`"),
     }
 }
 

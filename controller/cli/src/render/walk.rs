@@ -2,22 +2,20 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{CheckResult, FaultPoint, Hook, Observability, Step, WalkComparison};
+use waymark_proto::{CheckResult, FaultPoint, Hook, Observability, Step, Text, WalkComparison, text};
 
 use super::rows::{Mark, Row, Rows, predicted as predicted_rows};
+use super::text::{padded, width};
 use super::{Paint, line};
 
 /// `predicted delivered, observed dropped; 3 packets took this one of 2 branches`
-pub(super) fn summary(walk: &WalkComparison) -> String {
-    let mut words = match walk.predicted {
-        Some(predicted) => format!("predicted {predicted}, observed {}", walk.observed),
-        None => format!("no prediction, observed {}", walk.observed),
-    };
-    if walk.branches > 1 {
-        let packets = walk.steps.iter().map(|step| step.packets).max().unwrap_or(0);
-        let _infallible = write!(words, "; {packets} packets took this one of {} branches", walk.branches);
-    }
-    words
+pub(super) fn summary(walk: &WalkComparison) -> Text {
+    text!(walk::Summary {
+        predicted: walk.predicted.map(waymark_proto::Disposition::words),
+        observed: walk.observed.words(),
+        packets: walk.steps.iter().map(|step| step.packets).max().unwrap_or(0),
+        branches: walk.branches,
+    })
 }
 
 /// Writes every step of a comparison. What lies behind the fault is cut short.
@@ -25,21 +23,18 @@ pub(super) fn whole(out: &mut String, walk: &WalkComparison, fault: Option<&Faul
     let rows = Rows::of(walk, fault);
     table(out, &rows.all[..rows.telling], paint);
     if rows.telling < rows.all.len() {
-        line!(
-            out,
-            "{}",
-            paint.faint(&format!("  … {} more steps that it did not come to", rows.all.len() - rows.telling))
-        );
+        let more = text!(walk::MoreSteps { steps: rows.all.len() - rows.telling });
+        line!(out, "{}", paint.faint(&format!("  {}", paint.say(&more))));
     }
 }
 
 /// Writes a line for each node, and the steps around the fault.
 pub(super) fn brief(out: &mut String, walk: &WalkComparison, fault: Option<&FaultPoint>, paint: Paint) {
     let rows = Rows::of(walk, fault);
-    let width = rows.all.iter().map(|row| row.place.node.as_str().chars().count()).max().unwrap_or(0);
+    let nodes = rows.all.iter().map(|row| width(row.place.node.as_str())).max().unwrap_or(0);
     for hop in hops(&rows.all) {
         let mark = hop.mark.paint(hop.mark.symbol(), paint);
-        line!(out, "  {mark} {:<width$}  {}", hop.node, hop.words);
+        line!(out, "  {mark} {}  {}", padded(hop.node, nodes), paint.say(&hop.words));
     }
     let end = rows.around_the_end();
     if !end.is_empty() {
@@ -53,7 +48,7 @@ pub(super) fn brief(out: &mut String, walk: &WalkComparison, fault: Option<&Faul
 pub(super) struct Hop<'a> {
     pub(super) mark: Mark,
     pub(super) node: &'a str,
-    pub(super) words: String,
+    pub(super) words: Text,
 }
 
 /// The hops of rows.
@@ -63,7 +58,6 @@ pub(super) fn hops<'a>(rows: &'a [Row<'_>]) -> Vec<Hop<'a>> {
 
 fn hop<'a>(rows: &'a [Row<'_>]) -> Hop<'a> {
     let count = |mark: Mark| rows.iter().filter(|row| row.mark == mark).count();
-    let many = |count: usize| if count == 1 { "1 step".to_owned() } else { format!("{count} steps") };
     let [seen, unexpected, partly] = [Mark::Seen, Mark::Unexpected, Mark::Partly].map(count);
     let known = rows.iter().any(|row| !matches!(row.mark, Mark::Hidden | Mark::Missing | Mark::Fault));
     let end = rows.iter().find(|row| row.mark == Mark::Fault);
@@ -74,22 +68,22 @@ fn hop<'a>(rows: &'a [Row<'_>]) -> Hop<'a> {
         None => (false, false),
     };
     let missing = count(Mark::Missing) > 0;
-    let mut words: Vec<String> = Vec::new();
+    let mut words: Vec<Text> = Vec::new();
     if seen + unexpected + partly > 0 || !(ends || missing) {
-        words.push(format!("{} seen", many(seen + unexpected + partly)));
+        words.push(text!(walk::StepsSeen { steps: seen + unexpected + partly }));
     }
     if unexpected > 0 {
-        words.push(format!("{unexpected} of them not predicted"));
+        words.push(text!(walk::NotPredicted { steps: unexpected }));
     }
     if partly > 0 {
-        words.push(format!("{partly} of them for some packets only"));
+        words.push(text!(walk::SomePackets { steps: partly }));
     }
     if ends {
-        words.push("here it ends".to_owned());
+        words.push(text!(walk::EndsHere));
     } else if behind {
-        words.push("it is lost behind it".to_owned());
+        words.push(text!(walk::LostBehind));
     } else if missing {
-        words.push(if known { "the rest is not seen" } else { "it is not seen here" }.to_owned());
+        words.push(if known { text!(walk::RestNotSeen) } else { text!(walk::NotSeenHere) });
     }
     let mark = match () {
         () if ends => Mark::Fault,
@@ -100,9 +94,9 @@ fn hop<'a>(rows: &'a [Row<'_>]) -> Hop<'a> {
         () => Mark::Hidden,
     };
     if mark == Mark::Hidden {
-        words = vec!["nobody can see it here".to_owned()];
+        words = vec![text!(walk::NobodySees)];
     }
-    Hop { mark, node: rows[0].place.node.as_str(), words: words.join(", ") }
+    Hop { mark, node: rows[0].place.node.as_str(), words: text!(walk::Clauses { items: words }) }
 }
 
 /// Writes predicted steps alone.
@@ -123,37 +117,39 @@ impl Mark {
 }
 
 fn table(out: &mut String, rows: &[Row<'_>], paint: Paint) {
-    let width = |cell: &dyn Fn(&Row<'_>) -> usize| rows.iter().map(cell).max().unwrap_or(0);
-    let hooks = width(&|row| row.hook.name().len());
-    let devices = width(&|row| row.device.chars().count());
-    let predictions = width(&|row| row.predicted.chars().count()).min(40);
+    let widest = |cell: &dyn Fn(&Row<'_>) -> usize| rows.iter().map(cell).max().unwrap_or(0);
+    let hooks = widest(&|row| width(row.hook.name()));
+    let devices = widest(&|row| width(row.device));
+    let predictions = widest(&|row| width(&row.predicted(paint.language))).min(40);
     let mut place = None;
     for row in rows {
         if place != Some(row.place) {
             place = Some(row.place);
-            line!(out, "  {}", paint.strong(&format!("{}, netns {}", row.place.node, row.place.netns)));
+            let words = text!(walk::Netns { node: &row.place.node, netns: &row.place.netns });
+            line!(out, "  {}", paint.strong(&paint.say(&words)));
         }
-        let predicted = if row.predicted.is_empty() { "–" } else { &row.predicted };
+        let predicted = row.predicted.as_ref().map_or_else(|| "–".to_owned(), |text| paint.say(text));
         let cells = format!(
-            "{:<hooks$}  {:<devices$}  {predicted:<predictions$}  {}",
-            row.hook.name(),
-            row.device,
-            row.observed
+            "{}  {}  {}  {}",
+            padded(row.hook.name(), hooks),
+            padded(row.device, devices),
+            padded(&predicted, predictions),
+            row.observed(paint.language)
         );
         line!(out, "    {} {}", row.mark.paint(row.mark.symbol(), paint), cells.trim_end());
     }
 }
 
 /// Remarks about hooks that are normally seen and here were not.
-pub(super) fn out_of_sight(result: &CheckResult) -> Vec<String> {
-    let mut notes: Vec<String> = Vec::new();
+pub(super) fn out_of_sight(result: &CheckResult) -> Vec<Text> {
+    let mut notes: Vec<Text> = Vec::new();
     for row in &result.not_observable {
         let usual = row.report.hook.is_netfilter()
             || matches!(row.report.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx);
         let Observability::NotObservable { why } = &row.report.observability else { continue };
         if usual {
-            let netns = row.report.netns.as_ref().map(|netns| format!(" netns {netns}")).unwrap_or_default();
-            notes.push(format!("{}{netns}: {} could not be watched: {why}", row.node, row.report.hook));
+            let (node, netns, hook) = (&row.node, row.report.netns.as_ref(), row.report.hook);
+            notes.push(text!(note::OutOfSight { node, netns, hook, why }));
         }
     }
     notes

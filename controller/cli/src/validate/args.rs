@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use waymark_controller::validate::Rollback;
 
-use crate::args::Line;
+use crate::args::{Line, Tongue};
 use crate::cluster::Namespace;
 use crate::values::{duration, number, path};
 
@@ -83,6 +83,8 @@ pub(crate) struct ValidateArguments {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) tongue: Tongue,
     #[command(flatten)]
     pub(crate) namespace: Namespace,
     #[command(flatten)]

@@ -18,6 +18,7 @@ use waymark_controller::validate::{
     ProbeError, State, Stop, ValidateError, ValidationReport, compare_folders, junit, preview, read_manifest,
     validate,
 };
+use waymark_proto::translated_json;
 
 use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
@@ -35,10 +36,11 @@ pub(crate) async fn run(arguments: &ValidateArguments) -> Result<u8, Failure> {
         (Some(from), Some(to)) => offline(arguments, from, to)?,
         _ => online(arguments).await?,
     };
+    let language = arguments.tongue.language;
     let text = match arguments.output {
-        Output::Text => render::report(&report, crate::paint()),
-        Output::Json => crate::pretty(&report),
-        Output::Junit => junit(&report)
+        Output::Text => render::report(&report, crate::paint().in_language(language)),
+        Output::Json => crate::pretty(&translated_json(&report, language)),
+        Output::Junit => junit(&report, language)
             .map_err(|error| Failure::new(Exit::Software, format!("cannot write the report: {error}")))?,
     };
     crate::write_out(text.as_bytes())?;

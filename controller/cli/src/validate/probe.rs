@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use waymark_controller::validate::{Observation, Pair, Probe, ProbeError, Seen, question};
-use waymark_proto::CheckResult;
 use waymark_proto::rpc::check_event;
+use waymark_proto::{CheckResult, text};
 
 use crate::dial::Controller;
 
@@ -58,6 +58,6 @@ impl Probe for GrpcProbe {
 fn observation(result: CheckResult) -> Observation {
     let seen = Seen::from(result.verdict);
     let note = (seen == Seen::Unseen)
-        .then(|| result.notes.first().cloned().unwrap_or_else(|| "sight did not suffice to say".to_owned()));
+        .then(|| result.notes.first().cloned().unwrap_or_else(|| text!(note::SightInsufficient)));
     Observation { seen, fault: result.fault_point.map(Box::new), note }
 }

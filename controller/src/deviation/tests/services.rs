@@ -1,5 +1,7 @@
 //! Services, their endpoints, and nodes' rules for them.
 
+use waymark_proto::Text;
+
 use super::*;
 
 #[test]
@@ -149,7 +151,7 @@ fn want_of_endpoints_has_its_reasons() {
         let object = waymark_proto::ObjectRef::namespaced("Pod", "shop", "pay-2");
         inventory
             .absent
-            .push(waymark_proto::Absent { object, why: "has no address yet: it is Pending".into() });
+            .push(waymark_proto::Absent { object, why: Text::verbatim("has no address yet: it is Pending") });
     });
     assert!(why.ends_with("; Pod shop/pay-2 has no address yet: it is Pending"), "{why}");
     let (kind, why) = of(&|inventory| {

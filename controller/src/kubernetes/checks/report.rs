@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use waymark_proto::{self as proto, CheckResult};
+use waymark_proto::{self as proto, CheckResult, text};
 
 use super::question::Rejection;
 use crate::kubernetes::crd::{
@@ -176,9 +176,9 @@ fn fill(status: &mut CheckStatus, result: &CheckResult) {
     status.forward = Some(walk(&result.forward));
     status.return_ = result.return_.as_ref().map(walk);
     let lost = (result.lost_events > 0)
-        .then(|| format!("{} records were lost: \"not seen\" is weaker than usual", result.lost_events));
+        .then(|| text!(note::RecordsLost { records: result.lost_events }).to_string());
     let wrong = result.model_errors.iter().map(|error| format!("the prediction was wrong: {error}"));
-    status.notes = some_of(lost.into_iter().chain(wrong).chain(result.notes.iter().cloned()));
+    status.notes = some_of(lost.into_iter().chain(wrong).chain(result.notes.iter().map(ToString::to_string)));
 }
 
 /// What a result says, in one sentence.
@@ -240,7 +240,7 @@ fn fault(fault: &proto::FaultPoint) -> Fault {
         culprit: fault.culprit.as_ref().map(culprit),
         advice: cut(&fault.advice),
         confidence: name_of(&fault.confidence),
-        evidence: some_of(fault.evidence.iter().cloned()),
+        evidence: some_of(fault.evidence.iter().map(ToString::to_string)),
     }
 }
 

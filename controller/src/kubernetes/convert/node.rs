@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use waymark_proto::{Absent, NetnsName, ObjectRef};
+use waymark_proto::{Absent, NetnsName, ObjectRef, text};
 
 use super::{both_families, name};
 
@@ -18,10 +18,7 @@ pub(super) fn convert(node: &Node) -> Result<waymark_proto::Node, Absent> {
     };
     let Some((ip, ip6)) = both_families(of_type("InternalIP").chain(of_type("ExternalIP"))) else {
         let object = ObjectRef { kind: "Node".to_owned(), namespace: None, name };
-        return Err(Absent {
-            object,
-            why: "has no address yet: its kubelet has not reported one".to_owned(),
-        });
+        return Err(Absent { object, why: text!(absent::KubeletSilent) });
     };
     let spec = node.spec.as_ref();
     let single = spec.and_then(|spec| spec.pod_cidr.as_ref());

@@ -4,28 +4,28 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, PodStatus};
-use waymark_proto::{Absent, NetnsName, TransportProtocol};
+use waymark_proto::{Absent, NetnsName, TransportProtocol, text};
 
 use super::{absent, both_families, name, namespace};
 
 /// A pod that runs, or why it has no place.
 pub(super) fn convert(pod: &Pod, nodes: &BTreeSet<&str>) -> Result<waymark_proto::Pod, Absent> {
     let metadata = &pod.metadata;
-    let no_place = |why: String| absent("Pod", metadata, why);
+    let no_place = |why| absent("Pod", metadata, why);
     let nothing = (PodSpec::default(), PodStatus::default());
     let (spec, status) = (pod.spec.as_ref().unwrap_or(&nothing.0), pod.status.as_ref().unwrap_or(&nothing.1));
     let phase = status.phase.as_deref().unwrap_or("Pending");
     if matches!(phase, "Succeeded" | "Failed") {
-        return Err(no_place(format!("has ended ({phase}), and its address may be another's by now")));
+        return Err(no_place(text!(absent::Ended { phase })));
     }
     let Some(node) = spec.node_name.as_deref().filter(|node| !node.is_empty()) else {
-        return Err(no_place(format!("has no address yet: it is {phase}{}", unscheduled(status))));
+        return Err(no_place(text!(absent::Unscheduled { phase, why: unscheduled(status) })));
     };
     let Some((ip, ip6)) = both_families(addresses(status)) else {
-        return Err(no_place(format!("has no address yet: it is {phase} on {node}{}", waiting(status))));
+        return Err(no_place(text!(absent::Waiting { phase, node, reason: waiting(status) })));
     };
     if !nodes.contains(node) {
-        return Err(no_place(format!("is on node {node}, which is not known")));
+        return Err(no_place(text!(absent::OnUnknownNode { node })));
     }
     let (namespace, name) = (namespace(metadata), name(metadata));
     let host_network = spec.host_network.unwrap_or(false);
@@ -70,17 +70,16 @@ fn port(port: &ContainerPort) -> waymark_proto::ContainerPort {
 }
 
 /// What the scheduler says.
-fn unscheduled(status: &PodStatus) -> String {
+fn unscheduled(status: &PodStatus) -> Option<&str> {
     let conditions = status.conditions.iter().flatten();
     let mut refusals = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-    let why = refusals.find_map(|condition| condition.message.as_deref().or(condition.reason.as_deref()));
-    why.map_or_else(|| ", not scheduled to a node".to_owned(), |why| format!(", not scheduled ({why})"))
+    refusals.find_map(|condition| condition.message.as_deref().or(condition.reason.as_deref()))
 }
 
 /// What its first waiting container waits for.
-fn waiting(status: &PodStatus) -> String {
+fn waiting(status: &PodStatus) -> Option<&str> {
     let containers = status.container_statuses.iter().flatten();
     let mut reasons =
         containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
-    reasons.next().map(|reason| format!(" ({reason})")).unwrap_or_default()
+    reasons.next()
 }

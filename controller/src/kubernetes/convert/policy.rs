@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
-use waymark_proto::{Absent, NetworkPolicySpec};
+use waymark_proto::{Absent, NetworkPolicySpec, text};
 
 use super::{absent, name, namespace};
 
@@ -20,7 +20,11 @@ pub(super) fn convert(policy: &NetworkPolicy) -> Result<waymark_proto::NetworkPo
             name: name(&policy.metadata),
             spec,
         }),
-        Err(error) => Err(absent("NetworkPolicy", &policy.metadata, format!("is not understood: {error}"))),
+        Err(error) => Err(absent(
+            "NetworkPolicy",
+            &policy.metadata,
+            text!(absent::NotUnderstood { error: error.to_string() }),
+        )),
     }
 }
 

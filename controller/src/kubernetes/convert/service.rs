@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use waymark_proto::{Absent, Backend, PortRef, Protocol, TrafficPolicy};
+use waymark_proto::{Absent, Backend, PortRef, Protocol, Text, TrafficPolicy, text};
 
 use super::{absent, name, namespace};
 
@@ -66,7 +66,7 @@ pub(super) fn convert(
         }));
     }
     if entries.is_empty() {
-        return Err(absent("Service", metadata, "has no TCP or UDP port, and nothing else can be checked"));
+        return Err(absent("Service", metadata, text!(absent::NoPort)));
     }
     Ok(entries)
 }
@@ -101,16 +101,11 @@ fn traffic_policy(name: Option<&str>) -> TrafficPolicy {
     }
 }
 
-fn without_address(spec: &ServiceSpec) -> String {
+fn without_address(spec: &ServiceSpec) -> Text {
     match (spec.type_.as_deref(), &spec.external_name, spec.cluster_ip.as_deref()) {
-        (Some("ExternalName"), name, _) => format!(
-            "has no cluster IP: it is an alias of {}; check that address",
-            name.as_deref().unwrap_or("another name")
-        ),
-        (_, _, Some("None")) => {
-            "has no cluster IP: it is headless, its name leads to its pods; check one of them".to_owned()
-        }
-        _ => "has no cluster IP yet".to_owned(),
+        (Some("ExternalName"), name, _) => text!(absent::Alias { name: name.as_deref() }),
+        (_, _, Some("None")) => text!(absent::Headless),
+        _ => text!(absent::NoClusterIp),
     }
 }
 

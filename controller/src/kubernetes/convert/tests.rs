@@ -32,7 +32,7 @@ fn slice(name: &str, family: &str, ports: &Value, endpoints: &Value) -> Value {
 }
 
 fn why(inventory: &Inventory, kind: &str, name: &str) -> String {
-    inventory.absent(kind, Some("shop"), name).unwrap_or_else(|| panic!("{kind} {name}")).why.clone()
+    inventory.absent(kind, Some("shop"), name).unwrap_or_else(|| panic!("{kind} {name}")).why.to_string()
 }
 
 /// Port, protocol, whether IPv6, and the ports of the backends with their readiness.

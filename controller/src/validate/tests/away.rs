@@ -1,5 +1,7 @@
 //! An API server that is away while a change has to be taken back.
 
+use waymark_proto::Text;
+
 use super::super::patience::Patience;
 use super::super::undo::undo_within;
 use super::*;
@@ -47,7 +49,7 @@ async fn a_server_that_stays_away_is_not_waited_for_forever() {
     let one = |name| Done { key: key(name), before: None, after: Some(manifest(name, &only("cart"))) };
     let patience = Patience::within(Duration::ZERO, &|_| ());
     let undone = undo_within(&world, &[one("p"), one("q")], patience).await;
-    let left = |name| (key(name), Undone::Left("no server (tried for 0 s)".to_owned()));
+    let left = |name| (key(name), Undone::Left(Text::verbatim("no server (tried for 0 s)")));
     assert_eq!(undone, [left("q"), left("p")]);
     assert_eq!(*world.unanswered.lock().unwrap(), 2, "one try each, as it is known to be away");
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use waymark_proto::text;
 
 use super::super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Statement, Test};
 use super::super::symbols;
@@ -20,7 +21,7 @@ pub(super) fn compile(options: &[Opt], ipv6: bool) -> Vec<Statement> {
             continue;
         }
         let unknown = || {
-            let why = format!("{} is not modelled", opt.text());
+            let why = text!(model::NotModelled { what: opt.text() });
             vec![Statement::Test(Test::Unknown(why))]
         };
         statements.extend(one(opt, module, options, ipv6).unwrap_or_else(unknown));
@@ -34,14 +35,14 @@ fn bare_module(module: &str, options: &[Opt], ipv6: bool) -> Vec<Statement> {
         "socket" | "cgroup" | "bpf" | "string" | "u32" | "time" | "recent" | "quota" | "connlimit"
         | "connbytes" | "policy" | "realm" | "ipvs" | "osf" | "cpu" | "helper" | "length" | "mac"
         | "dscp" | "tos" | "ecn" | "tcpmss" => {
-            vec![Statement::Test(Test::Unknown(format!("-m {module} is not modelled")))]
+            vec![Statement::Test(Test::Unknown(text!(model::NotModelled { what: format!("-m {module}") })))]
         }
         "rpfilter" => {
             let option = |name: &str| options.iter().any(|opt| opt.name == name);
             if option("--loose") || option("--accept-local") || option("--validmark") || ipv6 {
-                return vec![Statement::Test(Test::Unknown(
-                    "-m rpfilter with options is not modelled".into(),
-                ))];
+                return vec![Statement::Test(Test::Unknown(text!(model::MatchWithOptions {
+                    module: "-m rpfilter"
+                })))];
             }
             let valid = Pattern::Is(Value::Number(1));
             vec![Statement::Test(Test::field(Field::ReverseRoute, vec![valid], option("--invert")))]
@@ -132,7 +133,7 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
         "--hl-eq" => test(Field::Ttl(true), vec![is(symbols::number(arg)?)]),
         // A single packet stays below any rate that lets something through.
         "--limit" | "--hashlimit" | "--hashlimit-upto" if !opt.negated => {
-            Some(vec![Statement::Note(format!("taken to be within {}", opt.text()))])
+            Some(vec![Statement::Note(text!(model::WithinLimit { limit: opt.text() }))])
         }
         "--hashlimit-above" if !opt.negated => Some(vec![never()]),
         "--limit-burst" | "--comment" | "--invert" | "--nfacct-name" | "--mode" | "--packet"

@@ -11,7 +11,7 @@ mod targets;
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{Hook, IptablesDump};
+use waymark_proto::{Hook, IptablesDump, text};
 
 use super::nft::Handles;
 use super::rule::{Chain, ChainId, Verdict};
@@ -100,7 +100,7 @@ fn declare(declared: &str, family: &str, ipv6: bool, table: &mut Table, ruleset:
     let policy = match policy {
         "ACCEPT" => Verdict::Accept,
         "DROP" => Verdict::Drop,
-        other => Verdict::Unknown(format!("policy {other}")),
+        other => Verdict::Unknown(text!(model::Policy { policy: other })),
     };
     ruleset.add_base(BaseChain {
         chain: id,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use waymark_proto::text;
+
 use super::super::rule::{ChainId, Rule, Statement, Test};
 use super::options::{self, Opt};
 use super::{matches, targets};
@@ -17,7 +19,7 @@ pub(super) fn compile(
 ) -> Rule {
     let statements = match options::split(text) {
         Some(options) => statements(&options, ipv6, chains),
-        None => vec![Statement::Unknown("its quotes do not close".into())],
+        None => vec![Statement::Unknown(text!(model::OpenQuotes))],
     };
     Rule::new(handle, Some(position), line.to_owned(), statements)
 }
@@ -29,7 +31,7 @@ fn statements(options: &[Opt], ipv6: bool, chains: &BTreeMap<String, ChainId>) -
     let mut statements = matches::compile(before, ipv6);
     if let [jump, arguments @ ..] = rest {
         if arguments.iter().any(|opt| opt.name == "-m") {
-            statements.push(Statement::Test(Test::Unknown("a match after the target".into())));
+            statements.push(Statement::Test(Test::Unknown(text!(model::MatchAfterTarget))));
         }
         statements.extend(targets::compile(jump, arguments, chains));
     }

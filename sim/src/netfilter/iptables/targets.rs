@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use waymark_proto::text;
+
 use super::super::rule::{Bitwise, ChainId, Expr, Field, Nat, NatKind, Statement, Verdict};
 use super::super::symbols;
 use super::super::value::Value;
@@ -33,7 +35,7 @@ pub(super) fn compile(jump: &Opt, arguments: &[Opt], chains: &BTreeMap<String, C
         "LOG" | "NFLOG" | "ULOG" | "TRACE" | "AUDIT" | "TCPMSS" | "CHECKSUM" | "CLASSIFY" | "TOS"
         | "DSCP" | "SET" | "TEE" | "SECMARK" | "CONNSECMARK" | "IDLETIMER" | "RATEEST" | "TCPOPTSTRIP"
         | "LED" | "HMARK" | "" => Vec::new(),
-        other => vec![Statement::Unknown(format!("target {other} is not modelled"))],
+        other => vec![Statement::Unknown(text!(model::Target { target: other }))],
     }
 }
 
@@ -42,7 +44,7 @@ fn argument<'a>(arguments: &'a [Opt], name: &str) -> Option<&'a str> {
 }
 
 fn unknown(opt: &Opt) -> Vec<Statement> {
-    vec![Statement::Unknown(format!("{} is not modelled", opt.text()))]
+    vec![Statement::Unknown(text!(model::NotModelled { what: opt.text() }))]
 }
 
 fn number(value: u64) -> Expr {
@@ -114,7 +116,7 @@ fn nat(kind: NatKind, to: Option<&str>) -> Vec<Statement> {
         return if kind == NatKind::Masquerade {
             vec![Statement::Nat(Nat { kind, address: None, port: None })]
         } else {
-            vec![Statement::Unknown("a translation without an address".into())]
+            vec![Statement::Unknown(text!(model::TranslationWithoutAddress))]
         };
     };
     let address = |ip: IpAddr| Some(Expr::Const(Value::Ip(ip)));
@@ -128,7 +130,7 @@ fn nat(kind: NatKind, to: Option<&str>) -> Vec<Statement> {
     };
     match parsed {
         Some((address, port)) => vec![Statement::Nat(Nat { kind, address, port })],
-        None => vec![Statement::Unknown(format!("a translation to {to} is not modelled"))],
+        None => vec![Statement::Unknown(text!(model::TranslationTo { to }))],
     }
 }
 
@@ -137,10 +139,7 @@ fn redirect(to: Option<&str>) -> Vec<Statement> {
         None => None,
         Some(Ok(port)) => Some(Expr::Const(Value::Number(port.into()))),
         Some(Err(_)) => {
-            return vec![Statement::Unknown(format!(
-                "a redirection to {} is not modelled",
-                to.unwrap_or("")
-            ))];
+            return vec![Statement::Unknown(text!(model::RedirectionTo { to: to.unwrap_or_default() }))];
         }
     };
     vec![Statement::Nat(Nat { kind: NatKind::Redirect, address: None, port })]

@@ -98,10 +98,11 @@ impl Kind {
     }
 }
 
+/// The error is what is not modelled.
 type Read<T> = Result<T, String>;
 
 fn unreadable<T>(json: &Json) -> Read<T> {
-    Err(format!("{json} is not modelled"))
+    Err(json.to_string())
 }
 
 /// One literal.

@@ -1,6 +1,7 @@
 //! Expressions of nft's JSON: what is read of a packet.
 
 use serde_json::Value as Json;
+use waymark_proto::text;
 
 use super::super::rule::{Bitwise, Expr, Field, Lookup};
 use super::super::value::{Elements, Value};
@@ -73,7 +74,7 @@ fn map(map: &Json, within: &Within<'_>) -> Expr {
     let lookup = match data.as_str().and_then(|name| name.strip_prefix('@')) {
         Some(name) => match within.map(name) {
             Some(index) => Lookup::Named(index, name.to_owned()),
-            None => Lookup::Unknown(format!("map {name} is not in the facts")),
+            None => Lookup::Unknown(text!(model::MapAbsent { name })),
         },
         None => inline_map(data, &kinds),
     };
@@ -87,7 +88,7 @@ fn inline_map(data: &Json, kinds: &[Kind]) -> Lookup<Vec<Value>> {
             .and_then(|(key, value)| Some((key, constant::values(value, &[]).ok()?)));
         match read {
             Some((key, values)) => elements.insert(key, values),
-            None => return Lookup::Unknown(format!("map element {entry} is not modelled")),
+            None => return Lookup::Unknown(text!(model::MapElement { element: entry.to_string() })),
         }
     }
     Lookup::Inline(elements)

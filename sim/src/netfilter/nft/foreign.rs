@@ -2,6 +2,7 @@
 //! do is told where the packet passes them.
 
 use serde_json::Value as Json;
+use waymark_proto::{Text, text};
 
 use super::Names;
 
@@ -18,18 +19,18 @@ pub(crate) struct Foreign {
 
 impl Foreign {
     /// A remark, if it is at a hook of bridges.
-    pub(crate) fn at_bridge(&self, hooks: &[&str]) -> Option<String> {
+    pub(crate) fn at_bridge(&self, hooks: &[&str]) -> Option<Text> {
         (self.family == "bridge" && hooks.contains(&self.hook.as_str())).then(|| self.remark())
     }
 
     /// A remark, if it is at the `ingress` or `egress` hook of a device.
-    pub(crate) fn at_device(&self, hook: &str, device: &str) -> Option<String> {
+    pub(crate) fn at_device(&self, hook: &str, device: &str) -> Option<Text> {
         let attached = self.devices.is_empty() || self.devices.iter().any(|name| name == device);
         (self.family != "bridge" && self.hook == hook && attached).then(|| self.remark())
     }
 
-    fn remark(&self) -> String {
-        format!("{} {} at hook {} is not modelled: it may drop", self.family, self.name, self.hook)
+    fn remark(&self) -> Text {
+        text!(model::ForeignChain { family: &self.family, chain: &self.name, hook: &self.hook })
     }
 }
 

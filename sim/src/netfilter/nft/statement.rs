@@ -1,6 +1,7 @@
 //! Statements of nft's JSON: what a rule does.
 
 use serde_json::Value as Json;
+use waymark_proto::{Text, text};
 
 use super::super::rule::{Expr, Lookup, Nat, NatKind, Op, Statement, Test, Verdict};
 use super::super::value::{Elements, Pattern};
@@ -10,13 +11,13 @@ use super::{Within, expression};
 /// Compiles a rule's `expr` list.
 pub(super) fn compile(list: Option<&Json>, within: &Within<'_>) -> Vec<Statement> {
     let Some(list) = list.and_then(Json::as_array) else {
-        return vec![Statement::Unknown("a rule without expressions".into())];
+        return vec![Statement::Unknown(text!(model::EmptyRule))];
     };
     list.iter().filter_map(|json| one(json, within)).collect()
 }
 
 fn one(json: &Json, within: &Within<'_>) -> Option<Statement> {
-    let unknown = || Some(Statement::Unknown(format!("{json} is not modelled")));
+    let unknown = || Some(Statement::Unknown(not_modelled(json)));
     let Some((name, body)) = json.as_object().and_then(|object| object.iter().next()) else {
         return unknown();
     };
@@ -37,7 +38,7 @@ fn one(json: &Json, within: &Within<'_>) -> Option<Statement> {
         "limit" if body.get("inv").and_then(Json::as_bool) == Some(true) => {
             Some(Statement::Test(Test::field(super::super::rule::Field::Family, Vec::new(), false)))
         }
-        "limit" => Some(Statement::Note("taken to be within the rule's limit".into())),
+        "limit" => Some(Statement::Note(text!(model::WithinRulesLimit))),
         // These leave the packet's way as it is.
         "set" | "map" => dynamic(json, body, within),
         "counter" | "log" | "comment" | "dup" | "ct timeout" | "ct helper" | "secmark" | "flow" | "last" => {
@@ -61,10 +62,14 @@ fn dynamic(json: &Json, body: &Json, within: &Within<'_>) -> Option<Statement> {
             Some("counter" | "last") => {}
             // Its rate is that of the element alone.
             Some("limit") => limit = limit.or(one(inner, within)),
-            _ => return Some(Statement::Unknown(format!("{json} is not modelled"))),
+            _ => return Some(Statement::Unknown(not_modelled(json))),
         }
     }
     limit
+}
+
+fn not_modelled(json: &Json) -> Text {
+    text!(model::NotModelled { what: json.to_string() })
 }
 
 fn operator(name: &str) -> Option<Op> {
@@ -83,7 +88,7 @@ fn operator(name: &str) -> Option<Op> {
 fn compare(body: &Json, within: &Within<'_>) -> Test {
     let op = body.get("op").and_then(Json::as_str).and_then(operator);
     let (Some(op), Some(left), Some(right)) = (op, body.get("left"), body.get("right")) else {
-        return Test::Unknown(format!("{body} is not modelled"));
+        return Test::Unknown(not_modelled(body));
     };
     let (left, kinds) = expression::compile(left, Kind::Guess, within);
     let right = elements(right, &kinds, within);
@@ -95,7 +100,7 @@ fn elements(json: &Json, kinds: &[Kind], within: &Within<'_>) -> Lookup<()> {
     if let Some(name) = json.as_str().and_then(|text| text.strip_prefix('@')) {
         return match within.set(name) {
             Some(index) => Lookup::Named(index, name.to_owned()),
-            None => Lookup::Unknown(format!("set {name} is not in the facts")),
+            None => Lookup::Unknown(text!(model::SetAbsent { name })),
         };
     }
     let mut elements = Elements::new();
@@ -106,7 +111,7 @@ fn elements(json: &Json, kinds: &[Kind], within: &Within<'_>) -> Lookup<()> {
     for element in list {
         match constant::key(element, kinds) {
             Ok(key) => elements.insert(key, ()),
-            Err(why) => return Lookup::Unknown(why),
+            Err(what) => return Lookup::Unknown(text!(model::NotModelled { what })),
         }
     }
     Lookup::Inline(elements)
@@ -122,13 +127,13 @@ pub(super) fn pair<'a>(json: &'a Json, kinds: &[Kind]) -> Option<(Vec<Pattern>, 
 
 fn vmap(body: &Json, within: &Within<'_>) -> Statement {
     let (Some(key), Some(data)) = (body.get("key"), body.get("data")) else {
-        return Statement::Unknown(format!("{body} is not modelled"));
+        return Statement::Unknown(not_modelled(body));
     };
     let (key, kinds) = expression::compile(key, Kind::Guess, within);
     if let Some(name) = data.as_str().and_then(|text| text.strip_prefix('@')) {
         let map = match within.vmap(name) {
             Some(index) => Lookup::Named(index, name.to_owned()),
-            None => Lookup::Unknown(format!("map {name} is not in the facts")),
+            None => Lookup::Unknown(text!(model::MapAbsent { name })),
         };
         return Statement::Vmap { key, map };
     }
@@ -136,7 +141,7 @@ fn vmap(body: &Json, within: &Within<'_>) -> Statement {
     for entry in data.get("set").and_then(Json::as_array).into_iter().flatten() {
         match pair(entry, &kinds) {
             Some((pattern, data)) => elements.insert(pattern, verdict(data, within)),
-            None => return Statement::Unknown(format!("map element {entry} is not modelled")),
+            None => return Statement::Unknown(text!(model::MapElement { element: entry.to_string() })),
         }
     }
     Statement::Vmap { key, map: Lookup::Inline(elements) }
@@ -144,15 +149,15 @@ fn vmap(body: &Json, within: &Within<'_>) -> Statement {
 
 /// A verdict: `{"accept": null}`, `{"jump": {"target": "x"}}`, …
 pub(super) fn verdict(json: &Json, within: &Within<'_>) -> Verdict {
-    let unknown = || Verdict::Unknown(format!("{json} is not modelled"));
+    let unknown = || Verdict::Unknown(not_modelled(json));
     let Some((name, body)) = json.as_object().and_then(|object| object.iter().next()) else {
         return unknown();
     };
     let target = body.get("target").and_then(Json::as_str);
     let chain = |make: fn(usize) -> Verdict| match target {
-        Some(name) => within
-            .chain(name)
-            .map_or_else(|| Verdict::Unknown(format!("chain {name} is not in the facts")), make),
+        Some(name) => {
+            within.chain(name).map_or_else(|| Verdict::Unknown(text!(model::ChainAbsent { name })), make)
+        }
         None => unknown(),
     };
     match name.as_str() {
@@ -168,7 +173,7 @@ pub(super) fn verdict(json: &Json, within: &Within<'_>) -> Verdict {
 
 fn mangle(body: &Json, within: &Within<'_>) -> Option<Statement> {
     let (Some(key), Some(value)) = (body.get("key"), body.get("value")) else {
-        return Some(Statement::Unknown(format!("{body} is not modelled")));
+        return Some(Statement::Unknown(not_modelled(body)));
     };
     let name = |of: &str| key.get(of).and_then(|body| body.get("key")).and_then(Json::as_str);
     let (value, _) = expression::compile(value, Kind::Number, within);
@@ -178,7 +183,7 @@ fn mangle(body: &Json, within: &Within<'_>) -> Option<Statement> {
         // No hook of this walk looks at these.
         (Some("nftrace" | "priority" | "secmark"), _)
         | (_, Some("helper" | "label" | "event" | "secmark")) => None,
-        _ => Some(Statement::Unknown(format!("setting {key} is not modelled"))),
+        _ => Some(Statement::Unknown(text!(model::Setting { key: key.to_string() }))),
     }
 }
 

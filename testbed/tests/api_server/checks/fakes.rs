@@ -128,7 +128,9 @@ fn inventory(namespace: &str) -> Inventory {
     });
     let mut inventory = Inventory::from_json(json.to_string().as_bytes()).unwrap();
     let object = ObjectRef::namespaced("Pod", namespace, "pending");
-    inventory.absent.push(Absent { object, why: "has no address yet: it is Pending".to_owned() });
+    inventory
+        .absent
+        .push(Absent { object, why: waymark_proto::Text::verbatim("has no address yet: it is Pending") });
     inventory
 }
 

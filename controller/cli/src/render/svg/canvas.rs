@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::render::line;
 use crate::render::rows::Mark;
-use crate::render::text::wrapped;
+use crate::render::text::{fitting, width, wrapped};
 
 /// The colours.
 pub(super) mod colour {
@@ -54,22 +54,19 @@ impl Face {
 
     /// How wide a text is, about.
     pub(super) fn width(self, text: &str) -> f64 {
-        real(text.chars().count()) * self.metrics().1
+        real(width(text)) * self.metrics().1
     }
 
-    /// How many characters fit.
+    /// How many columns fit.
     #[expect(clippy::cast_sign_loss, reason = "no room at all is room for none")]
     fn fits(self, room: f64) -> usize {
-        ((room / self.metrics().1) as usize).max(1)
+        ((room / self.metrics().1) as usize).max(2)
     }
 
     /// A text, cut where it would not fit.
     pub(super) fn cut(self, text: &str, room: f64) -> String {
         let fits = self.fits(room);
-        if text.chars().count() <= fits {
-            return text.to_owned();
-        }
-        text.chars().take(fits - 1).chain(['…']).collect()
+        if width(text) <= fits { text.to_owned() } else { format!("{}…", fitting(text, fits - 1)) }
     }
 
     /// A text in lines; words that are too long are broken.

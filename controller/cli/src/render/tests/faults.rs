@@ -62,7 +62,7 @@ fn fault(cause: Cause) -> FaultPoint {
 
 #[test]
 fn every_cause_reads_like_this() {
-    let mut lines: Vec<String> = Cause::ALL.iter().map(|&cause| fault_in_words(&fault(cause))).collect();
+    let causes: Vec<Text> = Cause::ALL.iter().map(|&cause| fault_in_words(&fault(cause))).collect();
 
     let text = "-A WM-FW -s 10.1.0.0/16 -p tcp -m tcp --dport 80 -j DROP";
     let rule = |position, text: Option<&str>| {
@@ -96,10 +96,13 @@ fn every_cause_reads_like_this() {
         told("TCP_ZEROWINDOW", Some("tcp_data_queue+0x91"), Cause::KernelDrop),
         told("EPERM", None, Cause::SendFailed),
     ];
-    lines.push(String::new());
-    lines.extend(special.iter().map(fault_in_words));
-    for line in &lines {
-        assert!(!line.contains('\n') && !line.ends_with('.'), "{line}");
+    let special: Vec<Text> = special.iter().map(fault_in_words).collect();
+    for (language, name) in [(Language::En, "faults.txt"), (Language::Zh, "faults.zh.txt")] {
+        let said = |texts: &[Text]| texts.iter().map(|text| text.say(language)).collect::<Vec<_>>();
+        let lines = [said(&causes), vec![String::new()], said(&special)].concat();
+        for line in &lines {
+            assert!(!line.contains('\n') && !line.ends_with(['.', '。']), "{line}");
+        }
+        golden(name, &(lines.join("\n") + "\n"));
     }
-    golden("faults.txt", &(lines.join("\n") + "\n"));
 }

@@ -11,15 +11,16 @@ const HOSTILE: &str = "<script>alert(\"1\")</script>|`rm -rf`\n# h\r\n| a | b |\
 fn hostile() -> CheckResult {
     let mut result = unreachable();
     let text = || HOSTILE.to_owned();
+    let said = || Text::verbatim(HOSTILE);
     result.source = text();
     result.destination = text();
-    result.notes = vec![text()];
-    result.model_errors = vec![text()];
+    result.notes = vec![said()];
+    result.model_errors = vec![said()];
     for step in &mut result.forward.steps {
         for step in [&mut step.predicted, &mut step.observed].into_iter().flatten() {
             step.place = Place::new(HOSTILE, HOSTILE);
             step.device = Some(text());
-            step.object = Some(text());
+            step.object = Some(said());
             step.reason = step.reason.as_ref().map(|_| text());
         }
     }
@@ -27,9 +28,10 @@ fn hostile() -> CheckResult {
     (fault.node, fault.netns) = (HOSTILE.into(), HOSTILE.into());
     fault.pod = Some(text());
     fault.device = Some(text());
-    fault.object = Some(text());
-    fault.evidence = vec![text(), text()];
-    fault.advice = format!("on {HOSTILE}: look with `ip netns exec {HOSTILE} nft list ruleset`");
+    fault.object = Some(said());
+    fault.evidence = vec![said(), said()];
+    fault.advice =
+        Text::verbatim(format!("on {HOSTILE}: look with `ip netns exec {HOSTILE} nft list ruleset`"));
     fault.culprit = Some(ObjectRef::namespaced(HOSTILE, HOSTILE, HOSTILE));
     fault.rule.as_mut().unwrap().text = Some(text());
     let deviation = deviation(DeviationKind::PolicyDenied, (HOSTILE, HOSTILE), HOSTILE);
@@ -48,7 +50,8 @@ fn tamed() -> String {
 #[test]
 fn terminals_are_told_nothing() {
     for explain in [false, true] {
-        let manner = Manner { format: ResultFormat::Text, explain, expect: Expect::Reachable };
+        let manner =
+            Manner { format: ResultFormat::Text, explain, expect: Expect::Reachable, language: Language::En };
         let text = super::super::result(&hostile(), manner, Paint::new(false)).unwrap();
         assert!(text.contains(&tamed()));
         assert_eq!(text.find(|c: char| c.is_control() && c != '\n'), None);

@@ -1,6 +1,6 @@
 use waymark_proto::{
     Agreement, CheckId, ComparedStep, Disposition, Hook, Losses, NodeName, ObjectRef, Place, Span, Step,
-    WalkComparison,
+    Text, WalkComparison,
 };
 
 use super::*;
@@ -34,11 +34,11 @@ fn result(verdict: proto::Verdict) -> CheckResult {
         anomalies: Vec::new(),
         forward: walk(vec![compared; MAX_STEPS + 7]),
         return_: Some(walk(Vec::new())),
-        model_errors: vec!["it said no".to_owned()],
+        model_errors: vec![Text::verbatim("it said no")],
         not_observable: Vec::new(),
         lost_events: 3,
         losses: Losses::default(),
-        notes: vec!["x".repeat(5000); 40],
+        notes: vec![Text::verbatim("x".repeat(5000)); 40],
     }
 }
 
