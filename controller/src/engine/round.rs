@@ -146,7 +146,7 @@ fn packets_at_once() -> u32 {
 /// Packets per second of a salvo, with the time that arming and disarming take.
 fn rate(salvo: &Salvo) -> u32 {
     let takes = salvo.interval * salvo.count + OVERHEAD;
-    (f64::from(salvo.count) / takes.as_secs_f64()).ceil() as u32
+    (u128::from(salvo.count) * 1000).div_ceil(takes.as_millis()) as u32
 }
 
 /// Arms the nodes of the predicted paths, of the source, and of the destinations.
