@@ -200,9 +200,11 @@ impl Question<'_> {
         let Self { check, inventory, request, ends, picture } = self;
         if let Some(point) = &mut diagnosis.fault_point {
             let place = Place::new(point.node.clone(), point.netns.clone());
-            if let Some(rule) = &mut point.rule {
-                // A trace names rules by their handles.
-                rule.text = rule.text.take().or_else(|| picture.cluster.rule_text(&place, rule));
+            if let Some(rule) = &mut point.rule
+                && let Some(known) = picture.cluster.rule(&place, rule)
+            {
+                // A trace names rules by their handles alone.
+                *rule = known;
             }
             programs::name(point, picture.cluster.programs(&place));
             damage::recognize(point, diagnosis.fault_flow.as_ref());

@@ -72,9 +72,9 @@ impl Cluster {
         (link.kind != LinkKind::Loopback).then_some(link.mtu)
     }
 
-    /// The text of a rule that a trace names by its handle or position, if the facts have it.
-    pub fn rule_text(&self, place: &Place, rule: &RuleRef) -> Option<String> {
-        self.namespaces.get(place)?.ruleset.text_of(rule)
+    /// All that is known of a rule that a trace names by its handle or position, if the facts have it.
+    pub fn rule(&self, place: &Place, rule: &RuleRef) -> Option<RuleRef> {
+        self.namespaces.get(place)?.ruleset.find(rule)
     }
 
     /// The BPF programs that the devices of a namespace run.

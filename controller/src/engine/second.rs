@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use waymark_proto::{
     CheckResult, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Text, Verdict, text,
 };
@@ -43,12 +44,16 @@ pub(super) async fn ask(
     progress: &Progress,
     result: &mut CheckResult,
 ) -> Vec<Examination> {
-    let mut kept = Vec::new();
-    for opinion in opinions(inventory, examined, result) {
+    let opinions = opinions(inventory, examined, result);
+    let others = opinions.iter().map(|opinion| {
         progress.say(format!("asking for a second opinion: {}", opinion.what));
+        examine(agents, inventory, &opinion.request, keep, progress)
+    });
+    let mut kept = Vec::new();
+    for (opinion, other) in opinions.iter().zip(join_all(others).await) {
         // One that cannot be had says nothing.
-        let Ok(other) = examine(agents, inventory, &opinion.request, keep, progress).await else { continue };
-        weigh(result, &opinion, &other.result());
+        let Ok(other) = other else { continue };
+        weigh(result, opinion, &other.result());
         if keep == Keep::Facts {
             kept.push(other.examination());
         }

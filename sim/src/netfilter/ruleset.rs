@@ -117,8 +117,8 @@ impl Ruleset {
         ruleset
     }
 
-    /// The text of a rule by its handle or position.
-    pub(crate) fn text_of(&self, rule: &RuleRef) -> Option<String> {
+    /// All that is known of a rule that is named by its handle or position.
+    pub(crate) fn find(&self, rule: &RuleRef) -> Option<RuleRef> {
         let same = |chain: &&Chain| {
             (&chain.family, &chain.table, &chain.name) == (&rule.family, &rule.table, &rule.chain)
         };
@@ -127,8 +127,8 @@ impl Ruleset {
             (None, position) => known.position == position,
             (handle, _) => known.handle == handle,
         };
-        let rules = self.chains.iter().filter(same).flat_map(|chain| &chain.rules);
-        rules.filter(|known| named(known)).map(|rule| rule.text.clone()).next()
+        let mut chains = self.chains.iter().filter(same);
+        chains.find_map(|chain| chain.rules.iter().find(named).map(|known| chain.rule_ref(known)))
     }
 
     /// A remark on the chains at hooks of bridges that are not run.

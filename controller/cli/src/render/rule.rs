@@ -36,10 +36,14 @@ fn name(rule: &RuleRef) -> Text {
         ("ip" | "ip6", "filter") => None,
         (family, table) => Some(format!("{family} {table}")),
     };
+    // `iptables --line-numbers` counts rules, `nft -a` tells their handles.
+    let counted = rule.text.as_deref().is_some_and(|text| text.starts_with('-'));
     match (rule.position, rule.handle) {
-        (Some(position), _) => text!(rule::ByPosition { position, chain, table }),
-        (None, Some(handle)) => text!(rule::ByHandle { handle, chain, table }),
-        (None, None) => text!(rule::Policy { chain, table }),
+        (Some(position), handle) if counted || handle.is_none() => {
+            text!(rule::ByPosition { position, chain, table })
+        }
+        (_, Some(handle)) => text!(rule::ByHandle { handle, chain, table }),
+        (_, None) => text!(rule::Policy { chain, table }),
     }
 }
 
