@@ -106,6 +106,8 @@ pub struct Diagnosis {
     pub anomalies: Vec<Anomaly>,
     /// The headers of a packet that met it, there.
     pub fault_flow: Option<Flow>,
+    /// Every packet died, but at different places, or such as may get through by the prediction: more would tell.
+    pub doubtful: bool,
     /// The way there.
     pub forward: WalkComparison,
     /// The way back, if any packet arrived and an answer was asked for.
@@ -192,6 +194,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
         anomalies: anomaly::anomalies(&packets, case.flow.protocol),
         fault_flow: fault.map(|fault| fault.flow),
+        doubtful: case.is_doubtful(&packets),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
         model_errors: case.model_errors(&packets),
@@ -219,6 +222,16 @@ fn verdict(packets: &[Packet<'_>], whole: bool) -> Verdict {
         _ if died || whole => Verdict::Inconsistent,
         _ => Verdict::Undetermined,
     }
+}
+
+/// How likely chance may be the reason why no packet got through.
+const CHANCE: f64 = 0.01;
+
+/// How likely a packet on one of these ways comes to its end.
+fn passing(branches: &[Branch]) -> f64 {
+    let passes = |branch: &&Branch| branch.path.disposition() == Disposition::Delivered;
+    let answered = |branch: &Branch| if branch.answer.is_empty() { 1.0 } else { passing(&branch.answer) };
+    branches.iter().filter(passes).map(|branch| branch.probability * answered(branch)).sum()
 }
 
 /// Of the faults that packets met, the one that most met.
@@ -265,6 +278,19 @@ fn mysteries(packets: &[Packet<'_>]) -> Vec<Text> {
 }
 
 impl<'a> Case<'a> {
+    /// Whether more packets might fare better than these, of which none arrived.
+    fn is_doubtful(&self, packets: &[Packet<'_>]) -> bool {
+        let mut faults = packets.iter().filter_map(Packet::fault);
+        let Some(first) = faults.next() else { return false };
+        if packets.iter().any(Packet::arrived) {
+            return false;
+        }
+        let lost = (1.0 - passing(&self.prediction.branches)).max(0.0);
+        let chance = lost.powi(i32::try_from(packets.len()).unwrap_or(i32::MAX));
+        let by_chance = lost < 1.0 && chance > CHANCE;
+        by_chance || faults.any(|fault| !same_fault(&fault.point, &first.point))
+    }
+
     fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
         let best = align::best(&self.prediction.branches, &observed.forward);
         let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);

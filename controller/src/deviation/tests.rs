@@ -134,6 +134,7 @@ impl Story {
             loss: None,
             anomalies: Vec::new(),
             fault_flow: last.flow.filter(|_| dies),
+            doubtful: false,
             forward: walk,
             return_: None,
             model_errors: Vec::new(),

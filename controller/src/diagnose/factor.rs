@@ -3,8 +3,7 @@
 //! For each factor the packets are a table of its values against "lost" and "came through". Its likelihood ratio
 //! (G) says how far it is from independence; how likely chance does as much is found by permutation, which holds
 //! for a handful of packets and for thousands, for two sizes and for fifty source ports alike (Good, "Permutation,
-//! Parametric, and Bootstrap Tests of Hypotheses", 2005). A factor with a value of its own for every packet
-//! explains everything and, by the same test, nothing.
+//! Parametric, and Bootstrap Tests of Hypotheses", 2005).
 //!
 //! The permutations are drawn from a fixed seed: the same packets give the same answer.
 
@@ -60,14 +59,22 @@ struct Row<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The table of a factor, if it could tell anything: at least two values, one of them more than once, and both
-    /// outcomes.
+    /// The table of a factor, if it could tell anything: at least two values, and both outcomes. A value that one
+    /// packet alone has is left out: it explains that packet whatever became of it, so that of packets with a port each
+    /// before others with a few ports together, a loss that came and went would look like one of the ports.
     fn of(kind: FactorKind, trials: &'a [Trial]) -> Option<Self> {
+        let mut packets: BTreeMap<&str, u32> = BTreeMap::new();
+        for value in trials.iter().filter_map(|trial| trial.values.get(&kind)) {
+            *packets.entry(value.as_str()).or_default() += 1;
+        }
         let mut rows: Vec<Row<'a>> = Vec::new();
         let mut index = BTreeMap::new();
         let (mut of_packet, mut outcomes) = (Vec::new(), Vec::new());
         for trial in trials {
             let Some(value) = trial.values.get(&kind) else { continue };
+            if packets.get(value.as_str()) == Some(&1) {
+                continue;
+            }
             let at = *index.entry(value.as_str()).or_insert_with(|| {
                 rows.push(Row { value, lost: 0, of: 0 });
                 rows.len() - 1
@@ -77,9 +84,8 @@ impl<'a> Table<'a> {
             of_packet.push(at);
             outcomes.push(trial.lost);
         }
-        let telling = rows.len() > 1 && rows.len() < of_packet.len();
         let both = outcomes.contains(&true) && outcomes.contains(&false);
-        (telling && both).then_some(Self { kind, rows, of_packet, outcomes })
+        (rows.len() > 1 && both).then_some(Self { kind, rows, of_packet, outcomes })
     }
 
     /// How likely chance separates losses as much as this.
@@ -198,6 +204,19 @@ mod tests {
         }
         // One in a hundred is allowed.
         assert!(named <= 3, "{named} of 50");
+    }
+
+    #[test]
+    fn a_loss_that_came_and_went_is_none_of_the_ports_of_its_time() {
+        // A hundred packets with a port each, of which those in the middle are lost; then four times sixteen.
+        let first = (0..100).map(|number| (50_000 + number, (40..60).contains(&number)));
+        let then = (0..64).map(|number| (40_000 + number % 16, false));
+        let trial = |(port, lost): (u32, bool)| {
+            let values = [(FactorKind::SourcePort, Text::verbatim(port.to_string()))].into();
+            Trial { lost, values }
+        };
+        let all: Vec<Trial> = first.chain(then).map(trial).collect();
+        assert_eq!(decisive(&all), None);
     }
 
     #[test]

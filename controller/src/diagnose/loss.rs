@@ -2,14 +2,45 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{ChoiceKind, FactorKind, LossReport, Share, Text, text};
+use waymark_proto::{
+    ChoiceKind, Direction, FactorKind, FaultPoint, LossReport, Share, SpanEnd, Step, Text, text,
+};
 
 use super::factor::{Trial, decisive};
 use super::locate::Fault;
-use super::{Case, Packet, Sent, same_fault};
+use super::{Case, Fate, Packet, Sent, same_fault};
 
 /// Losses after which a factor that mattered would have shown: with fewer, chance can hide it.
 pub const ENOUGH_LOSSES: u32 = 10;
+
+impl Packet<'_> {
+    /// Whether it was seen behind the place of a fault that it did not meet.
+    fn came_by(&self, point: &FaultPoint) -> bool {
+        let leg = match point.direction {
+            // Who is on the way back has left all of the way there behind.
+            Direction::Forward if self.forward.fate == Fate::Delivered => return true,
+            Direction::Forward => &self.forward,
+            Direction::Return => match &self.back {
+                Some(back) => back,
+                None => return false,
+            },
+        };
+        // Of what vanished between two hooks, who was seen at the second came by; else who went on from the hook itself.
+        let step = |end: &SpanEnd, step: &Step| SpanEnd::from(step) == *end;
+        match &point.span {
+            Some(span) => leg.walk.steps.iter().any(|own| step(&span.first_missing, own)),
+            None => {
+                let at = SpanEnd {
+                    node: point.node.clone(),
+                    netns: point.netns.clone(),
+                    hook: point.hook,
+                    device: point.device.clone(),
+                };
+                leg.walk.steps.iter().any(|own| own.action.continues() && step(&at, own))
+            }
+        }
+    }
+}
 
 impl Case<'_> {
     /// What is known of a fault that some packets met and others did not; `None` if all did that came to it.
@@ -29,11 +60,12 @@ impl Case<'_> {
     }
 }
 
-/// What one packet says about a fault: it met it, or it came by. One that died elsewhere or whose fate is not
-/// known says nothing.
+/// What one packet says about a fault: it met it, or it came by, wherever it died behind it. One that died before it
+/// or whose fate is not known says nothing.
 fn trial(sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
     let lost = match packet.fault() {
-        Some(own) => same_fault(&own.point, &fault.point).then_some(true)?,
+        Some(own) if same_fault(&own.point, &fault.point) => true,
+        Some(_) => packet.came_by(&fault.point).then_some(false)?,
         None => packet.arrived().then_some(false)?,
     };
     let mut values = BTreeMap::from([

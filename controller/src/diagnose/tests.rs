@@ -382,6 +382,42 @@ fn one_backend_of_two_is_broken() {
     assert_eq!(found.forward.predicted, Some(Disposition::Dropped), "the branch of the fault is shown");
 }
 
+/// At what a packet dies behind a fault, it came by that.
+#[test]
+fn who_dies_further_on_came_by() {
+    let near = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    let far = ending(there(), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
+    let mut story = Story::healthy();
+    for (seq, steps) in [(0, &near), (1, &near), (2, &far)] {
+        story.sightings.extend(sightings(steps, seq, false));
+    }
+    let found = story.told();
+    assert_eq!(fault(&found), "t-node1 wire eth0 silent-loss");
+    let share = found.loss.expect("one came by").share;
+    assert_eq!((share.lost, share.of), (2, 3));
+    assert!(found.doubtful, "two places");
+}
+
+#[test]
+fn of_a_few_that_died_chance_may_be_the_reason() {
+    let dying = ending(there(), "t-node1", Hook::NetfilterForward, "cni0", Cause::FilterDrop);
+    let doubtful = |passing: f64| {
+        let branches = vec![
+            Branch { probability: passing, ..branch(there(), back()) },
+            Branch { probability: 1.0 - passing, ..branch(dying.clone(), Vec::new()) },
+        ];
+        let found = Story { branches, ..Story::healthy() }.seen(&dying, false).told();
+        assert_eq!(found.verdict, Verdict::Unreachable);
+        found.doubtful
+    };
+    assert_eq!([0.0, 0.1, 0.5].map(doubtful), [false, true, true]);
+    assert_eq!(
+        [0.8, 1.0].map(doubtful),
+        [false, false],
+        "all three of them by chance is less than one in a hundred"
+    );
+}
+
 #[test]
 fn a_wrong_model_is_not_hidden() {
     let dying = ending(there(), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);

@@ -1,9 +1,9 @@
 //! How many packets, of which kinds: the rounds of a check. Pure.
 //!
-//! The first round is small. Only where some of its packets are lost and others are not there are more: packets
-//! that differ in size, code point and source port, every combination of them as often as any other, until it is
-//! known what the loss goes with, or that it goes with nothing, or until no more may be sent. Each round doubles
-//! what was sent, so that a clear case is cheap and a rare loss is still found.
+//! The first round is small. Only where some of its packets are lost and others are not, or where all are but chance
+//! may have done it, there are more: packets that differ in size, code point and source port, every combination of them
+//! as often as any other, until it is known what the loss goes with, or that it goes with nothing, or until no more may
+//! be sent. Each round doubles what was sent, so that a clear case is cheap and a rare loss is still found.
 
 use std::time::Duration;
 
@@ -85,8 +85,10 @@ fn sizes(request: &Request, full: Option<u16>) -> Vec<u16> {
 
 /// Whether more packets would tell more.
 fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
-    if diagnosis.verdict != Verdict::Inconsistent {
-        return false;
+    match diagnosis.verdict {
+        Verdict::Inconsistent => {}
+        Verdict::Unreachable => return diagnosis.doubtful && sent < ENOUGH_PACKETS,
+        Verdict::Reachable | Verdict::Undetermined => return false,
     }
     match &diagnosis.loss {
         None | Some(LossReport { factor: Some(_), .. }) => false,
@@ -124,6 +126,13 @@ mod tests {
         assert_eq!(next(&request(), None, 5, &healthy()), None);
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..lossy(5, 5) };
         assert_eq!(next(&request(), None, 5, &dead), None);
+    }
+
+    #[test]
+    fn five_that_chance_may_have_killed_prove_nothing() {
+        let doubtful = Diagnosis { verdict: Verdict::Unreachable, doubtful: true, ..lossy(5, 5) };
+        assert_eq!(next(&request(), None, 5, &doubtful).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, &doubtful), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod packet;
 mod ports;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -54,15 +55,32 @@ pub struct InjectSpec {
     pub ttl: u8,
 }
 
+/// Most combinations of shapes and flows of which each has its turn.
+const COMBINATIONS: u32 = 1 << 16;
+
 impl InjectSpec {
-    /// The shape of a packet, and which of the flows it belongs to. Every combination has its turn before one
-    /// comes again.
-    fn packet(&self, number: u32) -> (Shape, u32) {
+    /// What each packet is like, and which of the flows it belongs to. Every combination has its turn before one comes
+    /// again, in an order that nothing on the way keeps: where every fourth packet is lost, or all after the tenth,
+    /// that must not look like a loss of one size or port.
+    fn packets(&self) -> Vec<(Shape, u32)> {
         let (sizes, dscps) = (self.sizes.len() as u32, self.dscps.len() as u32);
-        let size = self.sizes[(number % sizes) as usize];
-        let dscp = self.dscps[(number / sizes % dscps) as usize];
-        let flow = self.flows.map_or(number, |flows| number / (sizes * dscps) % flows);
-        (Shape { size, ttl: self.ttl, dscp }, flow)
+        let shapes = sizes.saturating_mul(dscps);
+        let flows = self.flows.map_or(1, NonZeroU32::get);
+        let block: Vec<u32> = (0..shapes.saturating_mul(flows).min(COMBINATIONS)).collect();
+        let seed = self.key.0.first_chunk().expect("a key has sixteen bytes");
+        let mut random = fastrand::Rng::with_seed(u64::from_ne_bytes(*seed));
+        let turns = std::iter::repeat_with(|| {
+            let mut turns = block.clone();
+            random.shuffle(&mut turns);
+            turns
+        });
+        let packet = |(turn, number): (u32, u32)| {
+            let size = self.sizes[(turn % sizes) as usize];
+            let dscp = self.dscps[(turn / sizes % dscps) as usize];
+            let flow = self.flows.map_or(number, |_| turn / shapes);
+            (Shape { size, ttl: self.ttl, dscp }, flow)
+        };
+        turns.flatten().zip(0..self.count).map(packet).collect()
     }
 }
 
@@ -139,25 +157,29 @@ pub fn inject(
         })?;
         learn_no_mtu(&socket, address).map_err(failed)?;
         let mut reservations = Vec::new();
-        let mut flows: Vec<(Flow, Marker)> = Vec::new();
+        let mut flows: HashMap<u32, (Flow, Marker)> = HashMap::new();
         let mut sent = Vec::new();
         let start = Instant::now();
-        for number in 0..spec.count {
+        for ((shape, index), number) in spec.packets().into_iter().zip(0..) {
             // Open loop: the schedule does not wait for what a send took.
             let due = start + spec.interval * number;
             match stop.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
-            let (shape, index) = spec.packet(number);
             let marker = Marker { check: spec.check, seq: Seq(number) };
-            let flow = match flows.get_mut(index as usize) {
+            let flow = match flows.get_mut(&index) {
                 Some((flow, last)) => {
                     forget(&socket, spec, flow, std::mem::replace(last, marker), shape)?;
                     Ok(*flow)
                 }
-                None => reserve(spec, number, ports, &mut reservations)
-                    .inspect(|flow| flows.push((*flow, marker))),
+                None => {
+                    let reserved = reserve(spec, number, ports, &mut reservations);
+                    if let Ok(flow) = reserved {
+                        flows.insert(index, (flow, marker));
+                    }
+                    reserved
+                }
             };
             sent.push(match flow {
                 Ok(flow) => send(&socket, spec, flow, marker, shape)?,
@@ -298,4 +320,53 @@ fn hold(flow: &Flow, port: u16) -> io::Result<Option<Socket>> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.bind(&address.into())?;
     Ok(Some(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn spec(flows: u32, key: u8) -> InjectSpec {
+        let flow = Flow {
+            src: IpAddr::from([10, 0, 0, 1]),
+            dst: IpAddr::from([10, 0, 0, 2]),
+            protocol: Protocol::Udp,
+            src_port: 0,
+            dst_port: 53,
+        };
+        InjectSpec {
+            check: waymark_proto::CheckId::new(7).expect("it is not 0"),
+            key: waymark_proto::MarkerKey([key; 16]),
+            flow,
+            count: 100,
+            interval: std::time::Duration::ZERO,
+            sizes: vec![0, 1500],
+            dscps: vec![0, 46],
+            flows: NonZeroU32::new(flows),
+            ttl: 64,
+        }
+    }
+
+    #[test]
+    fn every_combination_has_its_turn_in_no_order() {
+        let turns = |key| -> Vec<_> {
+            spec(8, key).packets().iter().map(|(shape, flow)| (shape.size, shape.dscp, *flow)).collect()
+        };
+        let all = turns(1);
+        assert_eq!(all.len(), 100);
+        for block in all.chunks(32).take(3) {
+            assert_eq!(block.iter().collect::<BTreeSet<_>>().len(), 32);
+        }
+        assert_eq!(all, turns(1), "the same packets of the same check");
+        assert_ne!(all, turns(2));
+        assert_ne!(all[..32], all[32..64], "nothing that comes again and again meets the same ones");
+    }
+
+    #[test]
+    fn without_flows_every_packet_is_one() {
+        let flows: Vec<u32> = spec(0, 1).packets().iter().map(|(_, flow)| *flow).collect();
+        assert_eq!(flows, (0..100).collect::<Vec<_>>());
+    }
 }
