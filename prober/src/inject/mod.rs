@@ -168,18 +168,15 @@ pub fn inject(
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
             let marker = Marker { check: spec.check, seq: Seq(number) };
-            let flow = match flows.get_mut(&index) {
-                Some((flow, last)) => {
-                    forget(&socket, spec, flow, std::mem::replace(last, marker), shape)?;
-                    Ok(*flow)
+            let flow = if let Some((flow, last)) = flows.get_mut(&index) {
+                forget(&socket, spec, flow, std::mem::replace(last, marker), shape)?;
+                Ok(*flow)
+            } else {
+                let reserved = reserve(spec, number, ports, &mut reservations);
+                if let Ok(flow) = reserved {
+                    flows.insert(index, (flow, marker));
                 }
-                None => {
-                    let reserved = reserve(spec, number, ports, &mut reservations);
-                    if let Ok(flow) = reserved {
-                        flows.insert(index, (flow, marker));
-                    }
-                    reserved
-                }
+                reserved
             };
             sent.push(match flow {
                 Ok(flow) => send(&socket, spec, flow, marker, shape)?,
