@@ -27,18 +27,16 @@ impl Packet<'_> {
         };
         // Of what vanished between two hooks, who was seen at the second came by; else who went on from the hook itself.
         let step = |end: &SpanEnd, step: &Step| SpanEnd::from(step) == *end;
-        match &point.span {
-            Some(span) => leg.walk.steps.iter().any(|own| step(&span.first_missing, own)),
-            None => {
-                let at = SpanEnd {
-                    node: point.node.clone(),
-                    netns: point.netns.clone(),
-                    hook: point.hook,
-                    device: point.device.clone(),
-                };
-                leg.walk.steps.iter().any(|own| own.action.continues() && step(&at, own))
-            }
+        if let Some(span) = &point.span {
+            return leg.walk.steps.iter().any(|own| step(&span.first_missing, own));
         }
+        let at = SpanEnd {
+            node: point.node.clone(),
+            netns: point.netns.clone(),
+            hook: point.hook,
+            device: point.device.clone(),
+        };
+        leg.walk.steps.iter().any(|own| own.action.continues() && step(&at, own))
     }
 }
 
