@@ -3,7 +3,9 @@
 mod support;
 
 use support::{DATAPLANES, Dataplane, Lab, ip, render, route, tcp, udp};
-use waymark_proto::{Cause, Disposition, Flow, Hook, LinkKind, RouteType, Step};
+use waymark_proto::{
+    Cause, Disposition, Flow, Hook, LinkKind, PolicyRule, PortRange, Protocol, RouteType, RuleAction, Step,
+};
 
 /// The last step of a prediction's only branch.
 fn last(lab: &Lab, start: &str, flow: &Flow) -> Step {
@@ -294,6 +296,42 @@ fn policy_rules() {
     let step = last(&lab, "pod11", &across());
     assert!(step.note.unwrap().contains("uidrange"));
     assert_eq!(last(&lab, "pod12", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None, "its source decides");
+}
+
+#[test]
+fn policy_rules_select_by_protocol_and_ports() {
+    let ports = |first, last| Some(PortRange { first, last });
+    let refuses = |change: &dyn Fn(&mut PolicyRule), netns: &str, flow: &Flow| {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        let mut rule = lab.netns(netns).rules[1].clone();
+        (rule.priority, rule.action) = (100, RuleAction::Prohibit);
+        change(&mut rule);
+        lab.netns(netns).rules.push(rule);
+        last(&lab, "pod11", flow)
+    };
+    for netns in ["pod11", "node1"] {
+        let cause = |change: &dyn Fn(&mut PolicyRule)| refuses(change, netns, &across()).cause;
+        let prohibited = Some(Cause::ProhibitRoute);
+        assert_eq!(cause(&|rule| rule.ip_protocol = Some(6)), prohibited);
+        assert_eq!(cause(&|rule| rule.ip_protocol = Some(17)), None);
+        assert_eq!(cause(&|rule| rule.dst_ports = ports(80, 80)), prohibited);
+        assert_eq!(cause(&|rule| rule.dst_ports = ports(70, 90)), prohibited);
+        assert_eq!(cause(&|rule| rule.dst_ports = ports(81, 90)), None);
+        assert_eq!(cause(&|rule| rule.src_ports = ports(40000, 40001)), prohibited);
+        assert_eq!(cause(&|rule| rule.src_ports = ports(1, 39999)), None);
+        assert_eq!(cause(&|rule| rule.tos = Some(0x10)), None);
+        assert_eq!(cause(&|rule| (rule.tos, rule.invert) = (Some(0x10), true)), prohibited);
+        let both = |rule: &mut PolicyRule| (rule.ip_protocol, rule.dst_ports) = (Some(6), ports(80, 80));
+        assert_eq!(cause(&both), prohibited);
+        assert_eq!(refuses(&both, netns, &udp("10.244.1.10", "10.244.2.10", 53)).cause, None);
+        // An echo request has no ports.
+        let ping = Flow { protocol: Protocol::Icmp, ..across() };
+        assert_eq!(refuses(&|rule| rule.dst_ports = ports(1, 65534), netns, &ping).cause, None);
+        // Which source port it will be is not known.
+        let any = Flow { src_port: 0, ..across() };
+        let step = refuses(&|rule| rule.src_ports = ports(40000, 40001), netns, &any);
+        assert!(step.note.unwrap().contains("sport"));
+    }
 }
 
 #[test]

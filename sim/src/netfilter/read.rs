@@ -9,7 +9,7 @@ use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
 use super::symbols;
 use super::value::{Elements, Value};
 use crate::conntrack::Tracking;
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::namespace::Namespace;
 use crate::packet::Packet;
 
@@ -210,7 +210,8 @@ impl Reading<'_> {
     fn reverse_route(&self) -> Result<Value, Stop> {
         let Some(input) = self.at.input else { return Err(Stop::Break) };
         let flow = &self.packet.flow;
-        let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0 };
+        let transport = Transport::NONE;
+        let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0, transport };
         let namespace = self.at.namespace;
         match fib::lookup(namespace, &key) {
             Found::Unicast(_, hops) => {
