@@ -98,6 +98,6 @@ pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};
 pub use text::{Arg, Language, Text, listed, quoted, texts, translated, translated_json};
 pub use walk::{
-    Action, Branch, Choice, ChoiceKind, Direction, Disposition, Outer, Path, PathSet, PathShape,
+    Action, Branch, Choice, ChoiceKind, Detour, Direction, Disposition, Outer, Path, PathSet, PathShape,
     RuleRef, Step,
 };

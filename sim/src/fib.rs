@@ -32,6 +32,9 @@ impl Transport {
     /// What the kernel looks up without a packet's transport header at hand: zeros, which no selector takes.
     pub(crate) const NONE: Self = Self { protocol: 0, src_port: Some(0), dst_port: 0 };
 
+    /// Of a raw socket that writes headers itself (`raw_sendmsg`, `rawv6_sendmsg`): what they say is not read.
+    pub(crate) const RAW: Self = Self { protocol: 255, ..Self::NONE };
+
     /// Of a packet, or of the socket that sends it.
     pub(crate) fn of(flow: &Flow) -> Self {
         let protocol = flow.protocol.number(flow.is_ipv6());
@@ -58,6 +61,26 @@ pub(crate) enum Found<'a> {
     Nothing,
     /// The facts or the model do not suffice; why.
     Unknown(Text),
+}
+
+impl Found<'_> {
+    /// Whether packets go the same way by both.
+    pub(crate) fn leads_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unicast(_, hops), Self::Unicast(_, others)) => hops == others,
+            (Self::Refused(cause, _), Self::Refused(other, _)) => cause == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+
+    /// What decided.
+    pub(crate) fn words(&self, namespace: &Namespace, dst: IpAddr) -> Text {
+        match self {
+            Self::Local(route) | Self::Unicast(route, _) => Text::verbatim(describe(namespace, route)),
+            Self::Refused(_, text) | Self::Unknown(text) => text.clone(),
+            Self::Nothing => text!(object::NoRouteTo { dst }),
+        }
+    }
 }
 
 /// Does a rule's selectors match? `None` if it has selectors that cannot be decided and the others match.

@@ -4,7 +4,8 @@ mod support;
 
 use support::{DATAPLANES, Dataplane, Lab, ip, render, route, tcp, udp};
 use waymark_proto::{
-    Cause, Disposition, Flow, Hook, LinkKind, PolicyRule, PortRange, Protocol, RouteType, RuleAction, Step,
+    Cause, Disposition, Flow, Hook, LinkKind, PolicyRule, PortRange, Protocol, RouteType,
+    RuleAction, Step,
 };
 
 /// The last step of a prediction's only branch.
@@ -332,6 +333,29 @@ fn policy_rules_select_by_protocol_and_ports() {
         let step = refuses(&|rule| rule.src_ports = ports(40000, 40001), netns, &any);
         assert!(step.note.unwrap().contains("sport"));
     }
+}
+
+#[test]
+fn what_rules_see_of_an_application_and_not_of_the_prober_is_told() {
+    let by = |change: &dyn Fn(&mut PolicyRule)| {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        let mut rule = lab.netns("pod11").rules[1].clone();
+        (rule.priority, rule.action) = (100, RuleAction::Prohibit);
+        change(&mut rule);
+        lab.netns("pod11").rules.push(rule);
+        let detour = lab.predict("pod11", &across()).detour;
+        detour.map(|detour| [detour.application, detour.prober].map(|way| way.to_string()))
+    };
+    let port = PortRange { first: 80, last: 80 };
+    let both = ["rule 100: prohibit", "default via 10.244.1.1 dev eth0 table main"].map(str::to_owned);
+    assert_eq!(by(&|rule| rule.dst_ports = Some(port)), Some(both.clone()));
+    assert_eq!(by(&|rule| rule.ip_protocol = Some(6)), Some(both.clone()));
+    let [application, prober] = both;
+    assert_eq!(by(&|rule| (rule.ip_protocol, rule.invert) = (Some(6), true)), Some([prober, application]));
+    // What takes both, or neither, or leads them the same way.
+    assert_eq!(by(&|_| {}), None);
+    assert_eq!(by(&|rule| rule.ip_protocol = Some(17)), None);
+    assert_eq!(by(&|rule| (rule.ip_protocol, rule.action) = (Some(6), RuleAction::Table)), None);
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! watched. If the second was not watched, nothing is said.
 
 use waymark_proto::{
-    Action, Cause, Confidence, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place, Protocol, Span,
-    SpanEnd, Step, Text, text,
+    Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place,
+    Protocol, Span, SpanEnd, Step, Text, text,
 };
 
 use super::align::Alignment;
@@ -69,6 +69,42 @@ impl Case<'_> {
                 Err(why) => return Fate::Unknown(why),
             },
         };
+        Fate::Died(Box::new(fault))
+    }
+
+    /// What becomes of an application's packets where the prober's are routed otherwise: the prediction alone can tell,
+    /// and only if all that it thinks possible end badly.
+    pub(super) fn foretold(&self, walk: &Walk, detour: &Detour) -> Fate {
+        let Detour { application, prober } = detour;
+        let ends = |branches: &[Branch], direction| -> Option<Vec<Step>> {
+            branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect()
+        };
+        let branches = &self.prediction.branches;
+        let answers =
+            || -> Vec<Branch> { branches.iter().flat_map(|branch| branch.answer.clone()).collect() };
+        let all_deliver = branches.iter().all(|branch| branch.path.disposition() == Disposition::Delivered);
+        let directions = [
+            (Direction::Forward, ends(branches, Direction::Forward)),
+            (Direction::Return, ends(&answers(), Direction::Return).filter(|_| all_deliver && !self.one_way)),
+        ];
+        let death = directions.into_iter().find_map(|(direction, deaths)| {
+            let death = deaths?.into_iter().next()?;
+            Some((direction, death))
+        });
+        let Some((direction, death)) = death else {
+            return Fate::Unknown(text!(note::RoutedPast { application, prober }));
+        };
+        let trail = Trail {
+            direction,
+            walk,
+            path: None,
+            alignment: None,
+            predicted: None,
+            receiver: None,
+            send_error: None,
+        };
+        let mut fault = self.fault(&trail, &death, Confidence::Medium, text!(ground::ForetoldAlone));
+        fault.point.evidence.push(text!(evidence::RoutedPast { application, prober }));
         Fate::Died(Box::new(fault))
     }
 

@@ -1,4 +1,4 @@
-use waymark_proto::{Agreement, Cause, Confidence, Text};
+use waymark_proto::{Agreement, Cause, Confidence, Detour, Text};
 
 use super::*;
 use crate::fixture::{
@@ -19,6 +19,7 @@ pub(crate) fn healthy() -> Diagnosis {
 /// A case in the making: what is predicted, and what is seen of each of three packets.
 struct Story {
     branches: Vec<Branch>,
+    detour: Option<Detour>,
     sightings: Vec<waymark_proto::Sighting>,
     errors: Option<&'static str>,
     sight: Sight,
@@ -48,6 +49,7 @@ impl Story {
     fn healthy() -> Self {
         Self {
             branches: vec![branch(there(), back())],
+            detour: None,
             sightings: Vec::new(),
             errors: None,
             sight: sight(),
@@ -107,7 +109,7 @@ impl Story {
             flow: self.flow,
             receivers: &self.receivers,
             one_way: self.one_way,
-            prediction: &PathSet { branches: self.branches, needs: Vec::new() },
+            prediction: &PathSet { branches: self.branches, detour: self.detour, ..PathSet::default() },
             sent: &sent,
             observed: &observed,
             sight: &self.sight,
@@ -133,6 +135,36 @@ fn a_healthy_flow_is_reachable() {
     for row in rows {
         assert!(matches!(row.agreement, Agreement::Seen | Agreement::NotObservable), "{row:?}");
     }
+}
+
+/// The prober's packets arrive by a route that an application's do not take.
+#[test]
+fn what_the_prober_cannot_show_is_not_called_reachable() {
+    let arriving = |story: Story| {
+        let (application, prober) =
+            (Text::verbatim("rule 100: prohibit"), Text::verbatim("default table main"));
+        let detour = Some(Detour { application, prober });
+        Story { detour, ..story }.seen(&there(), false).seen(&back(), true).told()
+    };
+    let refused = ending(there(), "t-cart", Hook::Route, "eth0", Cause::ProhibitRoute);
+    let found = arriving(Story::predicting(refused));
+    assert_eq!(found.verdict, Verdict::Unreachable);
+    assert_eq!(fault(&found), "t-cart route eth0 prohibit-route");
+    let point = found.fault_point.unwrap();
+    assert_eq!((point.confidence, point.direction), (Confidence::Medium, Direction::Forward));
+    assert!(point.evidence.iter().any(|words| words.contains("rule 100: prohibit")), "{point:#?}");
+    assert!(found.model_errors.is_empty() && found.rtt_ns.is_none());
+
+    // So it is with an answer that has no way.
+    let dying = ending(back(), "t-pay", Hook::Route, "eth0", Cause::BlackholeRoute);
+    let found = arriving(Story { branches: vec![branch(there(), dying)], ..Story::healthy() });
+    assert_eq!(found.verdict, Verdict::Unreachable);
+    assert_eq!(found.fault_point.unwrap().direction, Direction::Return);
+
+    // Where the prediction has an application's arrive by their own way, nobody saw them do so.
+    let found = arriving(Story::healthy());
+    assert_eq!((found.verdict, found.delivered, found.fault_point), (Verdict::Undetermined, 0, None));
+    assert!(found.notes.iter().any(|note| note.contains("rule 100: prohibit")), "{:?}", found.notes);
 }
 
 /// Each row: where and why, and what the kernel says there; the prediction agrees.
