@@ -1,6 +1,7 @@
 //! Walks: the steps, hops and paths that prediction and observation have in common.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -386,6 +387,10 @@ pub struct PathSet {
     /// The branches are those of an application's packets; this is set where the prober's cannot show them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detour: Option<Detour>,
+    /// The source address that a socket of the sender takes unless it is bound, where it is known not to be that of
+    /// the flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbound_source: Option<IpAddr>,
 }
 
 /// Direction of a walk within a check.

@@ -35,6 +35,11 @@ impl Transport {
     /// Of a raw socket that writes headers itself (`raw_sendmsg`, `rawv6_sendmsg`): what they say is not read.
     pub(crate) const RAW: Self = Self { protocol: 255, ..Self::NONE };
 
+    /// Of a socket that is not bound yet.
+    pub(crate) fn without_source(self) -> Self {
+        Self { src_port: Some(0), ..self }
+    }
+
     /// Of a packet, or of the socket that sends it.
     pub(crate) fn of(flow: &Flow) -> Self {
         let protocol = flow.protocol.number(flow.is_ipv6());

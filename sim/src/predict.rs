@@ -36,6 +36,9 @@ pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
         branches,
         needs: needs.into_iter().collect(),
         detour: here.and_then(|namespace| sender::detour(namespace, flow)),
+        unbound_source: here
+            .and_then(|namespace| sender::unbound_source(namespace, flow))
+            .filter(|&taken| taken != flow.src),
     }
 }
 

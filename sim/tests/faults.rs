@@ -2,9 +2,9 @@
 
 mod support;
 
-use support::{DATAPLANES, Dataplane, Lab, ip, render, route, tcp, udp};
+use support::{DATAPLANES, Dataplane, Lab, address, ip, render, route, tcp, udp};
 use waymark_proto::{
-    Cause, Disposition, Flow, Hook, LinkKind, PolicyRule, PortRange, Protocol, RouteType,
+    Cause, Disposition, Flow, Hook, LinkKind, MissingFact, PolicyRule, PortRange, Protocol, RouteType,
     RuleAction, Step,
 };
 
@@ -356,6 +356,35 @@ fn what_rules_see_of_an_application_and_not_of_the_prober_is_told() {
     assert_eq!(by(&|_| {}), None);
     assert_eq!(by(&|rule| rule.ip_protocol = Some(17)), None);
     assert_eq!(by(&|rule| (rule.ip_protocol, rule.action) = (Some(6), RuleAction::Table)), None);
+}
+
+#[test]
+fn the_source_of_a_socket_that_is_not_bound() {
+    for dataplane in DATAPLANES {
+        let taken = |change: &dyn Fn(&mut Lab)| {
+            let mut lab = Lab::new(dataplane);
+            change(&mut lab);
+            lab.predict("pod11", &across()).unbound_source
+        };
+        assert_eq!(taken(&|_| {}), None, "the pod's own");
+        let prefers = |lab: &mut Lab| {
+            for route in &mut lab.netns("pod11").routes {
+                route.prefsrc = (route.table == 254).then(|| ip("10.9.9.9"));
+            }
+        };
+        assert_eq!(taken(&prefers), Some(ip("10.9.9.9")));
+        // Another address of the device comes after that of the gateway's net, or of the pod.
+        let more = |lab: &mut Lab| lab.netns("pod11").addresses.push(address(2, "10.9.9.9/32"));
+        assert_eq!(taken(&more), None);
+        let instead = |lab: &mut Lab| lab.netns("pod11").addresses[1] = address(2, "10.9.9.9/32");
+        assert_eq!(taken(&instead), Some(ip("10.9.9.9")));
+        let unread = |lab: &mut Lab| {
+            instead(lab);
+            let why = "it went away".to_owned();
+            lab.netns("pod11").missing.push(MissingFact { what: "addresses".into(), why });
+        };
+        assert_eq!(taken(&unread), None);
+    }
 }
 
 #[test]
