@@ -304,6 +304,10 @@ impl Case<'_> {
         let mut step = receiver.clone();
         step.hook = Hook::Socket;
         let (cause, confidence, words) = match self.flow.protocol {
+            // A full queue is silent, and so is a kernel that cannot send what it answers.
+            Protocol::Tcp if !trail.may_leave(&receiver.place) => {
+                (Cause::Unknown, Confidence::Low, text!(evidence::AnswerMayNotLeave { why: trail.doubt() }))
+            }
             Protocol::Tcp => (Cause::SocketQueueFull, Confidence::Medium, text!(evidence::SynUnanswered)),
             Protocol::Icmp | Protocol::Udp => {
                 (Cause::Unknown, Confidence::Low, text!(evidence::TakenUnanswered))
@@ -443,6 +447,19 @@ impl Case<'_> {
 }
 
 impl Trail<'_> {
+    /// Whether any prediction that there is has the packet come out of a namespace.
+    fn may_leave(&self, place: &Place) -> bool {
+        self.path.is_none_or(|path| {
+            path.disposition() == Disposition::Delivered
+                || path.steps().iter().any(|step| step.place != *place)
+        })
+    }
+
+    /// Why the prediction does not know further.
+    fn doubt(&self) -> Option<&Text> {
+        self.path.and_then(|path| path.last().note.as_ref())
+    }
+
     /// Whether the walk ends with the copies of a frame that a bridge flooded: what refused them was off the
     /// path, so they tell nothing about the packet.
     fn is_flooded(&self) -> bool {

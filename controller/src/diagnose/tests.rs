@@ -361,6 +361,21 @@ fn a_syn_that_is_taken_without_an_answer() {
     assert_eq!(found.fault_point.unwrap().confidence, Confidence::Medium);
     let one_way = Story { one_way: true, ..Story::healthy() }.seen(&there(), false).told();
     assert_eq!((one_way.verdict, one_way.replied), (Verdict::Reachable, None));
+
+    // A queue is to blame only if the receiver could have answered.
+    let mut step = back()[0].clone();
+    (step.action, step.note) = (Action::Unknown, Some(Text::verbatim("rule 100: uidrange")));
+    let unknown = Branch {
+        probability: 1.0,
+        choices: Vec::new(),
+        path: Path::new(Disposition::InsufficientInfo, vec![step]).unwrap(),
+        answer: Vec::new(),
+    };
+    let mut story = Story::healthy();
+    story.branches[0].answer = vec![unknown];
+    let point = story.seen(&there(), false).told().fault_point.unwrap();
+    assert_eq!((point.cause, point.confidence), (Cause::Unknown, Confidence::Low));
+    assert!(point.evidence.iter().any(|words| words.contains("rule 100: uidrange")), "{point:#?}");
 }
 
 #[test]
