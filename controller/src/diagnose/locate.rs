@@ -124,7 +124,10 @@ impl Case<'_> {
         let traced = death.function.is_none();
         let alone = || if traced { text!(ground::Traced) } else { text!(ground::Reported) };
         let Some(predicted) = predicted else {
-            let mut fault = self.fault(trail, death, Confidence::High, alone());
+            // Where the kernel names neither a cause nor, for certain, a place, that it dropped the packet is all it says.
+            let vague = death.cause == Some(Cause::KernelDrop) && is_ambiguous(death);
+            let confidence = if vague { Confidence::Medium } else { Confidence::High };
+            let mut fault = self.fault(trail, death, confidence, alone());
             fault.point.evidence.push(words);
             // Predictions are about packets of ordinary size and TTL.
             let of_its_own = matches!(death.cause, Some(Cause::TtlExpired | Cause::MtuExceeded));
@@ -477,6 +480,12 @@ impl Trail<'_> {
         let farthest = alignment.matched.iter().flatten().max();
         alignment.unexpected.iter().max() > farthest && !alignment.unexpected.is_empty()
     }
+}
+
+/// Whether the kernel's words for an observed drop leave open what it was.
+fn is_ambiguous(death: &Step) -> bool {
+    let meaning = reasons::meaning(death.reason.as_deref(), death.function.as_deref().unwrap_or_default());
+    death.function.is_some() && matches!(meaning, Some(Meaning::Ambiguous(..)) | None)
 }
 
 /// Whether an observed drop that does not say well where in its namespace it happened could have been at a

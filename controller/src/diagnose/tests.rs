@@ -379,6 +379,29 @@ fn a_syn_that_is_taken_without_an_answer() {
 }
 
 #[test]
+fn what_routing_discards_is_a_blackhole_only_where_one_is() {
+    let at = ending(there(), "t-cart", Hook::Route, "eth0", Cause::BlackholeRoute);
+    let seen = |story: Story| {
+        let before = &at[..at.len() - 1];
+        story
+            .seen(before, false)
+            .dropped(at.last().unwrap(), false, "NOT_SPECIFIED", "dst_discard_out+0x1")
+            .told()
+    };
+    let point = seen(Story::predicting(at.clone())).fault_point.unwrap();
+    assert_eq!((point.cause, point.confidence), (Cause::BlackholeRoute, Confidence::High));
+    // The route is one that leads on.
+    let point = seen(Story::healthy()).fault_point.unwrap();
+    assert_eq!((point.hook, point.cause), (Hook::Route, Cause::KernelDrop));
+    assert_eq!(point.confidence, Confidence::Medium);
+    assert!(
+        point.advice.contains("ip xfrm policy") && point.advice.contains("route get"),
+        "{}",
+        point.advice
+    );
+}
+
+#[test]
 fn sends_that_fail() {
     for (error, expected) in [
         ("EPERM: Operation not permitted", "t-cart netfilter-output - filter-drop"),
