@@ -11,8 +11,8 @@ use crate::netfilter::select_address;
 use crate::packet::Packet;
 use crate::walk::{Stage, Walk};
 
-/// Stands for the outer source port, a hash that the kernel takes from its range of local ports.
-const OUTER_SOURCE_PORT: u16 = 32768;
+/// Any: the outer source port is a hash of the inner packet with a key of the kernel's.
+const OUTER_SOURCE_PORT: u16 = 0;
 
 /// A remote end.
 #[derive(Clone, Copy, Debug, PartialEq)]
