@@ -57,6 +57,9 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         }
         Cause::NoListener => text!(advice::NoRawListener { place, enter }),
         Cause::SocketQueueFull => text!(advice::SocketQueueFull { place, enter }),
+        Cause::SocketFilter if fault.reason.as_deref() == Some(TOO_FAR) => {
+            text!(advice::SocketTtl { place, enter })
+        }
         Cause::SocketFilter => text!(advice::SocketFilter { place, enter }),
         Cause::OtherHost => text!(advice::OtherHost { node }),
         Cause::Malformed => text!(advice::Malformed { place, enter, device }),
@@ -71,15 +74,22 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
             }),
             None => text!(advice::SilentLossBehind { place, enter, device }),
         },
-        Cause::KernelDrop => by_reason(fault, place, enter),
+        Cause::KernelDrop => by_reason(fault, place, enter, route),
         Cause::SendFailed => text!(advice::SendFailed { place, route }),
         Cause::Unknown => text!(advice::Unknown { place, route, enter }),
     }
 }
 
 /// The next step for a drop that has no cause of its own: what its reason means is all there is.
-fn by_reason(fault: &FaultPoint, place: Text, enter: String) -> Text {
+fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> Text {
     let reason = fault.reason.as_deref().unwrap_or(NO_REASON);
+    let discards = fault.function.as_deref().is_some_and(|function| function.starts_with(DISCARDS));
+    if reason == BY_POLICY {
+        return text!(advice::IpsecPolicy { place, enter });
+    }
+    if reason == NO_REASON && discards {
+        return text!(advice::RouteDiscards { place, route, enter });
+    }
     if let Some(meaning) = reasons::in_words(reason).filter(|_| reason != NO_REASON) {
         return text!(advice::KernelReason { place, enter, reason, meaning });
     }
@@ -89,6 +99,12 @@ fn by_reason(fault: &FaultPoint, place: Text, enter: String) -> Text {
 
 /// What the kernel says where it says nothing.
 const NO_REASON: &str = "NOT_SPECIFIED";
+/// What it says of a policy of IPsec.
+const BY_POLICY: &str = "XFRM_POLICY";
+/// What it says of a packet that came over more routers than its socket allows.
+const TOO_FAR: &str = "TCP_MINTTL";
+/// How its functions begin that routes and policies have packets discarded by.
+const DISCARDS: &str = "dst_discard";
 
 /// The next step for what happens to packets that arrive.
 pub(crate) fn of_anomaly(
@@ -163,10 +179,22 @@ mod tests {
             let text = advice(&fault, &fixture::tcp());
             let general = advice(&FaultPoint { reason: None, ..fault }, &fixture::tcp());
             assert!(text.contains('`'), "{reason:?}: {text}");
-            let of_its_own = text.id() == "advice.kernel-reason" && text != general;
+            let of_its_own = text.id() != general.id();
             let says_nothing = reason.as_deref() == Some(NO_REASON);
             assert!(cause != Cause::KernelDrop || of_its_own || says_nothing, "{reason:?}: {text}");
         }
+    }
+
+    #[test]
+    fn what_ipsec_and_a_listener_that_counts_hops_refuse_is_looked_for_there() {
+        let about = |cause, reason: &str| {
+            let fault = FaultPoint { cause, reason: Some(reason.to_owned()), ..fixture::fault() };
+            advice(&fault, &fixture::tcp())
+        };
+        assert!(about(Cause::KernelDrop, "XFRM_POLICY").contains("ip xfrm policy"));
+        let cause = reasons::meaning(Some("TCP_MINTTL"), "tcp_v4_rcv+0x1").unwrap().cause();
+        assert_eq!(cause, Cause::SocketFilter);
+        assert!(about(cause, "TCP_MINTTL").contains("IP_MINTTL"));
     }
 
     #[test]

@@ -168,7 +168,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         .map(|sent| case.packet(sent, case.observed.get(&sent.seq).unwrap_or(&silence)))
         .collect();
     let fault = main_fault(&packets);
-    let fault_point = fault.map(|fault| conclude(fault, &packets));
+    let fault_point = fault.map(|fault| conclude(fault, &packets, case.prediction.detour.is_none()));
     let legs = |direction: Direction| -> Vec<&Leg<'_>> {
         let leg = |packet| match direction {
             Direction::Forward => Some(legs_forward(packet)),
@@ -189,7 +189,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
                     && packet.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered)
             })
         }),
-        rtt_ns: case.rtt().filter(|_| !case.one_way),
+        rtt_ns: case.rtt().filter(|_| !case.one_way && case.prediction.detour.is_none()),
         fault_point,
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
         anomalies: anomaly::anomalies(&packets, case.flow.protocol),
@@ -252,11 +252,13 @@ fn same_fault(a: &FaultPoint, b: &FaultPoint) -> bool {
         == (&b.node, &b.netns, &b.device, b.hook, b.cause, b.direction)
 }
 
-/// Completes the fault point of a fault.
-fn conclude(fault: &Fault, packets: &[Packet<'_>]) -> FaultPoint {
+/// Completes the fault point of a fault; `by_packets` is whether it was they who met it.
+fn conclude(fault: &Fault, packets: &[Packet<'_>], by_packets: bool) -> FaultPoint {
     let met = packets.iter().filter_map(Packet::fault).filter(|other| same_fault(&fault.point, &other.point));
     let mut point = fault.point.clone();
-    point.evidence.insert(0, text!(evidence::PacketsMet { met: met.count(), all: packets.len() }));
+    if by_packets {
+        point.evidence.insert(0, text!(evidence::PacketsMet { met: met.count(), all: packets.len() }));
+    }
     let others =
         packets.iter().filter_map(Packet::fault).filter(|other| !same_fault(&fault.point, &other.point));
     let others = others.count();
@@ -293,6 +295,11 @@ impl<'a> Case<'a> {
 
     fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
         let best = align::best(&self.prediction.branches, &observed.forward);
+        if let Some(detour) = &self.prediction.detour {
+            let (fit, choices) = best;
+            let fate = self.foretold(&observed.forward, detour);
+            return Packet { forward: Leg { walk: &observed.forward, fit, choices, fate }, back: None };
+        }
         let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);
         let forward =
             if observed.back.steps.is_empty() { self.refused_by_receiver(forward) } else { forward };

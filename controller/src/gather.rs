@@ -77,10 +77,18 @@ impl Picture {
             cluster.add(facts).map_err(|source| GatherError::Facts { node, source })?;
         }
         let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
-        Ok(Self::new(prediction, cluster, ends, notes))
+        Ok(Self::new(prediction, cluster, inventory, ends, notes))
     }
 
-    fn new(prediction: PathSet, cluster: Cluster, ends: &Ends, notes: Vec<Text>) -> Self {
+    fn new(
+        prediction: PathSet,
+        cluster: Cluster,
+        inventory: &Inventory,
+        ends: &Ends,
+        mut notes: Vec<Text>,
+    ) -> Self {
+        // A recording has it among its notes.
+        notes.extend(elsewhere_from(&prediction, inventory, ends).filter(|note| !notes.contains(note)));
         let mut steps = prediction.branches.iter().flat_map(|branch| branch.path.steps());
         let first = steps.find(|step| step.hook == Hook::Qdisc && step.place == ends.source);
         let device = first.and_then(|step| step.device.as_deref());
@@ -88,6 +96,14 @@ impl Picture {
         let full_size = mtu.and_then(|mtu| u16::try_from(mtu).ok());
         Self { prediction, cluster, facts: Vec::new(), full_size, notes }
     }
+}
+
+/// A remark on a pod whose connections do not leave from its address. A node has an address on each of its networks,
+/// and which of them its connections leave from is no riddle.
+fn elsewhere_from(prediction: &PathSet, inventory: &Inventory, ends: &Ends) -> Option<Text> {
+    let (own, taken) = (ends.flow.src, prediction.unbound_source?);
+    inventory.pod_at(&ends.source)?;
+    Some(text!(note::UnboundSource { own, taken }))
 }
 
 /// Collects the facts that the prediction needs, and predicts.
@@ -131,7 +147,7 @@ pub(crate) async fn gather(
         let prediction = waymark_sim::predict(&cluster, &ends.source, &ends.flow);
         wanted = prediction.needs.iter().filter(|node| !asked.contains(*node)).cloned().collect();
         if wanted.is_empty() {
-            return Ok(Picture { facts: kept, ..Picture::new(prediction, cluster, ends, notes) });
+            return Ok(Picture { facts: kept, ..Picture::new(prediction, cluster, inventory, ends, notes) });
         }
     }
 }
@@ -157,7 +173,7 @@ pub fn predict_offline(
     let ends = with_source_port(resolve(inventory, request)?, 0);
     let mut picture = Picture::of(inventory, facts, &ends, Vec::new())?;
     let missing = picture.prediction.needs.iter().map(|node| text!(note::FactsWanted { node }));
-    picture.notes = missing.collect();
+    picture.notes.splice(0..0, missing);
     Ok(document(inventory, request, &ends, picture))
 }
 

@@ -308,6 +308,23 @@ pub enum RuleAction {
     Other,
 }
 
+/// A range of ports, both ends in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Whether a port is in it.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
 /// A policy routing rule (`ip rule`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -342,6 +359,18 @@ pub struct PolicyRule {
     /// Mask for the mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<u32>,
+    /// Number of the transport protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_protocol: Option<u8>,
+    /// Source ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub src_ports: Option<PortRange>,
+    /// Destination ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dst_ports: Option<PortRange>,
+    /// TOS or traffic class; absent if it does not select.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tos: Option<u8>,
     /// Matches what the selectors do not.
     #[serde(default)]
     pub invert: bool,

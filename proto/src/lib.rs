@@ -68,8 +68,8 @@ pub use dial::{
 pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError, KEEP_ALIVE};
 pub use facts::{
     Address, BridgePort, DeviceProgram, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump,
-    Link, LinkKind, MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, ProgramPoint,
-    Route, RouteType, RuleAction, Socket,
+    Link, LinkKind, MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, PortRange,
+    ProgramPoint, Route, RouteType, RuleAction, Socket,
 };
 pub use flow::{Flow, Protocol};
 pub use hook::{Hook, HookReport, Observability};
@@ -98,6 +98,6 @@ pub use short::short;
 pub use sighting::{Event, Headers, Losses, Match, Sighting};
 pub use text::{Arg, Language, Text, listed, quoted, texts, translated, translated_json};
 pub use walk::{
-    Action, Branch, Choice, ChoiceKind, Direction, Disposition, Outer, Path, PathSet, PathShape, RuleRef,
-    Step,
+    Action, Branch, Choice, ChoiceKind, Detour, Direction, Disposition, Outer, Path, PathSet, PathShape,
+    RuleRef, Step,
 };

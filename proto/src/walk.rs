@@ -1,6 +1,7 @@
 //! Walks: the steps, hops and paths that prediction and observation have in common.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -363,6 +364,17 @@ pub struct Branch {
     pub answer: Vec<Branch>,
 }
 
+/// Where the sender's kernel routes the prober's packets, which have neither protocol nor ports for it, by something
+/// else than an application's: what becomes of the one does not show what becomes of the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Detour {
+    /// The rule or route for an application's packets, or why it cannot be told.
+    pub application: Text,
+    /// The same for the prober's.
+    pub prober: Text,
+}
+
 /// All ways that a packet may take, the likeliest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -372,6 +384,13 @@ pub struct PathSet {
     /// Nodes whose facts were missing and would have been needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<NodeName>,
+    /// The branches are those of an application's packets; this is set where the prober's cannot show them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detour: Option<Detour>,
+    /// The source address that a socket of the sender takes unless it is bound, where it is known not to be that of
+    /// the flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbound_source: Option<IpAddr>,
 }
 
 /// Direction of a walk within a check.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Cause, NextHop, PolicyRule, Route, RouteType, RuleAction, Text, text};
+use waymark_proto::{Cause, Flow, NextHop, PolicyRule, Route, RouteType, RuleAction, Text, text};
 
 use crate::namespace::{Namespace, TABLE_LOCAL};
 
@@ -16,6 +16,41 @@ pub(crate) struct Key<'a> {
     /// A required output device.
     pub(crate) oif: Option<u32>,
     pub(crate) mark: u32,
+    pub(crate) transport: Transport,
+}
+
+/// What a lookup knows of the transport layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transport {
+    protocol: u8,
+    /// `None` if the packet has one that cannot be known.
+    src_port: Option<u16>,
+    dst_port: u16,
+}
+
+impl Transport {
+    /// What the kernel looks up without a packet's transport header at hand: zeros, which no selector takes.
+    pub(crate) const NONE: Self = Self { protocol: 0, src_port: Some(0), dst_port: 0 };
+
+    /// Of a raw socket that writes headers itself (`raw_sendmsg`, `rawv6_sendmsg`): what they say is not read.
+    pub(crate) const RAW: Self = Self { protocol: 255, ..Self::NONE };
+
+    /// Of a socket that is not bound yet.
+    pub(crate) fn without_source(self) -> Self {
+        Self { src_port: Some(0), ..self }
+    }
+
+    /// Of a packet, or of the socket that sends it.
+    pub(crate) fn of(flow: &Flow) -> Self {
+        let protocol = flow.protocol.number(flow.is_ipv6());
+        if flow.protocol.has_ports() {
+            // No packet has port 0: it stands for any.
+            let src_port = Some(flow.src_port).filter(|&port| port != 0);
+            Self { protocol, src_port, dst_port: flow.dst_port }
+        } else {
+            Self { protocol, ..Self::NONE }
+        }
+    }
 }
 
 /// What a lookup finds.
@@ -33,7 +68,27 @@ pub(crate) enum Found<'a> {
     Unknown(Text),
 }
 
-/// Does a rule's selectors match? `None` if it has selectors that are not modelled and the others match.
+impl Found<'_> {
+    /// Whether packets go the same way by both.
+    pub(crate) fn leads_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unicast(_, hops), Self::Unicast(_, others)) => hops == others,
+            (Self::Refused(cause, _), Self::Refused(other, _)) => cause == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+
+    /// What decided.
+    pub(crate) fn words(&self, namespace: &Namespace, dst: IpAddr) -> Text {
+        match self {
+            Self::Local(route) | Self::Unicast(route, _) => Text::verbatim(describe(namespace, route)),
+            Self::Refused(_, text) | Self::Unknown(text) => text.clone(),
+            Self::Nothing => text!(object::NoRouteTo { dst }),
+        }
+    }
+}
+
+/// Does a rule's selectors match? `None` if it has selectors that cannot be decided and the others match.
 fn selects(rule: &PolicyRule, key: &Key<'_>, namespace: &Namespace) -> Option<bool> {
     let oif = key.oif.map(|index| namespace.name_of(index));
     let mask = rule.mask.unwrap_or(u32::MAX);
@@ -41,11 +96,23 @@ fn selects(rule: &PolicyRule, key: &Key<'_>, namespace: &Namespace) -> Option<bo
         && rule.dst.is_none_or(|net| net.contains(&key.dst))
         && rule.iif.as_deref().is_none_or(|name| name == key.iif)
         && rule.oif.as_deref().is_none_or(|name| Some(name) == oif.as_deref())
-        && rule.mark.is_none_or(|mark| (key.mark ^ mark) & mask == 0);
-    if known && rule.unmodelled.iter().any(|selector| suppressed(selector).is_none()) {
+        && rule.mark.is_none_or(|mark| (key.mark ^ mark) & mask == 0)
+        && rule.ip_protocol.is_none_or(|protocol| protocol == key.transport.protocol)
+        && rule.dst_ports.is_none_or(|ports| ports.contains(key.transport.dst_port))
+        && rule.src_ports.is_none_or(|ports| key.transport.src_port.is_none_or(|port| ports.contains(port)))
+        // Packets are sent with a TOS of 0.
+        && rule.tos.is_none_or(|tos| tos == 0);
+    if known && undecided(rule, key).next().is_some() {
         return None;
     }
     Some(known != rule.invert)
+}
+
+/// The selectors of a rule that cannot be decided.
+fn undecided<'a>(rule: &'a PolicyRule, key: &Key<'_>) -> impl Iterator<Item = &'a str> {
+    let any_port = rule.src_ports.filter(|_| key.transport.src_port.is_none()).map(|_| "sport");
+    let unmodelled = rule.unmodelled.iter().map(String::as_str);
+    unmodelled.filter(|selector| suppressed(selector).is_none()).chain(any_port)
 }
 
 /// The prefix length of `suppress_prefixlength N`, which facts list with the selectors.
@@ -79,7 +146,7 @@ pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
             Some(false) => continue,
             Some(true) => {}
             None => {
-                let selectors = rule.unmodelled.join(", ");
+                let selectors = undecided(rule, key).collect::<Vec<_>>().join(", ");
                 return Found::Unknown(text!(model::RuleSelector { priority: rule.priority, selectors }));
             }
         }

@@ -21,6 +21,7 @@
 //! * `namespace`: one network namespace, arranged for looking up
 //! * `graph`: who is on a link with whom
 //! * `predict`: forward walk and answers
+//! * `sender`: what the sender's own kernel makes of a packet by whoever sends it
 //! * `walk`: one walk, and the loop that drives it
 //! * `stage`: the datapath, a file per stage
 //! * `packet`, `conntrack`: what decides a packet's way, and how answers are translated back
@@ -39,6 +40,7 @@ mod namespace;
 mod netfilter;
 mod packet;
 mod predict;
+mod sender;
 mod stage;
 mod walk;
 

@@ -7,6 +7,7 @@ use waymark_proto::{Action, Branch, Disposition, Flow, Hook, NodeName, Path, Pat
 
 use crate::cluster::Cluster;
 use crate::packet::Packet;
+use crate::sender;
 use crate::walk::{self, Stage, Walk};
 
 /// Predicts the walk of a packet that a raw socket in `start` sends, and of its answer.
@@ -30,7 +31,15 @@ pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
         let nowhere = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
         branches(vec![nowhere.unknown(Hook::Inject, None, why)], &mut needs, |_, _| Vec::new())
     };
-    PathSet { branches, needs: needs.into_iter().collect() }
+    let here = cluster.namespace(start);
+    PathSet {
+        branches,
+        needs: needs.into_iter().collect(),
+        detour: here.and_then(|namespace| sender::detour(namespace, flow)),
+        unbound_source: here
+            .and_then(|namespace| sender::unbound_source(namespace, flow))
+            .filter(|&taken| taken != flow.src),
+    }
 }
 
 /// The walks of the answer to a packet that came to its receiver.

@@ -2,8 +2,11 @@
 
 mod support;
 
-use support::{DATAPLANES, Dataplane, Lab, ip, render, route, tcp, udp};
-use waymark_proto::{Cause, Disposition, Flow, Hook, LinkKind, RouteType, Step};
+use support::{DATAPLANES, Dataplane, Lab, address, ip, render, route, tcp, udp};
+use waymark_proto::{
+    Cause, Disposition, Flow, Hook, LinkKind, MissingFact, PolicyRule, PortRange, Protocol, RouteType,
+    RuleAction, Step,
+};
 
 /// The last step of a prediction's only branch.
 fn last(lab: &Lab, start: &str, flow: &Flow) -> Step {
@@ -294,6 +297,94 @@ fn policy_rules() {
     let step = last(&lab, "pod11", &across());
     assert!(step.note.unwrap().contains("uidrange"));
     assert_eq!(last(&lab, "pod12", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None, "its source decides");
+}
+
+#[test]
+fn policy_rules_select_by_protocol_and_ports() {
+    let ports = |first, last| Some(PortRange { first, last });
+    let refuses = |change: &dyn Fn(&mut PolicyRule), netns: &str, flow: &Flow| {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        let mut rule = lab.netns(netns).rules[1].clone();
+        (rule.priority, rule.action) = (100, RuleAction::Prohibit);
+        change(&mut rule);
+        lab.netns(netns).rules.push(rule);
+        last(&lab, "pod11", flow)
+    };
+    for netns in ["pod11", "node1"] {
+        let cause = |change: &dyn Fn(&mut PolicyRule)| refuses(change, netns, &across()).cause;
+        let prohibited = Some(Cause::ProhibitRoute);
+        assert_eq!(cause(&|rule| rule.ip_protocol = Some(6)), prohibited);
+        assert_eq!(cause(&|rule| rule.ip_protocol = Some(17)), None);
+        assert_eq!(cause(&|rule| rule.dst_ports = ports(80, 80)), prohibited);
+        assert_eq!(cause(&|rule| rule.dst_ports = ports(70, 90)), prohibited);
+        assert_eq!(cause(&|rule| rule.dst_ports = ports(81, 90)), None);
+        assert_eq!(cause(&|rule| rule.src_ports = ports(40000, 40001)), prohibited);
+        assert_eq!(cause(&|rule| rule.src_ports = ports(1, 39999)), None);
+        assert_eq!(cause(&|rule| rule.tos = Some(0x10)), None);
+        assert_eq!(cause(&|rule| (rule.tos, rule.invert) = (Some(0x10), true)), prohibited);
+        let both = |rule: &mut PolicyRule| (rule.ip_protocol, rule.dst_ports) = (Some(6), ports(80, 80));
+        assert_eq!(cause(&both), prohibited);
+        assert_eq!(refuses(&both, netns, &udp("10.244.1.10", "10.244.2.10", 53)).cause, None);
+        // An echo request has no ports.
+        let ping = Flow { protocol: Protocol::Icmp, ..across() };
+        assert_eq!(refuses(&|rule| rule.dst_ports = ports(1, 65534), netns, &ping).cause, None);
+        // Which source port it will be is not known.
+        let any = Flow { src_port: 0, ..across() };
+        let step = refuses(&|rule| rule.src_ports = ports(40000, 40001), netns, &any);
+        assert!(step.note.unwrap().contains("sport"));
+    }
+}
+
+#[test]
+fn what_rules_see_of_an_application_and_not_of_the_prober_is_told() {
+    let by = |change: &dyn Fn(&mut PolicyRule)| {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        let mut rule = lab.netns("pod11").rules[1].clone();
+        (rule.priority, rule.action) = (100, RuleAction::Prohibit);
+        change(&mut rule);
+        lab.netns("pod11").rules.push(rule);
+        let detour = lab.predict("pod11", &across()).detour;
+        detour.map(|detour| [detour.application, detour.prober].map(|way| way.to_string()))
+    };
+    let port = PortRange { first: 80, last: 80 };
+    let both = ["rule 100: prohibit", "default via 10.244.1.1 dev eth0 table main"].map(str::to_owned);
+    assert_eq!(by(&|rule| rule.dst_ports = Some(port)), Some(both.clone()));
+    assert_eq!(by(&|rule| rule.ip_protocol = Some(6)), Some(both.clone()));
+    let [application, prober] = both;
+    assert_eq!(by(&|rule| (rule.ip_protocol, rule.invert) = (Some(6), true)), Some([prober, application]));
+    // What takes both, or neither, or leads them the same way.
+    assert_eq!(by(&|_| {}), None);
+    assert_eq!(by(&|rule| rule.ip_protocol = Some(17)), None);
+    assert_eq!(by(&|rule| (rule.ip_protocol, rule.action) = (Some(6), RuleAction::Table)), None);
+}
+
+#[test]
+fn the_source_of_a_socket_that_is_not_bound() {
+    for dataplane in DATAPLANES {
+        let taken = |change: &dyn Fn(&mut Lab)| {
+            let mut lab = Lab::new(dataplane);
+            change(&mut lab);
+            lab.predict("pod11", &across()).unbound_source
+        };
+        assert_eq!(taken(&|_| {}), None, "the pod's own");
+        let prefers = |lab: &mut Lab| {
+            for route in &mut lab.netns("pod11").routes {
+                route.prefsrc = (route.table == 254).then(|| ip("10.9.9.9"));
+            }
+        };
+        assert_eq!(taken(&prefers), Some(ip("10.9.9.9")));
+        // Another address of the device comes after that of the gateway's net, or of the pod.
+        let more = |lab: &mut Lab| lab.netns("pod11").addresses.push(address(2, "10.9.9.9/32"));
+        assert_eq!(taken(&more), None);
+        let instead = |lab: &mut Lab| lab.netns("pod11").addresses[1] = address(2, "10.9.9.9/32");
+        assert_eq!(taken(&instead), Some(ip("10.9.9.9")));
+        let unread = |lab: &mut Lab| {
+            instead(lab);
+            let why = "it went away".to_owned();
+            lab.netns("pod11").missing.push(MissingFact { what: "addresses".into(), why });
+        };
+        assert_eq!(taken(&unread), None);
+    }
 }
 
 #[test]

@@ -69,6 +69,24 @@ fn load(lab: &mut Lab, objects: &[String]) {
 }
 
 #[test]
+fn the_outer_source_port_is_a_hash_that_nobody_foresees() {
+    let told = |rest: &str| {
+        let mut lab = Lab::new(Dataplane::Vxlan);
+        let port =
+            r#"{"match":{"op":"==","left":{"payload":{"protocol":"udp","field":"sport"}},"right":40000}}"#;
+        let table = table("t", 0, &format!("[{port},{rest}]")).replace("forward", "output");
+        load(&mut lab, &[table]);
+        last(&lab)
+    };
+    let step = told(r#"{"drop":null}"#);
+    assert_eq!((step.hook, step.cause), (Hook::NetfilterOutput, None));
+    assert!(step.note.unwrap().contains("source port"));
+    // What the rule also asks for may decide without it.
+    let other = r#"{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"192.168.77.9"}},{"drop":null}"#;
+    assert_eq!(told(other).action, waymark_proto::Action::Delivered);
+}
+
+#[test]
 fn of_equal_chains_the_one_registered_last_is_first() {
     let mut lab = Lab::new(Dataplane::Routed);
     load(&mut lab, &[table("one", 0, DROP), table("two", 0, DROP), table("later", 1, DROP)]);

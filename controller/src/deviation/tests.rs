@@ -93,7 +93,7 @@ impl Story {
     }
 
     fn asked<T>(&self, ask: impl FnOnce(&Question<'_>) -> T) -> T {
-        let prediction = PathSet { branches: self.branches.clone(), needs: Vec::new() };
+        let prediction = PathSet { branches: self.branches.clone(), ..PathSet::default() };
         ask(&Question {
             inventory: &self.inventory,
             flow: self.flow,

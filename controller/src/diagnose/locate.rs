@@ -5,8 +5,8 @@
 //! watched. If the second was not watched, nothing is said.
 
 use waymark_proto::{
-    Action, Cause, Confidence, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place, Protocol, Span,
-    SpanEnd, Step, Text, text,
+    Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place,
+    Protocol, Span, SpanEnd, Step, Text, text,
 };
 
 use super::align::Alignment;
@@ -72,6 +72,42 @@ impl Case<'_> {
         Fate::Died(Box::new(fault))
     }
 
+    /// What becomes of an application's packets where the prober's are routed otherwise: the prediction alone can tell,
+    /// and only if all that it thinks possible end badly.
+    pub(super) fn foretold(&self, walk: &Walk, detour: &Detour) -> Fate {
+        let Detour { application, prober } = detour;
+        let ends = |branches: &[Branch], direction| -> Option<Vec<Step>> {
+            branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect()
+        };
+        let branches = &self.prediction.branches;
+        let answers =
+            || -> Vec<Branch> { branches.iter().flat_map(|branch| branch.answer.clone()).collect() };
+        let all_deliver = branches.iter().all(|branch| branch.path.disposition() == Disposition::Delivered);
+        let directions = [
+            (Direction::Forward, ends(branches, Direction::Forward)),
+            (Direction::Return, ends(&answers(), Direction::Return).filter(|_| all_deliver && !self.one_way)),
+        ];
+        let death = directions.into_iter().find_map(|(direction, deaths)| {
+            let death = deaths?.into_iter().next()?;
+            Some((direction, death))
+        });
+        let Some((direction, death)) = death else {
+            return Fate::Unknown(text!(note::RoutedPast { application, prober }));
+        };
+        let trail = Trail {
+            direction,
+            walk,
+            path: None,
+            alignment: None,
+            predicted: None,
+            receiver: None,
+            send_error: None,
+        };
+        let mut fault = self.fault(&trail, &death, Confidence::Medium, text!(ground::ForetoldAlone));
+        fault.point.evidence.push(text!(evidence::RoutedPast { application, prober }));
+        Fate::Died(Box::new(fault))
+    }
+
     /// A drop that the kernel or a rule reported.
     fn reported(&self, trail: &Trail<'_>, death: &Step, predicted: Option<&Step>) -> Fault {
         let mut words = match &death.function {
@@ -88,7 +124,10 @@ impl Case<'_> {
         let traced = death.function.is_none();
         let alone = || if traced { text!(ground::Traced) } else { text!(ground::Reported) };
         let Some(predicted) = predicted else {
-            let mut fault = self.fault(trail, death, Confidence::High, alone());
+            // Where the kernel names neither a cause nor, for certain, a place, that it dropped the packet is all it says.
+            let vague = death.cause == Some(Cause::KernelDrop) && is_ambiguous(death);
+            let confidence = if vague { Confidence::Medium } else { Confidence::High };
+            let mut fault = self.fault(trail, death, confidence, alone());
             fault.point.evidence.push(words);
             // Predictions are about packets of ordinary size and TTL.
             let of_its_own = matches!(death.cause, Some(Cause::TtlExpired | Cause::MtuExceeded));
@@ -268,6 +307,10 @@ impl Case<'_> {
         let mut step = receiver.clone();
         step.hook = Hook::Socket;
         let (cause, confidence, words) = match self.flow.protocol {
+            // A full queue is silent, and so is a kernel that cannot send what it answers.
+            Protocol::Tcp if !trail.may_leave(&receiver.place) => {
+                (Cause::Unknown, Confidence::Low, text!(evidence::AnswerMayNotLeave { why: trail.doubt() }))
+            }
             Protocol::Tcp => (Cause::SocketQueueFull, Confidence::Medium, text!(evidence::SynUnanswered)),
             Protocol::Icmp | Protocol::Udp => {
                 (Cause::Unknown, Confidence::Low, text!(evidence::TakenUnanswered))
@@ -407,6 +450,19 @@ impl Case<'_> {
 }
 
 impl Trail<'_> {
+    /// Whether any prediction that there is has the packet come out of a namespace.
+    fn may_leave(&self, place: &Place) -> bool {
+        self.path.is_none_or(|path| {
+            path.disposition() == Disposition::Delivered
+                || path.steps().iter().any(|step| step.place != *place)
+        })
+    }
+
+    /// Why the prediction does not know further.
+    fn doubt(&self) -> Option<&Text> {
+        self.path.and_then(|path| path.last().note.as_ref())
+    }
+
     /// Whether the walk ends with the copies of a frame that a bridge flooded: what refused them was off the
     /// path, so they tell nothing about the packet.
     fn is_flooded(&self) -> bool {
@@ -424,6 +480,12 @@ impl Trail<'_> {
         let farthest = alignment.matched.iter().flatten().max();
         alignment.unexpected.iter().max() > farthest && !alignment.unexpected.is_empty()
     }
+}
+
+/// Whether the kernel's words for an observed drop leave open what it was.
+fn is_ambiguous(death: &Step) -> bool {
+    let meaning = reasons::meaning(death.reason.as_deref(), death.function.as_deref().unwrap_or_default());
+    death.function.is_some() && matches!(meaning, Some(Meaning::Ambiguous(..)) | None)
 }
 
 /// Whether an observed drop that does not say well where in its namespace it happened could have been at a

@@ -1,4 +1,4 @@
-use waymark_proto::{Agreement, Cause, Confidence, Text};
+use waymark_proto::{Agreement, Cause, Confidence, Detour, Text};
 
 use super::*;
 use crate::fixture::{
@@ -19,6 +19,7 @@ pub(crate) fn healthy() -> Diagnosis {
 /// A case in the making: what is predicted, and what is seen of each of three packets.
 struct Story {
     branches: Vec<Branch>,
+    detour: Option<Detour>,
     sightings: Vec<waymark_proto::Sighting>,
     errors: Option<&'static str>,
     sight: Sight,
@@ -48,6 +49,7 @@ impl Story {
     fn healthy() -> Self {
         Self {
             branches: vec![branch(there(), back())],
+            detour: None,
             sightings: Vec::new(),
             errors: None,
             sight: sight(),
@@ -107,7 +109,7 @@ impl Story {
             flow: self.flow,
             receivers: &self.receivers,
             one_way: self.one_way,
-            prediction: &PathSet { branches: self.branches, needs: Vec::new() },
+            prediction: &PathSet { branches: self.branches, detour: self.detour, ..PathSet::default() },
             sent: &sent,
             observed: &observed,
             sight: &self.sight,
@@ -133,6 +135,36 @@ fn a_healthy_flow_is_reachable() {
     for row in rows {
         assert!(matches!(row.agreement, Agreement::Seen | Agreement::NotObservable), "{row:?}");
     }
+}
+
+/// The prober's packets arrive by a route that an application's do not take.
+#[test]
+fn what_the_prober_cannot_show_is_not_called_reachable() {
+    let arriving = |story: Story| {
+        let (application, prober) =
+            (Text::verbatim("rule 100: prohibit"), Text::verbatim("default table main"));
+        let detour = Some(Detour { application, prober });
+        Story { detour, ..story }.seen(&there(), false).seen(&back(), true).told()
+    };
+    let refused = ending(there(), "t-cart", Hook::Route, "eth0", Cause::ProhibitRoute);
+    let found = arriving(Story::predicting(refused));
+    assert_eq!(found.verdict, Verdict::Unreachable);
+    assert_eq!(fault(&found), "t-cart route eth0 prohibit-route");
+    let point = found.fault_point.unwrap();
+    assert_eq!((point.confidence, point.direction), (Confidence::Medium, Direction::Forward));
+    assert!(point.evidence.iter().any(|words| words.contains("rule 100: prohibit")), "{point:#?}");
+    assert!(found.model_errors.is_empty() && found.rtt_ns.is_none());
+
+    // So it is with an answer that has no way.
+    let dying = ending(back(), "t-pay", Hook::Route, "eth0", Cause::BlackholeRoute);
+    let found = arriving(Story { branches: vec![branch(there(), dying)], ..Story::healthy() });
+    assert_eq!(found.verdict, Verdict::Unreachable);
+    assert_eq!(found.fault_point.unwrap().direction, Direction::Return);
+
+    // Where the prediction has an application's arrive by their own way, nobody saw them do so.
+    let found = arriving(Story::healthy());
+    assert_eq!((found.verdict, found.delivered, found.fault_point), (Verdict::Undetermined, 0, None));
+    assert!(found.notes.iter().any(|note| note.contains("rule 100: prohibit")), "{:?}", found.notes);
 }
 
 /// Each row: where and why, and what the kernel says there; the prediction agrees.
@@ -329,6 +361,44 @@ fn a_syn_that_is_taken_without_an_answer() {
     assert_eq!(found.fault_point.unwrap().confidence, Confidence::Medium);
     let one_way = Story { one_way: true, ..Story::healthy() }.seen(&there(), false).told();
     assert_eq!((one_way.verdict, one_way.replied), (Verdict::Reachable, None));
+
+    // A queue is to blame only if the receiver could have answered.
+    let mut step = back()[0].clone();
+    (step.action, step.note) = (Action::Unknown, Some(Text::verbatim("rule 100: uidrange")));
+    let unknown = Branch {
+        probability: 1.0,
+        choices: Vec::new(),
+        path: Path::new(Disposition::InsufficientInfo, vec![step]).unwrap(),
+        answer: Vec::new(),
+    };
+    let mut story = Story::healthy();
+    story.branches[0].answer = vec![unknown];
+    let point = story.seen(&there(), false).told().fault_point.unwrap();
+    assert_eq!((point.cause, point.confidence), (Cause::Unknown, Confidence::Low));
+    assert!(point.evidence.iter().any(|words| words.contains("rule 100: uidrange")), "{point:#?}");
+}
+
+#[test]
+fn what_routing_discards_is_a_blackhole_only_where_one_is() {
+    let at = ending(there(), "t-cart", Hook::Route, "eth0", Cause::BlackholeRoute);
+    let seen = |story: Story| {
+        let before = &at[..at.len() - 1];
+        story
+            .seen(before, false)
+            .dropped(at.last().unwrap(), false, "NOT_SPECIFIED", "dst_discard_out+0x1")
+            .told()
+    };
+    let point = seen(Story::predicting(at.clone())).fault_point.unwrap();
+    assert_eq!((point.cause, point.confidence), (Cause::BlackholeRoute, Confidence::High));
+    // The route is one that leads on.
+    let point = seen(Story::healthy()).fault_point.unwrap();
+    assert_eq!((point.hook, point.cause), (Hook::Route, Cause::KernelDrop));
+    assert_eq!(point.confidence, Confidence::Medium);
+    assert!(
+        point.advice.contains("ip xfrm policy") && point.advice.contains("route get"),
+        "{}",
+        point.advice
+    );
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(super) const REASONS: &[(&str, Meaning)] = &[
     ("FRAG_REASM_TIMEOUT", At(Ip, KernelDrop)),
     ("FRAG_TOO_FAR", At(Ip, KernelDrop)),
     ("FRAG_FAILED", At(Ip, MtuExceeded)),
-    ("TCP_MINTTL", At(Socket, TtlExpired)),
+    ("TCP_MINTTL", At(Socket, SocketFilter)),
     ("IPV6_BAD_EXTHDR", At(Ip, Malformed)),
     ("IPV6_NDISC_FRAG", At(Ip, Malformed)),
     ("IPV6_NDISC_HOP_LIMIT", At(Ip, Malformed)),
@@ -167,10 +167,14 @@ pub(super) const FUNCTIONS: &[(&str, Meaning)] = &[
     ("ndisc_", At(Neighbour, NeighbourUnresolved)),
     ("ip_finish_output2", At(Neighbour, NeighbourUnresolved)),
     ("ip6_finish_output2", At(Neighbour, NeighbourUnresolved)),
-    // Input routes that refuse (`ip_error`, `ip6_pkt_drop`) and output routes that discard (`dst_discard*`).
+    // Input routes that refuse (`ip_error`, `ip6_pkt_drop`) and output routes that discard (`dst_discard*`)
+    // because they are blackholes, or because an IPsec policy asks for a state that is not there (`xfrm_lookup`).
     ("ip_error", Ambiguous(Route, KernelDrop)),
     ("ip6_pkt_", Ambiguous(Route, KernelDrop)),
-    ("dst_discard", Ambiguous(Route, Cause::BlackholeRoute)),
+    ("dst_discard", Ambiguous(Route, KernelDrop)),
+    ("xfrm_", Ambiguous(Ip, KernelDrop)),
+    ("xfrm4_", Ambiguous(Ip, KernelDrop)),
+    ("xfrm6_", Ambiguous(Ip, KernelDrop)),
     ("ip_route_", Ambiguous(Route, KernelDrop)),
     ("ip6_route_", Ambiguous(Route, KernelDrop)),
     ("ip_rcv_finish", Ambiguous(Route, KernelDrop)),

@@ -4,20 +4,26 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::Nla;
-use netlink_packet_route::rule::{RuleAction as WireAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::rule::{
+    RuleAction as WireAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use waymark_proto::{PolicyRule, RuleAction};
+use waymark_proto::{PolicyRule, PortRange, RuleAction};
 
 use super::Missing;
 use super::netlink::{Netlink, NetlinkError};
 
 /// `suppress_prefixlength` and `suppress_ifgroup` of a rule that suppresses nothing (-1).
 const SUPPRESS_NOTHING: u32 = u32::MAX;
-/// `FRA_PAD`, and the masks of flow label, ports and DSCP: they say nothing by themselves. The packet crate
-/// does not know these, nor `FRA_DSCP` and `FRA_FLOWLABEL`.
-const SILENT: [u16; 5] = [18, 27, 28, 29, 30];
+/// `FRA_PAD`, and the masks of flow label and DSCP: they say nothing by themselves. The packet crate does not know
+/// these, nor the four below.
+const SILENT: [u16; 3] = [18, 27, 30];
 const FRA_DSCP: u16 = 25;
 const FRA_FLOWLABEL: u16 = 26;
+const FRA_SPORT_MASK: u16 = 28;
+const FRA_DPORT_MASK: u16 = 29;
+/// The mask of a port that is compared as a whole.
+const WHOLE_PORT: [u8; 2] = [0xff; 2];
 
 /// Reads the policy rules of the thread's namespace, by family and priority; rules of one priority stay in
 /// the kernel's order, which is the order in which it tries them.
@@ -53,12 +59,13 @@ fn read_one(message: &RuleMessage) -> PolicyRule {
         oif: None,
         mark: None,
         mask: None,
+        ip_protocol: None,
+        src_ports: None,
+        dst_ports: None,
+        tos: (header.tos != 0).then_some(header.tos),
         invert: header.flags.contains(RuleFlags::Invert),
         unmodelled: Vec::new(),
     };
-    if header.tos != 0 {
-        rule.unmodelled.push(format!("tos {:#x}", header.tos));
-    }
     for attribute in &message.attributes {
         read_attribute(attribute, &mut rule, header.src_len, header.dst_len);
     }
@@ -95,16 +102,31 @@ fn read_attribute(attribute: &RuleAttribute, rule: &mut PolicyRule, src_len: u8,
         RuleAttribute::TunId(id) => rule.unmodelled.push(format!("tun_id {id}")),
         RuleAttribute::L3MDev(true) => rule.unmodelled.push("l3mdev".to_owned()),
         RuleAttribute::UidRange(_) => rule.unmodelled.push("uidrange".to_owned()),
-        RuleAttribute::IpProtocol(_) => rule.unmodelled.push("ipproto".to_owned()),
-        RuleAttribute::SourcePortRange(_) => rule.unmodelled.push("sport".to_owned()),
-        RuleAttribute::DestinationPortRange(_) => rule.unmodelled.push("dport".to_owned()),
+        RuleAttribute::IpProtocol(protocol) => rule.ip_protocol = Some(u8::from(*protocol)),
+        RuleAttribute::SourcePortRange(range) => rule.src_ports = Some(ports(range)),
+        RuleAttribute::DestinationPortRange(range) => rule.dst_ports = Some(ports(range)),
         other => match other.kind() {
             kind if SILENT.contains(&kind) => {}
             FRA_DSCP => rule.unmodelled.push("dscp".to_owned()),
+            FRA_SPORT_MASK if value(other) == WHOLE_PORT => {}
+            FRA_DPORT_MASK if value(other) == WHOLE_PORT => {}
+            FRA_SPORT_MASK => rule.unmodelled.push("sport with a mask".to_owned()),
+            FRA_DPORT_MASK => rule.unmodelled.push("dport with a mask".to_owned()),
             FRA_FLOWLABEL => rule.unmodelled.push("flowlabel".to_owned()),
             kind => rule.unmodelled.push(format!("attribute {kind}")),
         },
     }
+}
+
+fn ports(range: &RulePortRange) -> PortRange {
+    PortRange { first: range.start, last: range.end }
+}
+
+/// The bytes of an attribute.
+fn value(attribute: &RuleAttribute) -> Vec<u8> {
+    let mut bytes = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut bytes);
+    bytes
 }
 
 fn action(action: WireAction) -> RuleAction {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use waymark_proto::{
-    Address, FdbEntry, Link, LinkKind, NetnsFacts, PolicyRule, Protocol, Route, RouteType, RuleAction, Socket,
+    Address, FdbEntry, Link, LinkKind, NetnsFacts, PolicyRule, PortRange, Protocol, Route, RouteType,
+    RuleAction, Socket,
 };
 
 use super::rig::Ns;
@@ -263,8 +264,16 @@ pub(crate) fn rules(ns: &Ns) -> Vec<String> {
                 Some("0") => "0x0",
                 mark => mark.unwrap_or("-"),
             };
+            // A single port is a number, a range has its ends.
+            let ports = |key: &str| match row[key].as_u64() {
+                Some(port) => format!("{port}-{port}"),
+                None => match row[format!("{key}_start")].as_u64() {
+                    Some(first) => format!("{first}-{}", row[format!("{key}_end")]),
+                    None => "-".to_owned(),
+                },
+            };
             lines.push(format!(
-                "{family} {} {} table {} goto {} from {} to {} iif {} oif {} mark {mark}/{} not {}",
+                "{family} {} {} table {} goto {} from {} to {} iif {} oif {} mark {mark}/{} proto {} sport {} dport {} tos {} not {}",
                 row["priority"],
                 row["action"].as_str().unwrap_or(if row["goto"].is_null() { "1" } else { "2" }),
                 row["table"].as_str().unwrap_or("0"),
@@ -274,6 +283,10 @@ pub(crate) fn rules(ns: &Ns) -> Vec<String> {
                 text(&row["iif"]),
                 text(&row["oif"]),
                 row["fwmask"].as_str().unwrap_or(full_mask(mark)),
+                text(&row["ipproto"]),
+                ports("sport"),
+                ports("dport"),
+                text(&row["tos"]),
                 row.as_object().unwrap().contains_key("not"),
             ));
         }
@@ -293,8 +306,9 @@ pub(crate) fn fact_rules(facts: &NetnsFacts) -> Vec<String> {
             RuleAction::Prohibit => 8,
         };
         let or = |text: Option<String>, none: &str| text.unwrap_or(none.to_owned());
+        let ports = |range: Option<PortRange>| range.map(|range| format!("{}-{}", range.first, range.last));
         format!(
-            "{} {} {action} table {} goto {} from {} to {} iif {} oif {} mark {}/{} not {}",
+            "{} {} {action} table {} goto {} from {} to {} iif {} oif {} mark {}/{} proto {} sport {} dport {} tos {} not {}",
             if rule.ipv6 { "-6" } else { "-4" },
             rule.priority,
             rule.table,
@@ -305,6 +319,10 @@ pub(crate) fn fact_rules(facts: &NetnsFacts) -> Vec<String> {
             or(rule.oif.clone(), "null"),
             or(rule.mark.map(|mark| format!("{mark:#x}")), "-"),
             or(rule.mask.map(|mask| format!("{mask:#x}")), "-"),
+            or(rule.ip_protocol.map(|protocol| format!("ipproto-{protocol}")), "null"),
+            or(ports(rule.src_ports), "-"),
+            or(ports(rule.dst_ports), "-"),
+            or(rule.tos.map(|tos| format!("{tos:#x}")), "null"),
             rule.invert
         )
     };

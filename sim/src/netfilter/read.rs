@@ -9,7 +9,7 @@ use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
 use super::symbols;
 use super::value::{Elements, Value};
 use crate::conntrack::Tracking;
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::namespace::Namespace;
 use crate::packet::Packet;
 
@@ -115,6 +115,8 @@ impl Reading<'_> {
             let there = flow.protocol.has_ports() && protocol.is_none_or(|wanted| wanted == number);
             when(there, Value::Number(port.into()))
         };
+        // No packet has port 0: it stands for any.
+        let unknowable = || flow.protocol.has_ports() && flow.src_port == 0;
         match field {
             Field::Source(family) => when(family.is_none_or(|v6| v6 == ipv6), Value::Ip(flow.src)),
             Field::Destination(family) => when(family.is_none_or(|v6| v6 == ipv6), Value::Ip(flow.dst)),
@@ -122,7 +124,10 @@ impl Reading<'_> {
             Field::EtherType => Ok(Value::Number(if ipv6 { 0x86dd } else { 0x0800 })),
             Field::L4Protocol => Ok(Value::Number(number.into())),
             Field::HeaderProtocol(family) => when(*family == ipv6, Value::Number(number.into())),
-            Field::SourcePort(protocol) => port(protocol, flow.src_port),
+            Field::SourcePort(protocol) => match port(protocol, flow.src_port)? {
+                _ if unknowable() => unknown(text!(model::SourcePort)),
+                known => Ok(known),
+            },
             Field::DestinationPort(protocol) => port(protocol, flow.dst_port),
             Field::TcpFlags => self.packet.tcp_flags().map(Value::Number).ok_or(Stop::Break),
             Field::IcmpType(family) => {
@@ -210,7 +215,8 @@ impl Reading<'_> {
     fn reverse_route(&self) -> Result<Value, Stop> {
         let Some(input) = self.at.input else { return Err(Stop::Break) };
         let flow = &self.packet.flow;
-        let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0 };
+        let transport = Transport::NONE;
+        let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0, transport };
         let namespace = self.at.namespace;
         match fib::lookup(namespace, &key) {
             Found::Unicast(_, hops) => {
@@ -291,6 +297,10 @@ impl Reading<'_> {
             match dimension {
                 Dimension::Address => key.push(Value::Ip(address)),
                 Dimension::Port | Dimension::BarePort if !flow.protocol.has_ports() => return Ok(None),
+                // No packet has port 0: it stands for any.
+                Dimension::Port | Dimension::BarePort if port == 0 => {
+                    return unknown(text!(model::SourcePort));
+                }
                 Dimension::Port => {
                     key.extend([Value::Number(protocol.into()), Value::Number(port.into())]);
                 }

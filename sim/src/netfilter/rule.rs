@@ -46,8 +46,8 @@ impl Rule {
         }
         let tests = statements.iter().take_while(|s| matches!(s, Statement::Test(_))).count();
         statements[..tests].sort_by_key(|statement| match statement {
-            Statement::Test(condition) => condition.undecidable(),
-            _ => false,
+            Statement::Test(condition) => condition.doubt(),
+            _ => Doubt::None,
         });
         Self { handle, position, text, statements }
     }
@@ -160,13 +160,22 @@ impl Test {
         Self::Compare { left: Expr::Field(field), op, right: Lookup::Inline(elements) }
     }
 
-    fn undecidable(&self) -> bool {
+    fn doubt(&self) -> Doubt {
         match self {
-            Self::Unknown(_) => true,
-            Self::Compare { left, right, .. } => left.undecidable() || matches!(right, Lookup::Unknown(_)),
-            Self::Random(_) | Self::IpSet { .. } => false,
+            Self::Unknown(_) | Self::Compare { right: Lookup::Unknown(_), .. } => Doubt::Certain,
+            Self::Compare { left, .. } => left.doubt(),
+            Self::Random(_) | Self::IpSet { .. } => Doubt::None,
         }
     }
+}
+
+/// Whether a test cannot be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    None,
+    /// It depends on the packet: the source port of some is not known.
+    Possible,
+    Certain,
 }
 
 /// Comparison operators. `Equal` and `NotEqual` ask for membership, `Any` for a common bit.
@@ -213,14 +222,14 @@ pub(crate) enum Expr {
 }
 
 impl Expr {
-    fn undecidable(&self) -> bool {
+    fn doubt(&self) -> Doubt {
         match self {
-            Self::Unknown(_) => true,
-            Self::Const(_) | Self::Random { .. } => false,
-            Self::Field(field) => matches!(field, Field::Unknown(_)),
-            Self::Binary(_, a, b) => a.undecidable() || b.undecidable(),
-            Self::Concat(parts) => parts.iter().any(Self::undecidable),
-            Self::Map { key, .. } => key.undecidable(),
+            Self::Unknown(_) | Self::Field(Field::Unknown(_)) => Doubt::Certain,
+            Self::Field(Field::SourcePort(_)) => Doubt::Possible,
+            Self::Const(_) | Self::Random { .. } | Self::Field(_) => Doubt::None,
+            Self::Binary(_, a, b) => a.doubt().max(b.doubt()),
+            Self::Concat(parts) => parts.iter().map(Self::doubt).max().unwrap_or(Doubt::None),
+            Self::Map { key, .. } => key.doubt(),
         }
     }
 }

@@ -6,7 +6,7 @@ use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, Tex
 use super::Here;
 use super::neighbour::{self, Resolved};
 use crate::cluster::is_uplink;
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::netfilter::{At, pass};
 use crate::walk::{Stage, Walk};
 
@@ -53,7 +53,8 @@ fn calls_netfilter(here: Here<'_>, ipv6: bool) -> bool {
 fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<Walk> {
     let flow = walk.packet.flow;
     let on = Some(bridge.name.as_str());
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &bridge.name, oif: None, mark: walk.packet.mark };
+    let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &bridge.name, oif: None, mark, transport };
     let hops = match fib::lookup(here.namespace, &key) {
         Found::Unicast(_, hops) => hops,
         Found::Unknown(why) => return vec![walk.unknown(Hook::Route, on, why)],

@@ -6,7 +6,7 @@ use waymark_proto::{Action, Cause, Hook, Link, LinkKind, Neighbour, Place, Text,
 
 use super::Here;
 use super::route::{Forwarding, forwarding};
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::graph::{Device, Segment};
 use crate::walk::{Egress, Stage, Walk};
 
@@ -169,7 +169,7 @@ fn proxies(here: Here<'_>, at: &Place, device: &Device, ip: IpAddr) -> bool {
         return false;
     }
     // Only for what it would send out by another device.
-    let key = fib::Key { dst: ip, src: ip, iif: &name, oif: None, mark: 0 };
+    let key = fib::Key { dst: ip, src: ip, iif: &name, oif: None, mark: 0, transport: Transport::NONE };
     match fib::lookup(namespace, &key) {
         Found::Unicast(_, hops) => hops.iter().any(|(_, hop)| hop.index != Some(device.1)),
         _ => false,

@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route, Text, text};
 
 use super::{Here, source};
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::walk::{Egress, Stage, Walk};
 
 /// Routes a packet of this host, by a device if its sender names one.
 pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u32>) -> Vec<Walk> {
     let flow = walk.packet.flow;
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif, mark: walk.packet.mark };
+    // What is routed again is so without its ports (`ip_route_me_harder`).
+    let transport = if again { Transport::NONE } else { Transport::of(&flow) };
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif, mark: walk.packet.mark, transport };
     match (fib::lookup(here.namespace, &key), oif) {
         // IPv4 then takes everything to be on the link (ip_route_output_key_hash_rcu).
         (Found::Nothing | Found::Refused(..), Some(device)) if !flow.is_ipv6() => {
@@ -114,7 +116,8 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     if !looped && let Some(object) = martian(here, &name, flow.src, flow.dst) {
         return vec![walk.dropped(Hook::Route, on, Cause::MartianAddress, object)];
     }
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &name, oif: None, mark: walk.packet.mark };
+    let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
+    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &name, oif: None, mark, transport };
     let found = fib::lookup(here.namespace, &key);
     let validates = !looped && !flow.is_ipv6();
     match found {

@@ -3,7 +3,7 @@
 use waymark_proto::{Cause, Hook, text};
 
 use super::Here;
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::walk::Walk;
 
 /// The ended walk of a packet whose source does not pass, or `None`.
@@ -25,7 +25,8 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk>
     }
     let marked = namespace.conf_max(&name, "src_valid_mark") != 0;
     let mark = if marked { walk.packet.mark } else { 0 };
-    let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark };
+    let transport = Transport::of(&flow.reversed());
+    let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark, transport };
     let fail = || {
         let object = text!(object::RpFilter { device: &name, mode: mode.to_string(), src: flow.src });
         (mode != 0).then(|| walk.clone().dropped(Hook::Route, on, Cause::SourceValidation, object))

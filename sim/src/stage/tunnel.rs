@@ -6,13 +6,13 @@ use waymark_proto::{Action, Cause, FdbEntry, Flow, Hook, Link, LinkKind, Outer, 
 
 use super::Here;
 use super::neighbour::is_default;
-use crate::fib::{self, Found};
+use crate::fib::{self, Found, Transport};
 use crate::netfilter::select_address;
 use crate::packet::Packet;
 use crate::walk::{Stage, Walk};
 
-/// Stands for the outer source port, a hash that the kernel takes from its range of local ports.
-const OUTER_SOURCE_PORT: u16 = 32768;
+/// Any: the outer source port is a hash of the inner packet with a key of the kernel's.
+const OUTER_SOURCE_PORT: u16 = 0;
 
 /// A remote end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,10 +66,16 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
         return vec![walk.unknown(Hook::Tunnel, on, text!(model::MulticastRemote { remote: to }))];
     }
     let vni = own_vni.unwrap_or(vni);
-    let Some(src) = local.or_else(|| source(here, to, walk.packet.mark, oif)) else {
+    let unbound = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let (src_port, protocol) = (OUTER_SOURCE_PORT, Protocol::Udp);
+    let flow = Flow { src: unbound, dst: to, protocol, src_port, dst_port: port };
+    let Some(src) = local.or_else(|| source(here, &flow, walk.packet.mark, oif)) else {
         return vec![walk.unknown(Hook::Tunnel, on, text!(model::NoSourceTowards { remote: to }))];
     };
-    let flow = Flow { src, dst: to, protocol: Protocol::Udp, src_port: OUTER_SOURCE_PORT, dst_port: port };
+    let flow = Flow { src, ..flow };
     // The mark stays within a namespace; the connection does not (iptunnel_xmit).
     let mark = walk.packet.mark;
     let mut inner = std::mem::replace(&mut walk.packet, Packet { mark, ..Packet::new(flow, false) });
@@ -124,10 +130,11 @@ fn owner(
     Err(several.iter().filter_map(node_of).find(|node| !here.cluster.has(node)).cloned())
 }
 
-/// The source address that routing chooses towards a remote.
-fn source(here: Here<'_>, to: IpAddr, mark: u32, oif: Option<u32>) -> Option<IpAddr> {
-    let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    match fib::lookup(here.namespace, &fib::Key { dst: to, src: any, iif: "lo", oif, mark }) {
+/// The source address that routing chooses for an outer packet that has none yet.
+fn source(here: Here<'_>, flow: &Flow, mark: u32, oif: Option<u32>) -> Option<IpAddr> {
+    let (any, to) = (flow.src, flow.dst);
+    let key = fib::Key { dst: to, src: any, iif: "lo", oif, mark, transport: Transport::of(flow) };
+    match fib::lookup(here.namespace, &key) {
         Found::Unicast(route, hops) => route.prefsrc.or_else(|| {
             let (_, hop) = hops.first()?;
             select_address(here.namespace, hop.index?, hop.via.unwrap_or(to))

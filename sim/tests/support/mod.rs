@@ -76,6 +76,10 @@ fn rules() -> Vec<PolicyRule> {
         oif: None,
         mark: None,
         mask: None,
+        ip_protocol: None,
+        src_ports: None,
+        dst_ports: None,
+        tos: None,
         invert: false,
         unmodelled: Vec::new(),
     };

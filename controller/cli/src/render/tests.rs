@@ -113,7 +113,7 @@ fn branches_share_their_way_until_they_part() {
         destination: "svc/shop/pay:80".into(),
         flow: unreachable().flow,
         intent: None,
-        paths: PathSet { branches: vec![branch(0.75, "node2"), branch(0.25, "node3")], needs: Vec::new() },
+        paths: PathSet { branches: vec![branch(0.75, "node2"), branch(0.25, "node3")], ..PathSet::default() },
         notes: Vec::new(),
     };
     let dot = foresight(&foreseen, PredictionFormat::Dot, Language::En, Paint::new(false));
