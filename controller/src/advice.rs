@@ -109,7 +109,7 @@ fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> T
     text!(advice::KernelDrop { place, enter, reason, function })
 }
 
-/// What the kernel says of a policy of IPsec.
+/// What the kernel says of a policy of `IPsec`.
 const BY_POLICY: &str = "XFRM_POLICY";
 /// What it says of a packet that came over more routers than its socket allows.
 const TOO_FAR: &str = "TCP_MINTTL";
