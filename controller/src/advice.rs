@@ -5,7 +5,7 @@ use waymark_proto::{
     AnomalyKind, Cause, FaultPoint, Flow, Hook, NetnsName, Place, RuleRef, Span, Text, text,
 };
 
-use crate::reasons;
+use crate::reasons::{self, NO_REASON};
 
 /// The next step for a fault of this cause at this place, about this flow.
 pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
@@ -29,6 +29,8 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::ServiceWithoutLocalEndpoints => text!(advice::ServiceWithoutLocalEndpoints { place }),
         Cause::NoRoute => text!(advice::NoRoute { place, route }),
         Cause::BlackholeRoute | Cause::UnreachableRoute | Cause::ProhibitRoute => {
+            // Rules can ask for the protocol and the ports too.
+            let route = format!("{route}{}", selecting(flow));
             text!(advice::RefusingRoute { place, route, enter, family })
         }
         Cause::WrongRoute => text!(advice::WrongRoute { place, route, dst }),
@@ -80,6 +82,16 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
     }
 }
 
+/// What makes `ip route get` look up a flow as the kernel does for its packets.
+fn selecting(flow: &Flow) -> String {
+    let protocol = flow.protocol.number(flow.is_ipv6());
+    if flow.protocol.has_ports() {
+        format!(" ipproto {protocol} sport {} dport {}", flow.src_port, flow.dst_port)
+    } else {
+        format!(" ipproto {protocol}")
+    }
+}
+
 /// The next step for a drop that has no cause of its own: what its reason means is all there is.
 fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> Text {
     let reason = fault.reason.as_deref().unwrap_or(NO_REASON);
@@ -97,9 +109,7 @@ fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> T
     text!(advice::KernelDrop { place, enter, reason, function })
 }
 
-/// What the kernel says where it says nothing.
-const NO_REASON: &str = "NOT_SPECIFIED";
-/// What it says of a policy of IPsec.
+/// What the kernel says of a policy of `IPsec`.
 const BY_POLICY: &str = "XFRM_POLICY";
 /// What it says of a packet that came over more routers than its socket allows.
 const TOO_FAR: &str = "TCP_MINTTL";

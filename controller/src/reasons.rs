@@ -38,6 +38,9 @@ impl Meaning {
     }
 }
 
+/// What the kernel says where it says nothing.
+pub const NO_REASON: &str = "NOT_SPECIFIED";
+
 /// What a drop means, from its reason (without prefix) and function (`symbol+0xoffset`); `None` if neither
 /// is in the tables.
 pub fn meaning(reason: Option<&str>, function: &str) -> Option<Meaning> {
@@ -124,6 +127,9 @@ mod tests {
             Some(Meaning::At(Hook::Route, Cause::NoRoute))
         );
         assert_eq!(says(Some("SUBSYS_NEW"), "wholly_unknown"), None);
+        let policy = |function| says(Some("XFRM_POLICY"), function).map(|m| m.hook(Hook::Ip));
+        assert_eq!(policy("tcp_v4_rcv+0x1"), Some(Hook::Socket));
+        assert_eq!(policy("ip_forward+0x1"), Some(Hook::Ip));
     }
 
     #[test]

@@ -308,7 +308,7 @@ impl Case<'_> {
         step.hook = Hook::Socket;
         let (cause, confidence, words) = match self.flow.protocol {
             // A full queue is silent, and so is a kernel that cannot send what it answers.
-            Protocol::Tcp if !trail.may_leave(&receiver.place) => {
+            Protocol::Tcp if !trail.leaves(&receiver.place) => {
                 (Cause::Unknown, Confidence::Low, text!(evidence::AnswerMayNotLeave { why: trail.doubt() }))
             }
             Protocol::Tcp => (Cause::SocketQueueFull, Confidence::Medium, text!(evidence::SynUnanswered)),
@@ -450,9 +450,9 @@ impl Case<'_> {
 }
 
 impl Trail<'_> {
-    /// Whether any prediction that there is has the packet come out of a namespace.
-    fn may_leave(&self, place: &Place) -> bool {
-        self.path.is_none_or(|path| {
+    /// Whether the prediction has the packet come out of a namespace.
+    fn leaves(&self, place: &Place) -> bool {
+        self.path.is_some_and(|path| {
             path.disposition() == Disposition::Delivered
                 || path.steps().iter().any(|step| step.place != *place)
         })
@@ -484,8 +484,10 @@ impl Trail<'_> {
 
 /// Whether the kernel's words for an observed drop leave open what it was.
 fn is_ambiguous(death: &Step) -> bool {
-    let meaning = reasons::meaning(death.reason.as_deref(), death.function.as_deref().unwrap_or_default());
-    death.function.is_some() && matches!(meaning, Some(Meaning::Ambiguous(..)) | None)
+    let reason = death.reason.as_deref().filter(|reason| *reason != reasons::NO_REASON);
+    death.function.as_deref().is_some_and(|function| {
+        reason.is_none() && matches!(reasons::meaning(None, function), Some(Meaning::Ambiguous(..)) | None)
+    })
 }
 
 /// Whether an observed drop that does not say well where in its namespace it happened could have been at a

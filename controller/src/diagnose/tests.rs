@@ -371,10 +371,15 @@ fn a_syn_that_is_taken_without_an_answer() {
         path: Path::new(Disposition::InsufficientInfo, vec![step]).unwrap(),
         answer: Vec::new(),
     };
-    let mut story = Story::healthy();
-    story.branches[0].answer = vec![unknown];
-    let point = story.seen(&there(), false).told().fault_point.unwrap();
-    assert_eq!((point.cause, point.confidence), (Cause::Unknown, Confidence::Low));
+    let with_answers = |answer| {
+        let mut story = Story::healthy();
+        story.branches[0].answer = answer;
+        let point = story.seen(&there(), false).told().fault_point.unwrap();
+        assert_eq!((point.cause, point.confidence), (Cause::Unknown, Confidence::Low));
+        point
+    };
+    with_answers(Vec::new());
+    let point = with_answers(vec![unknown]);
     assert!(point.evidence.iter().any(|words| words.contains("rule 100: uidrange")), "{point:#?}");
 }
 
@@ -399,6 +404,16 @@ fn what_routing_discards_is_a_blackhole_only_where_one_is() {
         "{}",
         point.advice
     );
+}
+
+#[test]
+fn what_ipsec_refuses_in_front_of_a_socket_is_not_left_unanswered() {
+    let here = there().last().unwrap().clone();
+    let story = Story::healthy().seen(&there(), false);
+    let point = story.dropped(&here, false, "XFRM_POLICY", "tcp_v4_rcv+0x1").told().fault_point.unwrap();
+    assert_eq!((point.hook, point.cause), (Hook::Socket, Cause::KernelDrop));
+    assert_eq!(point.confidence, Confidence::High);
+    assert!(point.advice.contains("ip xfrm policy"), "{}", point.advice);
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub(super) const REASONS: &[(&str, Meaning)] = &[
     ("IP_INHDR", Ambiguous(Ip, TtlExpired)),
     ("IP_RPFILTER", At(Route, SourceValidation)),
     ("UNICAST_IN_L2_MULTICAST", At(Route, MartianAddress)),
-    ("XFRM_POLICY", At(Ip, KernelDrop)),
+    // In transit, and in front of sockets.
+    ("XFRM_POLICY", Ambiguous(Ip, KernelDrop)),
     ("IP_NOPROTO", At(Socket, NoListener)),
     ("PROTO_MEM", At(Socket, SocketQueueFull)),
     ("TCP_AUTH_HDR", At(Socket, SocketFilter)),

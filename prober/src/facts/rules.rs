@@ -103,13 +103,12 @@ fn read_attribute(attribute: &RuleAttribute, rule: &mut PolicyRule, src_len: u8,
         RuleAttribute::L3MDev(true) => rule.unmodelled.push("l3mdev".to_owned()),
         RuleAttribute::UidRange(_) => rule.unmodelled.push("uidrange".to_owned()),
         RuleAttribute::IpProtocol(protocol) => rule.ip_protocol = Some(u8::from(*protocol)),
-        RuleAttribute::SourcePortRange(range) => rule.src_ports = Some(ports(range)),
-        RuleAttribute::DestinationPortRange(range) => rule.dst_ports = Some(ports(range)),
+        RuleAttribute::SourcePortRange(range) => rule.src_ports = Some(ports(*range)),
+        RuleAttribute::DestinationPortRange(range) => rule.dst_ports = Some(ports(*range)),
         other => match other.kind() {
             kind if SILENT.contains(&kind) => {}
             FRA_DSCP => rule.unmodelled.push("dscp".to_owned()),
-            FRA_SPORT_MASK if value(other) == WHOLE_PORT => {}
-            FRA_DPORT_MASK if value(other) == WHOLE_PORT => {}
+            FRA_SPORT_MASK | FRA_DPORT_MASK if value(other) == WHOLE_PORT => {}
             FRA_SPORT_MASK => rule.unmodelled.push("sport with a mask".to_owned()),
             FRA_DPORT_MASK => rule.unmodelled.push("dport with a mask".to_owned()),
             FRA_FLOWLABEL => rule.unmodelled.push("flowlabel".to_owned()),
@@ -118,7 +117,7 @@ fn read_attribute(attribute: &RuleAttribute, rule: &mut PolicyRule, src_len: u8,
     }
 }
 
-fn ports(range: &RulePortRange) -> PortRange {
+fn ports(range: RulePortRange) -> PortRange {
     PortRange { first: range.start, last: range.end }
 }
 
