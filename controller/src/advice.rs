@@ -50,6 +50,11 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::TunnelUnknownVni => text!(advice::TunnelUnknownVni { place, enter }),
         Cause::TunnelDrop => text!(advice::TunnelDrop { place, enter, device }),
         Cause::AddressMissing => text!(advice::AddressMissing { place, enter, dst }),
+        Cause::WrongReceiver if fault.rule.is_some() || fault.hook.is_netfilter() => {
+            let look = fault.rule.as_ref().map(|rule| look_at_rule(rule, &fault.netns));
+            let look = look.unwrap_or_else(|| format!("{enter}nft list ruleset"));
+            text!(advice::TakenByRule { place, look, dst })
+        }
         Cause::WrongReceiver => text!(advice::WrongReceiver { place, enter, dst }),
         Cause::AnswerMismatch => text!(advice::AnswerMismatch { place, enter }),
         Cause::NoListener if flow.protocol.has_ports() => {

@@ -178,6 +178,7 @@ impl Question<'_> {
             source_ports: sent.iter().map(|packet| (packet.seq, packet.source_port)).collect(),
             receivers,
             filters_watched: watched_filters(seen),
+            watched: watched_nodes(seen, inventory),
             nodes: visited,
         };
         let observed = observe(&seen.sightings, &lens);
@@ -266,6 +267,15 @@ fn watched_filters(seen: &Seen) -> BTreeSet<Place> {
     }
     let places = seen.sightings.iter().map(|sighting| &sighting.place);
     places.filter(|place| seen.sight.watches_filters(place)).cloned().collect()
+}
+
+/// The nodes of which no record is missing.
+fn watched_nodes(seen: &Seen, inventory: &Inventory) -> BTreeSet<NodeName> {
+    if seen.losses.total() > 0 {
+        return BTreeSet::new();
+    }
+    let names = inventory.nodes.iter().map(|node| &node.name);
+    names.filter(|name| seen.sight.watches(name)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -98,6 +98,11 @@ impl Story {
             source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
             filters_watched: [].into(),
+            watched: ["node1", "node2"]
+                .map(Into::into)
+                .into_iter()
+                .filter(|node| self.sight.watches(node))
+                .collect(),
             nodes: vec!["node1".into(), "node2".into()],
         };
         let observed = observe(&self.sightings, &lens);
@@ -468,6 +473,36 @@ fn somebody_elses_reception_is_no_reception() {
         "{:?}",
         point.evidence
     );
+}
+
+/// A synproxy, for one: the answer comes from a hook on the way, and the receiver never sees a packet.
+#[test]
+fn who_answers_in_the_receivers_stead_is_no_receiver() {
+    let cut = ending(there(), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
+    let proxy = "
+        node2 t-node2 netfilter-output - forwarded
+        node2 t-node2 netfilter-postrouting eth0 forwarded
+        node2 t-node2 qdisc eth0 forwarded
+        node2 t-node2 driver-tx eth0 forwarded";
+    let on_node1 = back().into_iter().skip_while(|step| step.place.node.as_str() == "node2");
+    let answer: Vec<Step> = steps(proxy, tcp().reversed()).into_iter().chain(on_node1).collect();
+    let receivers = || vec![Place::new("node2", "t-pay")];
+    let found =
+        Story { receivers: receivers(), ..Story::healthy() }.seen(&cut, false).seen(&answer, true).told();
+    assert_eq!((found.verdict, found.delivered), (Verdict::Unreachable, 0), "{found:#?}");
+    assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 wrong-receiver");
+    let seen_in_pay = |row: &&waymark_proto::ComparedStep| {
+        row.observed.as_ref().is_some_and(|step| step.place.netns.as_str() == "t-pay")
+    };
+    assert_eq!(found.forward.steps.iter().find(seen_in_pay), None);
+
+    // Nobody saw who, but the receiver was watched.
+    let cut = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    let answer: Vec<Step> =
+        back().into_iter().skip_while(|step| step.place.node.as_str() == "node2").collect();
+    let beyond = Story { receivers: receivers(), ..Story::healthy() };
+    let found = beyond.seen(&cut, false).seen(&answer, true).told();
+    assert_eq!(fault(&found), "t-node1 wire eth0 wrong-receiver", "{found:#?}");
 }
 
 #[test]
