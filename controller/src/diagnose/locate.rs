@@ -59,7 +59,10 @@ impl Case<'_> {
         }
         let predicted = trail.predicted.as_ref();
         let death = trail.walk.death().filter(|_| !trail.is_flooded());
-        let predicted = predicted.map(|predicted| self.really(trail, predicted));
+        let predicted = predicted.map_or_else(
+            || death.and_then(|death| self.sent_astray(trail, death)),
+            |predicted| Some(self.really(trail, predicted)),
+        );
         let predicted = predicted.as_ref();
         let fault = match (death, trail.send_error) {
             (Some(death), _) => self.reported(trail, death, predicted),
@@ -70,6 +73,12 @@ impl Case<'_> {
             },
         };
         Fate::Died(Box::new(fault))
+    }
+
+    /// Who sent a packet to a stranger that the prediction has it come to, without knowing that it dies there.
+    fn sent_astray(&self, trail: &Trail<'_>, death: &Step) -> Option<Step> {
+        let ends_there = trail.path.is_some_and(|path| path.last().place == death.place);
+        Some(self.really(trail, death)).filter(|blamed| ends_there && blamed != death)
     }
 
     /// A drop that the kernel or a rule reported.

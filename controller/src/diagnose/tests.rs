@@ -2,7 +2,8 @@ use waymark_proto::{Agreement, Cause, Confidence, Text};
 
 use super::*;
 use crate::fixture::{
-    BACK, THERE, drop_at, ending, inventory, path, reports, sight, sightings, steps, tcp, there_by_tunnel,
+    BACK, THERE, drop_at, ending, inventory_with_strangers, path, reports, sight, sightings, steps, tcp,
+    there_by_tunnel,
 };
 use crate::observe::{Lens, observe};
 
@@ -79,7 +80,7 @@ impl Story {
     }
 
     fn told(self) -> Diagnosis {
-        let inventory = inventory();
+        let inventory = inventory_with_strangers();
         let source = Place::new("node1", "t-cart");
         let sent: Vec<Sent> = (0..PACKETS)
             .map(|seq| Sent {
@@ -473,6 +474,61 @@ fn somebody_elses_reception_is_no_reception() {
         "{:?}",
         point.evidence
     );
+}
+
+/// Whatever the stranger does with it: who sent it there is to blame.
+#[test]
+fn a_stranger_that_drops_is_not_to_blame() {
+    let at = |steps: &mut Vec<Step>, hook: Hook, netns: &str, object: Text| {
+        let mut last = steps.iter_mut().rev();
+        let step = last.find(|s| s.hook == hook && s.place.netns.as_str() == netns).expect("such a step");
+        step.object = Some(object);
+    };
+    let stranger = |netns: &str| {
+        let node = if netns == "t-front" { "node1" } else { "node2" };
+        let text = format!(
+            "{node} {netns} driver-rx eth0 forwarded
+             {node} {netns} netfilter-prerouting eth0 forwarded
+             {node} {netns} route eth0 forwarded"
+        );
+        ending(steps(&text, tcp()), netns, Hook::Route, "eth0", Cause::ForwardingDisabled)
+    };
+    let told = |dying: Vec<Step>| {
+        let last = dying.last().unwrap().clone();
+        let story = Story::predicting(dying.clone()).seen(&dying, false);
+        story.dropped(&last, false, "IP_INADDRERRORS", "ip_error+0x1").told()
+    };
+
+    // The next hop is a sibling.
+    let mut dying: Vec<Step> = there().into_iter().take_while(|s| s.hook != Hook::Bridge).collect();
+    at(&mut dying, Hook::Route, "t-cart", Text::verbatim("default via 10.1.1.3 dev eth0"));
+    at(&mut dying, Hook::Neighbour, "t-cart", Text::verbatim("10.1.1.3 dev eth0 lladdr 02:00:00:00:00:03"));
+    dying.extend(steps("node1 t-node1 bridge cni0 forwarded", tcp()));
+    dying.extend(stranger("t-front"));
+    let found = told(dying);
+    assert_eq!(fault(&found), "t-cart route eth0 wrong-route", "{found:#?}");
+    let point = found.fault_point.expect("a fault");
+    assert_eq!(point.object.as_deref(), Some("default via 10.1.1.3 dev eth0"));
+
+    // The frame goes to the stranger's port: its address is there twice, or is not that of the receiver at all.
+    let mac = "02:00:00:00:00:09";
+    let hosts = [Place::new("node2", "t-pay"), Place::new("node2", "t-stock")];
+    let twice = text!(object::ToOneOfSeveral { port: "vethstock", mac, hosts: hosts.as_slice() });
+    for (object, expected) in [
+        (twice.clone(), "t-node2 bridge cni0 wrong-receiver"),
+        (text!(object::ToPort { port: "vethstock" }), "t-node2 neighbour cni0 wrong-neighbour"),
+    ] {
+        let mut dying: Vec<Step> =
+            there().into_iter().take_while(|s| s.device.as_deref() != Some("vethpay")).collect();
+        at(&mut dying, Hook::Neighbour, "t-node2", Text::verbatim(format!("10.1.2.2 dev cni0 lladdr {mac}")));
+        at(&mut dying, Hook::Bridge, "t-node2", object.clone());
+        dying.extend(stranger("t-stock"));
+        let found = told(dying);
+        assert_eq!(fault(&found), expected, "{found:#?}");
+        let point = found.fault_point.expect("a fault");
+        assert!(point.advice.contains("t-node2") && !point.advice.contains("ip_forward"), "{}", point.advice);
+        assert_eq!(point.object == Some(twice.clone()), object == twice);
+    }
 }
 
 /// A synproxy, for one: the answer comes from a hook on the way, and the receiver never sees a packet.
