@@ -101,7 +101,7 @@ impl Case<'_> {
 const SEVERAL: &str = "object.to-one-of-several";
 
 /// Whether a step chooses a bridge's port or a tunnel's remote.
-fn chose_port(step: &Step) -> bool {
+pub(super) fn chose_port(step: &Step) -> bool {
     step.hook == Hook::Bridge || (step.hook == Hook::Tunnel && step.action == Action::Encapsulated)
 }
 

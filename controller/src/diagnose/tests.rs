@@ -452,6 +452,32 @@ fn copies_of_a_flooded_frame_do_not_distract() {
     }
 }
 
+/// A redirection, for one: what refuses the packet is off the path, and no bridge made a copy.
+#[test]
+fn a_packet_that_is_led_away_is_no_copy() {
+    let whole = steps(&there_by_tunnel(), tcp());
+    let received = |step: &Step| step.hook == Hook::DriverRx && step.device.as_deref() == Some("flannel.1");
+    let until = whole.iter().position(received).expect("its reception") + 1;
+    let away = steps(
+        "node2 t-node2 qdisc vethstock forwarded
+         node2 t-node2 driver-tx vethstock forwarded
+         node2 t-stock driver-rx eth0 forwarded",
+        tcp(),
+    );
+    let seen: Vec<Step> = whole[..until].iter().chain(&away).cloned().collect();
+    let last = seen.last().unwrap().clone();
+    for reason in ["OTHERHOST", "IP_INADDRERRORS"] {
+        let story = Story::predicting(whole.clone()).seen(&seen, false);
+        let found = story.dropped(&last, false, reason, "ip_rcv_core+0x1").told();
+        assert_eq!(fault(&found), "t-node2 driver-rx flannel.1 wrong-receiver", "{found:#?}");
+        let point = found.fault_point.expect("a fault");
+        let device =
+            text!(object::WentToDevice { device: "vethstock", place: &Place::new("node2", "t-node2") });
+        assert_eq!(point.object, Some(device));
+        assert!(!point.evidence.contains(&text!(evidence::NoDropReported)), "{:?}", point.evidence);
+    }
+}
+
 #[test]
 fn a_responder_that_is_told_to_be_silent() {
     let deaf = ending(there(), "t-pay", Hook::Socket, "-", Cause::SocketFilter);
