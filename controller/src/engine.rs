@@ -199,7 +199,7 @@ impl Question<'_> {
     /// The answer.
     fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = self;
-        if let Some(point) = &mut diagnosis.fault_point {
+        for point in [&mut diagnosis.fault_point, &mut diagnosis.rewritten].into_iter().flatten() {
             let place = Place::new(point.node.clone(), point.netns.clone());
             if let Some(rule) = &mut point.rule
                 && let Some(known) = picture.cluster.rule(&place, rule)
@@ -208,7 +208,9 @@ impl Question<'_> {
                 *rule = known;
             }
             programs::name(point, picture.cluster.programs(&place));
-            damage::recognize(point, diagnosis.fault_flow.as_ref());
+        }
+        if let Some(point) = &mut diagnosis.fault_point {
+            damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
             inventory,

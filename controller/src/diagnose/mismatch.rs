@@ -1,10 +1,10 @@
 //! Packets that arrived and are of no use: at somebody else than they were meant for, or as an answer that the
 //! asking socket does not take.
 
-use waymark_proto::{Action, Cause, Confidence, Direction, Flow, Hook, Step, Text, text};
+use waymark_proto::{Action, Cause, Confidence, Direction, FaultPoint, Flow, Hook, Step, Text, text};
 
 use super::locate::{Fate, Fault};
-use super::{Case, Leg, Sent};
+use super::{Case, Leg, Packet, Sent};
 
 impl<'a> Case<'a> {
     /// A packet that somebody else received than it was meant for.
@@ -38,12 +38,7 @@ impl<'a> Case<'a> {
         // A hook that it came into and not out of has taken it: nothing behind that decided anything.
         let taken = before.clone().find(|(_, step)| step.place == last.place && step.outer.is_none());
         let taken = taken.filter(|(_, step)| step.hook.is_netfilter() && step.action == Action::Unknown);
-        let taken = taken.map(|(index, step)| {
-            // A rule that keeps a packet leaves no trace of its verdict; the prediction knows how far it came.
-            let ends = leg.predicted(index).filter(|predicted| !predicted.action.continues());
-            let rule = step.rule.clone().or_else(|| ends?.rule.clone());
-            Step { rule, ..step.clone() }
-        });
+        let taken = taken.map(|(index, step)| leg.with_rule(index, step));
         // Who rewrote the destination is to blame only for one that is not the receiver's.
         let rewritten = || leg.rewritten().filter(|_| !last.flow.is_some_and(ours));
         let route = || {
@@ -78,6 +73,27 @@ impl<'a> Case<'a> {
         leg
     }
 
+    /// Where the answer of a packet was rewritten to what belongs to no connection: an answer goes back through every
+    /// translation that its question came through, so all that it may be is its question reversed, as somebody saw it.
+    pub(super) fn foreign(&self, packet: &Packet<'a>) -> Option<FaultPoint> {
+        let back = packet.back.as_ref()?;
+        let questions = || packet.forward.walk.steps.iter().filter_map(|step| step.flow);
+        let ends = |flow: Flow| {
+            let ports = flow.protocol.has_ports().then_some((flow.src_port, flow.dst_port));
+            (flow.src, flow.dst, ports)
+        };
+        let known = |flow: Flow| questions().any(|question| ends(question.reversed()) == ends(flow));
+        let mut steps = back.walk.steps.iter().enumerate();
+        let (index, step) = steps.find(|(index, step)| {
+            let predicted = back.predicted(*index).is_some_and(|p| p.action == Action::Translated);
+            step.action == Action::Translated && !predicted && step.flow.is_some_and(|flow| !known(flow))
+        })?;
+        let mut culprit = back.with_rule(index, step);
+        culprit.cause = Some(Cause::AnswerMismatch);
+        let ground = text!(ground::AnswerRewritten);
+        Some(self.fault_of(back, Direction::Return, &culprit, Confidence::High, ground).point)
+    }
+
     fn mismatch(
         &self,
         leg: &Leg<'a>,
@@ -94,6 +110,13 @@ impl<'a> Case<'a> {
 }
 
 impl Leg<'_> {
+    /// A step with its rule. One that keeps or rewrites a packet without a verdict leaves no trace; where the
+    /// prediction could not go on, it knows at which rule.
+    fn with_rule(&self, index: usize, step: &Step) -> Step {
+        let ends = self.predicted(index).filter(|predicted| !predicted.action.continues());
+        Step { rule: ends.and_then(|ends| ends.rule.clone()).or_else(|| step.rule.clone()), ..step.clone() }
+    }
+
     /// The predicted step of an observed one.
     fn predicted(&self, index: usize) -> Option<&Step> {
         let (branch, alignment) = self.fit.as_ref()?;

@@ -588,6 +588,28 @@ fn who_answers_in_the_receivers_stead_is_no_receiver() {
 }
 
 #[test]
+fn an_answer_that_was_rewritten_before_it_died() {
+    let mut dying = ending(back(), "t-node1", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
+    let left =
+        dying.iter().position(|step| step.hook == Hook::Qdisc && step.place.netns.as_str() == "t-node2");
+    for step in &mut dying[left.expect("it leaves node2")..] {
+        step.flow.as_mut().expect("steps of tests have flows").src = "10.1.2.77".parse().unwrap();
+    }
+    let told = |dying: &[Step]| {
+        let story = Story::healthy().seen(&there(), false).seen(dying, true);
+        story.dropped(dying.last().unwrap(), true, "NETFILTER_DROP", "nf_hook_slow+0x1").told()
+    };
+    let found = told(&dying);
+    assert_eq!(fault(&found), "t-node1 netfilter-forward eth0 filter-drop", "the rule is read elsewhere");
+    let culprit = found.rewritten.expect("it was seen to be rewritten");
+    assert_eq!((culprit.netns.as_str(), culprit.hook), ("t-node2", Hook::NetfilterPostrouting));
+    assert_eq!((culprit.cause, culprit.direction), (Cause::AnswerMismatch, Direction::Return));
+
+    let untouched = ending(back(), "t-node1", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
+    assert_eq!(told(&untouched).rewritten, None);
+}
+
+#[test]
 fn an_answer_from_elsewhere_is_no_answer() {
     let mut elsewhere = back();
     for step in &mut elsewhere {
