@@ -360,6 +360,12 @@ impl Case<'_> {
         let mut fault = self.fault(trail, &step, Confidence::Low, text!(ground::NoPrediction));
         fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
         fault.point.evidence.push(text!(evidence::Unpredicted));
+        // What left a hook was not dropped in it. What comes next in any kernel needs no prediction.
+        if let Some(next) = next_of_any(last).filter(|next| self.sight.see(next) == See::Passing) {
+            fault.point.span =
+                Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(&next) });
+            fault.point.evidence.push(text!(evidence::NeverSeen { at: next.at() }));
+        }
         Ok(fault)
     }
 
@@ -442,6 +448,18 @@ impl Case<'_> {
         };
         Fault { point, flow: step.flow.or(seen).unwrap_or(asked) }
     }
+}
+
+/// What follows after a step that was passed, whatever the configuration.
+fn next_of_any(step: &Step) -> Option<Step> {
+    let passed = step.action.continues() && step.action != Action::Queued;
+    let hook = match step.hook {
+        Hook::NetfilterOutput | Hook::NetfilterForward => Hook::NetfilterPostrouting,
+        Hook::NetfilterPostrouting => Hook::Qdisc,
+        Hook::Qdisc => Hook::DriverTx,
+        _ => return None,
+    };
+    passed.then(|| Step { hook, ..step.clone() })
 }
 
 /// A drop as it was reported.

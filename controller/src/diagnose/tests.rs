@@ -610,6 +610,18 @@ fn an_answer_that_was_rewritten_before_it_died() {
 }
 
 #[test]
+fn what_left_a_hook_was_not_dropped_in_it() {
+    let until =
+        there().iter().position(|step| step.place.netns.as_str() == "t-node1" && step.hook == Hook::Qdisc);
+    let there = there();
+    let story = Story { branches: Vec::new(), ..Story::healthy() };
+    let found = story.seen(&there[..until.expect("its queue")], false).told();
+    let span = found.fault_point.expect("a fault").span.expect("a span");
+    assert_eq!(span.last_seen.hook, Hook::NetfilterPostrouting);
+    assert_eq!(span.first_missing.hook, Hook::Qdisc);
+}
+
+#[test]
 fn an_answer_from_elsewhere_is_no_answer() {
     let mut elsewhere = back();
     for step in &mut elsewhere {
