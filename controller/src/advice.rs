@@ -1,6 +1,8 @@
 //! What to do about a fault: one table from cause to a text with the commands to look with. A drop that has no cause
 //! of its own is told by what the kernel's reason for it means.
 
+use std::net::IpAddr;
+
 use waymark_proto::{
     AnomalyKind, Cause, FaultPoint, Flow, Hook, NetnsName, Place, RuleRef, Span, Text, text,
 };
@@ -52,7 +54,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::TunnelUnknownVni => text!(advice::TunnelUnknownVni { place, enter }),
         Cause::TunnelDrop => text!(advice::TunnelDrop { place, enter, device }),
         Cause::AddressMissing => text!(advice::AddressMissing { place, enter, dst }),
-        Cause::WrongReceiver => text!(advice::WrongReceiver { place, enter, dst }),
+        Cause::WrongReceiver => wrong_receiver(fault, &place, enter, dst),
         Cause::AnswerMismatch => text!(advice::AnswerMismatch { place, enter }),
         Cause::NoListener if flow.protocol.has_ports() => {
             text!(advice::NoListener { place, enter, port: flow.dst_port })
@@ -107,6 +109,22 @@ fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> T
     }
     let function = fault.function.as_deref().map_or_else(|| text!(advice::UnknownFunction), Text::verbatim);
     text!(advice::KernelDrop { place, enter, reason, function })
+}
+
+/// What to look at depends on which kind of step led it astray.
+fn wrong_receiver(fault: &FaultPoint, place: &Text, enter: String, dst: IpAddr) -> Text {
+    let device = fault.device.as_deref().unwrap_or("DEVICE");
+    match (fault.hook, &fault.rule) {
+        (_, Some(rule)) => text!(advice::TakenByRule { place, look: look_at_rule(rule, &fault.netns), dst }),
+        (Hook::Bridge, None) => text!(advice::WrongPort { place, enter, device, dst }),
+        (Hook::DriverRx | Hook::DriverTx | Hook::Qdisc, None) => {
+            text!(advice::Diverted { place, enter, device, dst })
+        }
+        (hook, None) if hook.is_netfilter() => {
+            text!(advice::TakenByRule { place, look: format!("{enter}nft list ruleset"), dst })
+        }
+        (_, None) => text!(advice::WrongReceiver { place, enter, dst }),
+    }
 }
 
 /// What the kernel says of a policy of `IPsec`.

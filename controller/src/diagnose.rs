@@ -100,6 +100,8 @@ pub struct Diagnosis {
     pub rtt_ns: Option<[u64; 3]>,
     /// The fault that most packets met.
     pub fault_point: Option<FaultPoint>,
+    /// For an answer that met it: where it was rewritten before to what belongs to no connection.
+    pub rewritten: Option<FaultPoint>,
     /// How much is lost there, where some packets come through.
     pub loss: Option<LossReport>,
     /// What happens to packets that arrive.
@@ -191,6 +193,12 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         }),
         rtt_ns: case.rtt().filter(|_| !case.one_way && case.prediction.detour.is_none()),
         fault_point,
+        rewritten: fault.and_then(|fault| {
+            let met = |packet: &&Packet<'_>| {
+                packet.fault().is_some_and(|other| same_fault(&other.point, &fault.point))
+            };
+            case.foreign(packets.iter().find(met)?)
+        }),
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
         anomalies: anomaly::anomalies(&packets, case.flow.protocol),
         fault_flow: fault.map(|fault| fault.flow),

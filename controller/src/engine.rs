@@ -178,6 +178,7 @@ impl Question<'_> {
             source_ports: sent.iter().map(|packet| (packet.seq, packet.source_port)).collect(),
             receivers,
             filters_watched: watched_filters(seen),
+            watched: watched_nodes(seen, inventory),
             nodes: visited,
         };
         let observed = observe(&seen.sightings, &lens);
@@ -198,7 +199,7 @@ impl Question<'_> {
     /// The answer.
     fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = self;
-        if let Some(point) = &mut diagnosis.fault_point {
+        for point in [&mut diagnosis.fault_point, &mut diagnosis.rewritten].into_iter().flatten() {
             let place = Place::new(point.node.clone(), point.netns.clone());
             if let Some(rule) = &mut point.rule
                 && let Some(known) = picture.cluster.rule(&place, rule)
@@ -207,7 +208,9 @@ impl Question<'_> {
                 *rule = known;
             }
             programs::name(point, picture.cluster.programs(&place));
-            damage::recognize(point, diagnosis.fault_flow.as_ref());
+        }
+        if let Some(point) = &mut diagnosis.fault_point {
+            damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
             inventory,
@@ -266,6 +269,15 @@ fn watched_filters(seen: &Seen) -> BTreeSet<Place> {
     }
     let places = seen.sightings.iter().map(|sighting| &sighting.place);
     places.filter(|place| seen.sight.watches_filters(place)).cloned().collect()
+}
+
+/// The nodes of which no record is missing.
+fn watched_nodes(seen: &Seen, inventory: &Inventory) -> BTreeSet<NodeName> {
+    if seen.losses.total() > 0 {
+        return BTreeSet::new();
+    }
+    let names = inventory.nodes.iter().map(|node| &node.name);
+    names.filter(|name| seen.sight.watches(name)).cloned().collect()
 }
 
 #[cfg(test)]

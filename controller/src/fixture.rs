@@ -27,6 +27,18 @@ pub(crate) fn inventory() -> Inventory {
     .expect("the inventory of tests is valid")
 }
 
+/// The same with a pod on each node that has no part in what is asked.
+pub(crate) fn inventory_with_strangers() -> Inventory {
+    let mut inventory = inventory();
+    for (index, (name, ip)) in [("front", "10.1.1.3"), ("stock", "10.1.2.3")].into_iter().enumerate() {
+        let mut pod = inventory.pods[index].clone();
+        (pod.name, pod.netns) = (name.into(), format!("t-{name}").as_str().into());
+        pod.ip = ip.parse().expect("an address");
+        inventory.pods.push(pod);
+    }
+    inventory
+}
+
 pub(crate) fn tcp() -> Flow {
     Flow {
         src: "10.1.1.2".parse().expect("an address"),

@@ -44,6 +44,8 @@ pub struct Lens<'a> {
     pub receivers: BTreeSet<(IpAddr, u16)>,
     /// Namespaces in which every passage through an IP netfilter hook was watched.
     pub filters_watched: BTreeSet<Place>,
+    /// The nodes that were watched without a gap: what was not seen there did not happen there.
+    pub watched: BTreeSet<NodeName>,
     /// The nodes in the order in which the prediction visits them on the way there.
     pub nodes: Vec<NodeName>,
 }

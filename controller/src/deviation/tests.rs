@@ -131,6 +131,7 @@ impl Story {
             replied: None,
             rtt_ns: None,
             fault_point: dies.then_some(point),
+            rewritten: None,
             loss: None,
             anomalies: Vec::new(),
             fault_flow: last.flow.filter(|_| dies),

@@ -1,13 +1,15 @@
 //! Who is to blame for a predicted end: the packet dies at one place, and was sent there from another.
 
+use std::net::IpAddr;
+
 use waymark_proto::{Action, Cause, Hook, Place, Step};
 
 use super::Case;
 use super::locate::Trail;
 
 impl Case<'_> {
-    /// Where a predicted end was really decided: a frame that comes to a stranger was sent there by whoever chose
-    /// port, remote or device for it.
+    /// Where an end was really decided: a packet that comes to a stranger was sent there by whoever chose route,
+    /// neighbour, port or remote for it.
     pub(super) fn really(&self, trail: &Trail<'_>, end: &Step) -> Step {
         let Some(path) = trail.path else { return end.clone() };
         let Some(home) = end.flow.and_then(|flow| self.inventory.owner(flow.dst)) else { return end.clone() };
@@ -21,12 +23,12 @@ impl Case<'_> {
             })
         };
         let blame = match end.cause {
+            _ if self.is_strange_pod(trail, end, &home) => {
+                let outside: Vec<&Step> = before().skip_while(|step| step.place == end.place).collect();
+                self.who_sent(&outside, end).and_then(|(step, cause)| decided(Some(step), cause))
+            }
             Some(Cause::OtherHost) if self.is_stranger(&end.place, &home) => {
-                let chose = |step: &&Step| {
-                    step.hook == Hook::Bridge
-                        || (step.hook == Hook::Tunnel && step.action == Action::Encapsulated)
-                };
-                decided(before().find(chose), Cause::WrongReceiver)
+                decided(before().find(|step| chose_port(step)), Cause::WrongReceiver)
             }
             Some(Cause::NeighbourUnresolved) if self.is_elsewhere(end, &home) => {
                 let route = |step: &&Step| step.hook == Hook::Route && step.place == end.place;
@@ -35,6 +37,42 @@ impl Case<'_> {
             _ => None,
         };
         blame.unwrap_or_else(|| end.clone())
+    }
+
+    /// The last decision that led a packet into a stranger's namespace, with what is wrong about it; `before` are the
+    /// steps up to there, the last first.
+    fn who_sent<'s>(&self, before: &[&'s Step], end: &Step) -> Option<(&'s Step, Cause)> {
+        let find = |hook| before.iter().copied().find(|step| step.hook == hook && step.outer.is_none());
+        let route = find(Hook::Route);
+        let to_stranger = |ip| self.inventory.owner(ip).as_ref() == Some(&end.place);
+        if let Some(route) = route.filter(|route| next_hop(route).is_some_and(to_stranger)) {
+            return Some((route, Cause::WrongRoute));
+        }
+        let port = before.iter().copied().find(|step| chose_port(step));
+        // A frame that is taken carries the address of who takes it. The bridge is right then, unless the address is
+        // that of its receiver as well.
+        let is_ambiguous = |step: &Step| step.object.as_ref().is_some_and(|o| o.id() == SEVERAL);
+        let by_port = port.filter(|port| end.cause == Some(Cause::OtherHost) || is_ambiguous(port));
+        let resolved = |step: &Step| step.object.as_ref().is_some_and(|object| object.contains(" lladdr "));
+        let by_neighbour = || find(Hook::Neighbour).filter(|step| resolved(step));
+        by_port
+            .map(|port| (port, Cause::WrongReceiver))
+            .or_else(|| by_neighbour().map(|step| (step, Cause::WrongNeighbour)))
+            .or_else(|| port.map(|port| (port, Cause::WrongReceiver)))
+            .or_else(|| route.map(|route| (route, Cause::WrongRoute)))
+    }
+
+    /// Whether a walk ends in a pod that is neither its source nor its receiver, and is not on the way to anywhere. Who
+    /// takes a packet for its own is another matter.
+    pub(super) fn is_strange_pod(&self, trail: &Trail<'_>, end: &Step, home: &Place) -> bool {
+        let takes = matches!(end.hook, Hook::Socket | Hook::NetfilterInput);
+        let starts =
+            trail.path.is_some_and(|path| path.steps().first().is_some_and(|s| s.place == end.place));
+        let passes = trail.path.is_some_and(|path| {
+            path.last().place != end.place && path.steps().iter().any(|step| step.place == end.place)
+        });
+        let known = [home, self.source].contains(&&end.place) || self.receivers.contains(&end.place);
+        !takes && !starts && !passes && !known && self.inventory.pod_at(&end.place).is_some()
     }
 
     /// Whether a namespace has nothing to do with packets to one that lives in `home`.
@@ -57,6 +95,21 @@ impl Case<'_> {
         let uplink = self.inventory.node(&step.place.node).and_then(|node| node.uplink.as_deref());
         device.is_some() && device != uplink && step.outer.is_none()
     }
+}
+
+/// The object of a bridge that knows one port for the address of several hosts.
+const SEVERAL: &str = "object.to-one-of-several";
+
+/// Whether a step chooses a bridge's port or a tunnel's remote.
+pub(super) fn chose_port(step: &Step) -> bool {
+    step.hook == Hook::Bridge || (step.hook == Hook::Tunnel && step.action == Action::Encapsulated)
+}
+
+/// The next hop of a route that has one.
+fn next_hop(route: &Step) -> Option<IpAddr> {
+    let mut words = route.object.as_deref()?.split_whitespace().skip_while(|word| *word != "via").skip(1);
+    // A next hop of the other family is written with it.
+    words.find_map(|word| if word.starts_with("inet") { None } else { Some(word.parse().ok()) })?
 }
 
 /// Whether a packet goes on after this fault, only to be lost somewhere else, as it was.

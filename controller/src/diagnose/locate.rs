@@ -10,7 +10,7 @@ use waymark_proto::{
 };
 
 use super::align::Alignment;
-use super::blame::{explains, is_on_link, strays};
+use super::blame::{chose_port, explains, is_on_link, strays};
 use super::errno;
 use super::sight::See;
 use super::suspect::suspect;
@@ -59,8 +59,16 @@ impl Case<'_> {
         }
         let predicted = trail.predicted.as_ref();
         let death = trail.walk.death().filter(|_| !trail.is_flooded());
-        let predicted = predicted.map(|predicted| self.really(trail, predicted));
+        let predicted = predicted.map_or_else(
+            || death.and_then(|death| self.sent_astray(trail, death)),
+            |predicted| Some(self.really(trail, predicted)),
+        );
         let predicted = predicted.as_ref();
+        // What the prediction has go astray is explained by it.
+        let explained = predicted.is_some_and(|predicted| strays(predicted, predicted));
+        if let Some(fault) = Some(trail).filter(|_| !explained).and_then(|trail| self.diverted(trail)) {
+            return Fate::Died(Box::new(fault));
+        }
         let fault = match (death, trail.send_error) {
             (Some(death), _) => self.reported(trail, death, predicted),
             (None, Some(error)) => self.refused(trail, error, predicted),
@@ -108,19 +116,47 @@ impl Case<'_> {
         Fate::Died(Box::new(fault))
     }
 
+    /// A packet that was seen to leave the predicted way for somebody whom it does not concern, and died there. What
+    /// led it away was behind the last step of that way.
+    fn diverted(&self, trail: &Trail<'_>) -> Option<Fault> {
+        let (path, alignment) = trail.path.zip(trail.alignment)?;
+        let death = trail.walk.death().filter(|death| !trail.is_on_path(&death.place))?;
+        let home = death.flow.and_then(|flow| self.inventory.owner(flow.dst));
+        let home = home.as_ref().unwrap_or(self.source);
+        let concerns_nobody =
+            death.cause == Some(Cause::OtherHost) || self.is_strange_pod(trail, death, home);
+        if !concerns_nobody || trail.is_flooded() {
+            return None;
+        }
+        let (progress, farthest) = (alignment.progress?, *alignment.matched.iter().flatten().max()?);
+        let (last, first) = (&trail.walk.steps[farthest], trail.walk.steps.get(farthest + 1)?);
+        // A bridge or tunnel in between has chosen, for all that was seen.
+        let mut hidden = path.steps()[progress + 1..].iter();
+        let mut hidden = hidden.by_ref().take_while(|step| self.sight.see(step) != See::Passing);
+        let mut step = hidden.find(|step| chose_port(step)).unwrap_or(last).clone();
+        step.action = Action::Dropped;
+        step.cause = Some(Cause::WrongReceiver);
+        step.flow = last.flow.or(step.flow);
+        step.object = Some(match &first.device {
+            Some(device) => text!(object::WentToDevice { device, place: &first.place }),
+            None => text!(object::WentToPlace { place: &first.place }),
+        });
+        let mut fault = self.fault(trail, &step, Confidence::High, text!(ground::Diverted));
+        fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
+        fault.point.evidence.push(text!(evidence::WentTo { at: first.at() }));
+        fault.point.evidence.push(reported_in_words(death));
+        Some(fault)
+    }
+
+    /// Who sent a packet to a stranger that the prediction has it come to, without knowing that it dies there.
+    fn sent_astray(&self, trail: &Trail<'_>, death: &Step) -> Option<Step> {
+        let ends_there = trail.path.is_some_and(|path| path.last().place == death.place);
+        Some(self.really(trail, death)).filter(|blamed| ends_there && blamed != death)
+    }
+
     /// A drop that the kernel or a rule reported.
     fn reported(&self, trail: &Trail<'_>, death: &Step, predicted: Option<&Step>) -> Fault {
-        let mut words = match &death.function {
-            Some(function) => {
-                let reason = death.reason.as_deref();
-                let meaning = reason.and_then(reasons::in_words);
-                text!(evidence::KernelDropped { node: &death.place.node, function, reason, meaning })
-            }
-            None => text!(evidence::TraceEnds { netns: &death.place.netns, hook: death.hook }),
-        };
-        if let Some(note) = &death.note {
-            words = text!(evidence::WithNote { evidence: words, note });
-        }
+        let words = reported_in_words(death);
         let traced = death.function.is_none();
         let alone = || if traced { text!(ground::Traced) } else { text!(ground::Reported) };
         let Some(predicted) = predicted else {
@@ -290,7 +326,9 @@ impl Case<'_> {
             Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(first_missing) });
         fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
         fault.point.evidence.push(text!(evidence::NeverSeen { at: first_missing.at() }));
-        fault.point.evidence.push(text!(evidence::NoDropReported));
+        if trail.walk.death().is_none() {
+            fault.point.evidence.push(text!(evidence::NoDropReported));
+        }
         if self.losses.total() > 0 {
             fault.point.confidence = Confidence::Low;
             fault.point.ground = Some(text!(ground::BetweenWithGaps));
@@ -365,6 +403,12 @@ impl Case<'_> {
         let mut fault = self.fault(trail, &step, Confidence::Low, text!(ground::NoPrediction));
         fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
         fault.point.evidence.push(text!(evidence::Unpredicted));
+        // What left a hook was not dropped in it. What comes next in any kernel needs no prediction.
+        if let Some(next) = next_of_any(last).filter(|next| self.sight.see(next) == See::Passing) {
+            fault.point.span =
+                Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(&next) });
+            fault.point.evidence.push(text!(evidence::NeverSeen { at: next.at() }));
+        }
         Ok(fault)
     }
 
@@ -449,6 +493,34 @@ impl Case<'_> {
     }
 }
 
+/// What follows after a step that was passed, whatever the configuration.
+fn next_of_any(step: &Step) -> Option<Step> {
+    let passed = step.action.continues() && step.action != Action::Queued;
+    let hook = match step.hook {
+        Hook::NetfilterOutput | Hook::NetfilterForward => Hook::NetfilterPostrouting,
+        Hook::NetfilterPostrouting => Hook::Qdisc,
+        Hook::Qdisc => Hook::DriverTx,
+        _ => return None,
+    };
+    passed.then(|| Step { hook, ..step.clone() })
+}
+
+/// A drop as it was reported.
+fn reported_in_words(death: &Step) -> Text {
+    let mut words = match &death.function {
+        Some(function) => {
+            let reason = death.reason.as_deref();
+            let meaning = reason.and_then(reasons::in_words);
+            text!(evidence::KernelDropped { node: &death.place.node, function, reason, meaning })
+        }
+        None => text!(evidence::TraceEnds { netns: &death.place.netns, hook: death.hook }),
+    };
+    if let Some(note) = &death.note {
+        words = text!(evidence::WithNote { evidence: words, note });
+    }
+    words
+}
+
 impl Trail<'_> {
     /// Whether the prediction has the packet come out of a namespace.
     fn leaves(&self, place: &Place) -> bool {
@@ -463,12 +535,38 @@ impl Trail<'_> {
         self.path.and_then(|path| path.last().note.as_ref())
     }
 
-    /// Whether the walk ends with the copies of a frame that a bridge flooded: what refused them was off the
-    /// path, so they tell nothing about the packet.
+    /// Whether the walk ends with the copies of a frame that was flooded: what refused them was off the path, so they
+    /// tell nothing about the packet.
     fn is_flooded(&self) -> bool {
-        let on_path =
-            |place: &Place| self.path.is_none_or(|path| path.steps().iter().any(|step| step.place == *place));
-        self.walk.death().is_some_and(|death| death.cause == Some(Cause::OtherHost) && !on_path(&death.place))
+        let refused = self.walk.death().filter(|death| death.cause == Some(Cause::OtherHost));
+        refused.is_some_and(|death| !self.is_on_path(&death.place)) && self.comes_from_several_ports()
+    }
+
+    fn is_on_path(&self, place: &Place) -> bool {
+        self.path.is_none_or(|path| path.steps().iter().any(|step| step.place == *place))
+    }
+
+    /// Whether what was seen behind the last step on the path may come from who sends one frame to several: a bridge,
+    /// a switch between nodes, a tunnel with many remotes.
+    fn comes_from_several_ports(&self) -> bool {
+        let Some((path, alignment)) = self.path.zip(self.alignment) else { return true };
+        let Some(progress) = alignment.progress else { return true };
+        let is_device = |step: &Step| matches!(step.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx);
+        // Netfilter on a bridge's behalf is seen around its decision.
+        let steps = path.steps();
+        let from = steps[..=progress].iter().rposition(is_device).unwrap_or(0);
+        let to = steps.iter().skip(progress + 1).position(is_device);
+        let to = to.map_or(steps.len(), |ahead| progress + 1 + ahead);
+        let floods = |step: &Step| matches!(step.hook, Hook::Bridge | Hook::Wire | Hook::Tunnel);
+        // A device whose frames go on to another one of its host is a bridge, whether or not it was predicted.
+        let farthest = alignment.matched.iter().flatten().max().map_or(0, |last| last + 1);
+        let goes_on = |pair: &[Step]| {
+            (pair[0].hook, pair[1].hook) == (Hook::DriverTx, Hook::Qdisc)
+                && pair[0].place == pair[1].place
+                && pair[0].device != pair[1].device
+                && pair[0].outer.is_some() == pair[1].outer.is_some()
+        };
+        steps[from..to].iter().any(floods) || self.walk.steps[farthest..].windows(2).any(goes_on)
     }
 
     /// Whether the packet was seen where the prediction does not have it, after all that it has.

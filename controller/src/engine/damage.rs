@@ -4,20 +4,37 @@
 
 use waymark_proto::{Cause, Direction, FaultPoint, Flow, text};
 
-use crate::advice::advice;
+use crate::advice::{advice, look_at_rule};
 
-/// Tells a damaged packet from one that a rule does not want.
+/// Tells a packet that came damaged, or an answer that belongs to no connection, from one that a rule does not want.
 ///
 /// What a check sends is the first packet of its flow: a SYN, an echo request, a datagram. Such a packet is new to
-/// connection tracking, and invalid for no other reason. An answer may be invalid because its question was not seen.
-pub(super) fn recognize(point: &mut FaultPoint, flow: Option<&Flow>) {
+/// connection tracking, and invalid for no other reason. An answer may be invalid because its question was not seen,
+/// or because somebody rewrote it, which is known if it was seen.
+pub(super) fn recognize(point: &mut FaultPoint, flow: Option<&Flow>, rewritten: Option<FaultPoint>) {
     let text = point.rule.as_ref().and_then(|rule| rule.text.as_deref());
-    let wanted = text.is_some_and(is_of_invalid);
-    if !wanted || point.cause != Cause::FilterDrop || point.direction != Direction::Forward {
+    if !text.is_some_and(is_of_invalid) || point.cause != Cause::FilterDrop {
         return;
     }
-    point.cause = Cause::Malformed;
-    point.evidence.push(text!(evidence::CameDamaged));
+    match (point.direction, rewritten) {
+        (Direction::Forward, _) => {
+            point.cause = Cause::Malformed;
+            point.evidence.push(text!(evidence::CameDamaged));
+        }
+        (Direction::Return, Some(culprit)) => {
+            let mut evidence = std::mem::take(&mut point.evidence);
+            evidence.push(text!(evidence::InvalidSinceRewritten { node: &point.node, hook: point.hook }));
+            *point = FaultPoint { evidence, ..culprit };
+        }
+        (Direction::Return, None) => {
+            if let (Some(rule), Some(flow)) = (&point.rule, flow) {
+                let look = look_at_rule(rule, &point.netns);
+                point.advice =
+                    text!(advice::InvalidAnswer { node: &point.node, flow: flow.reversed(), look });
+            }
+            return;
+        }
+    }
     if let Some(flow) = flow {
         point.advice = advice(point, flow);
     }
@@ -39,7 +56,7 @@ mod tests {
     use waymark_proto::RuleRef;
 
     use super::*;
-    use crate::fixture::fault;
+    use crate::fixture::{fault, tcp};
 
     fn dropped_by(text: &str, direction: Direction) -> FaultPoint {
         let rule = RuleRef {
@@ -55,7 +72,7 @@ mod tests {
 
     fn cause(text: &str, direction: Direction) -> Cause {
         let mut point = dropped_by(text, direction);
-        recognize(&mut point, None);
+        recognize(&mut point, None, None);
         assert_eq!(point.evidence.is_empty(), point.cause == Cause::FilterDrop);
         point.cause
     }
@@ -71,6 +88,25 @@ mod tests {
             assert_eq!(cause(text, Direction::Forward), Cause::Malformed, "{text}");
             assert_eq!(cause(text, Direction::Return), Cause::FilterDrop, "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_invalid_for_what_was_done_to_it() {
+        let rule = "ct state invalid drop";
+        let culprit = FaultPoint { node: "node1".into(), cause: Cause::AnswerMismatch, ..fault() };
+        let mut point = dropped_by(rule, Direction::Return);
+        recognize(&mut point, Some(&tcp()), Some(culprit.clone()));
+        assert_eq!((&point.node, point.cause), (&culprit.node, Cause::AnswerMismatch));
+        assert_eq!(point.evidence.len(), 1);
+
+        let mut point = dropped_by(rule, Direction::Return);
+        recognize(&mut point, Some(&tcp()), None);
+        assert_eq!(point.cause, Cause::FilterDrop);
+        assert!(
+            point.advice.contains("connection tracking") && !point.advice.contains("remove"),
+            "{}",
+            point.advice
+        );
     }
 
     #[test]

@@ -233,9 +233,13 @@ pub(super) fn heed_answers(observed: &mut Observed, lens: &Lens<'_>) {
     let forward = &mut observed.forward.steps;
     if let Some(answer) = observed.back.steps.first() {
         if !forward.last().is_some_and(|last| last.action == Action::Delivered) {
-            // Whoever answers has received; a drop was that of a copy.
-            forward.pop_if(|last| !last.action.continues());
+            // Whoever answers has received: in the answerer's namespace an end is how the packet was taken,
+            // elsewhere it is that of a copy.
             let delivered = delivered_unseen(forward, answer, lens);
+            forward.pop_if(|last| !last.action.continues() && last.place != delivered.place);
+            if let Some(taken) = forward.last_mut().filter(|last| !last.action.continues()) {
+                (taken.action, taken.cause) = (Action::Unknown, None);
+            }
             forward.push(delivered);
         }
         return;
@@ -255,14 +259,27 @@ pub(super) fn heed_answers(observed: &mut Observed, lens: &Lens<'_>) {
 fn delivered_unseen(forward: &[Step], answer: &Step, lens: &Lens<'_>) -> Step {
     let flow = forward.iter().rev().find_map(|step| step.flow);
     let owner = flow.and_then(|flow| lens.inventory.owner(flow.dst));
-    let (place, hook) = match (owner, answer.hook, forward.last()) {
-        (Some(owner), _, _) => (owner, Hook::Socket),
-        (None, Hook::NetfilterOutput, _) | (None, _, None) => (answer.place.clone(), Hook::Socket),
-        // Outside the cluster.
-        (None, _, Some(last)) => (last.place.clone(), Hook::Wire),
+    // Only what is sent from here comes by this hook, so here it was answered, whoever owns the address.
+    let sent_here = answer.hook == Hook::NetfilterOutput && answer.outer.is_none();
+    let (place, hook) = match (owner, forward.last()) {
+        _ if sent_here => (answer.place.clone(), Hook::Socket),
+        (Some(owner), _) if may_have_answered(&owner, answer, lens) => (owner, Hook::Socket),
+        (_, None) => (answer.place.clone(), Hook::Socket),
+        // Outside of all that is watched.
+        (_, Some(last)) => (last.place.clone(), Hook::Wire),
     };
     let mut delivered = Step::new(place, hook, Action::Delivered);
     delivered.flow = flow;
     delivered.note = Some(text!(seen::ByAnswerAlone));
     delivered
+}
+
+/// Whether an answer can be that of the namespace that owns the address: it came from there, or there is no knowing
+/// where from. What is watched and was not seen to answer did not.
+fn may_have_answered(owner: &Place, answer: &Step, lens: &Lens<'_>) -> bool {
+    let out_of_its_device = || {
+        let pod = lens.inventory.pod_at(owner).filter(|pod| pod.host_device.is_some());
+        pod.is_some_and(|pod| pod.node == answer.place.node && pod.host_device == answer.device)
+    };
+    answer.place == *owner || !lens.watched.contains(&owner.node) || out_of_its_device()
 }

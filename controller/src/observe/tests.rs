@@ -34,6 +34,7 @@ fn read_where_filters_are_watched<const N: usize>(
         source_ports: BTreeMap::from([(Seq(0), 61000)]),
         receivers: BTreeSet::from([(tcp().dst, 80)]),
         filters_watched: BTreeSet::from(filters_watched),
+        watched: ["node1".into(), "node2".into()].into(),
         nodes: vec!["node1".into(), "node2".into()],
     };
     observe(sightings, &lens).remove(&Seq(0)).unwrap_or_default()

@@ -1,12 +1,15 @@
 //! Bridges: forwarding by link-layer address, and netfilter on behalf of the network layer
 //! (`br_handle_frame`, `br_netfilter`).
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, Text, text};
+use std::collections::BTreeSet;
+
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, Place, Text, text};
 
 use super::Here;
 use super::neighbour::{self, Resolved};
 use crate::cluster::is_uplink;
 use crate::fib::{self, Found, Transport};
+use crate::graph::Device;
 use crate::netfilter::{At, pass};
 use crate::walk::{Stage, Walk};
 
@@ -120,13 +123,29 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
                 Some(_) => &["prerouting", "forward", "postrouting"],
                 None => &["output", "postrouting"],
             };
+            let object = to_port(here, &walk, bridge, port);
             let step = walk.step(Hook::Bridge, on, Action::Forwarded);
-            step.object = Some(text!(object::ToPort { port: &port.name }));
+            step.object = Some(object);
             step.note = here.namespace.ruleset.remark_on_bridge(hooks);
             across(here, walk, bridge, from, port)
         }
         Chosen::Nobody(object) => vec![walk.dropped(Hook::Bridge, on, Cause::BridgePort, object)],
     }
+}
+
+/// Says to which port a frame goes, and if its address is that of several hosts, which: a bridge knows one port for it.
+fn to_port(here: Here<'_>, walk: &Walk, bridge: &Link, port: &Link) -> Text {
+    let port = &port.name;
+    let Some(mac) = walk.packet.mac.as_deref() else { return text!(object::ToPort { port }) };
+    let segment = here.cluster.segment(&(walk.at.clone(), bridge.index));
+    let has =
+        |device: &&Device| here.cluster.link(device).is_some_and(|link| link.mac.as_deref() == Some(mac));
+    let hosts: BTreeSet<&Place> = segment.devices.iter().filter(has).map(|(place, _)| place).collect();
+    if hosts.len() < 2 {
+        return text!(object::ToPort { port });
+    }
+    let hosts: Vec<&Place> = hosts.into_iter().collect();
+    text!(object::ToOneOfSeveral { port, mac, hosts: hosts.as_slice() })
 }
 
 fn has_vlans(here: Here<'_>, bridge: &Link) -> bool {
