@@ -5,7 +5,9 @@
 //!
 //! * `sight`: what could be seen at all
 //! * `align`: an observed walk beside a predicted one
+//! * `trail`: one walk beside its prediction
 //! * `locate`: where one walk ended, and why
+//! * `vanished`: the same where nobody reported it
 //! * `blame`: who sent it to where the prediction has it die
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
@@ -25,6 +27,8 @@ mod loss;
 mod mismatch;
 mod sight;
 mod suspect;
+mod trail;
+mod vanished;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -39,9 +43,10 @@ use waymark_proto::{
 use crate::advice::advice;
 use crate::observe::{Observed, Walk};
 use align::Fit;
-use locate::{Fate, Fault, Trail};
+use locate::{Fate, Fault};
 pub(crate) use loss::ENOUGH_LOSSES;
 pub use sight::Sight;
+use trail::Trail;
 
 /// One packet as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

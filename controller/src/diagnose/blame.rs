@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use waymark_proto::{Action, Cause, Hook, Place, Step};
 
 use super::Case;
-use super::locate::Trail;
+use super::trail::Trail;
 
 impl Case<'_> {
     /// Where an end was really decided: a packet that comes to a stranger was sent there by whoever chose route,

@@ -5,15 +5,14 @@
 //! watched. If the second was not watched, nothing is said.
 
 use waymark_proto::{
-    Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Path, Place,
-    Protocol, Span, SpanEnd, Step, Text, text,
+    Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Step, Text,
+    text,
 };
 
-use super::align::Alignment;
-use super::blame::{chose_port, explains, is_on_link, strays};
+use super::blame::{chose_port, explains, strays};
 use super::errno;
 use super::sight::See;
-use super::suspect::suspect;
+use super::trail::Trail;
 use super::{Case, Leg};
 use crate::observe::Walk;
 use crate::reasons::{self, Meaning};
@@ -35,20 +34,6 @@ pub(super) struct Fault {
     pub(super) point: FaultPoint,
     /// The packet's headers at that place.
     pub(super) flow: Flow,
-}
-
-/// One walk beside its prediction.
-pub(super) struct Trail<'a> {
-    pub(super) direction: Direction,
-    pub(super) walk: &'a Walk,
-    pub(super) path: Option<&'a Path>,
-    pub(super) alignment: Option<&'a Alignment>,
-    /// The step at which the prediction has the walk die.
-    pub(super) predicted: Option<Step>,
-    /// For an answer: the step at which its sender took the packet.
-    pub(super) receiver: Option<&'a Step>,
-    /// The error of the sending system call.
-    pub(super) send_error: Option<&'a str>,
 }
 
 impl Case<'_> {
@@ -254,177 +239,6 @@ impl Case<'_> {
         Leg { fate: Fate::Died(Box::new(fault)), ..leg }
     }
 
-    /// Nothing reported a drop: the packet was seen, and then not any more.
-    fn vanished(&self, trail: &Trail<'_>, predicted: Option<&Step>) -> Result<Fault, Text> {
-        let records_lost = self.losses.total();
-        if records_lost >= self.sent.len() as u64 {
-            // Any packet may have lost the record that would have told.
-            return Err(text!(note::RecordsLostProveNothing { records: records_lost }));
-        }
-        let Some((path, alignment)) = trail.path.zip(trail.alignment) else {
-            return self.unpredicted(trail);
-        };
-        let steps = path.steps();
-        let progress = alignment.progress;
-        let next = progress.map_or(0, |index| index + 1);
-        let missing = (next..steps.len()).find(|&index| self.sight.see(&steps[index]) == See::Passing);
-        let strayed = trail.went_beyond();
-        if let Some(death) = predicted {
-            // It dies as predicted if nothing that should have seen it before that did not.
-            let in_between = missing.is_none_or(|index| index + 1 >= steps.len());
-            // What waits for the link-layer address of a next hop goes nowhere, whether or not the route is right.
-            let stuck = death.cause == Some(Cause::WrongRoute)
-                && !is_on_link(death)
-                && missing.is_some_and(|index| {
-                    steps[index].hook == Hook::Qdisc && steps[index].place == death.place
-                });
-            if !stuck && ((in_between && !strayed) || strays(death, death)) {
-                return self.as_predicted(trail, death, progress);
-            }
-        }
-        if strayed {
-            return self.unpredicted(trail);
-        }
-        match (progress, missing) {
-            (None, _) => match trail.receiver {
-                Some(receiver) => self.unanswered(trail, receiver),
-                None => Err(self.nothing_seen()),
-            },
-            (Some(last), Some(missing)) => Ok(self.between(trail, steps, last, missing)),
-            (Some(last), None) => self.beyond_sight(trail, path, last),
-        }
-    }
-
-    /// It vanished where the prediction has it die.
-    fn as_predicted(&self, trail: &Trail<'_>, death: &Step, progress: Option<usize>) -> Result<Fault, Text> {
-        if !self.sight.watches(&death.place.node) {
-            return Err(text!(note::PredictedBut { step: death.words(), why: self.unwatched(&death.place) }));
-        }
-        let mut fault = self.fault(trail, death, Confidence::High, text!(ground::VanishedAsPredicted));
-        match progress.and_then(|index| trail.path.map(|path| &path.steps()[index])) {
-            Some(last) => fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() })),
-            None if trail.direction == Direction::Return => {
-                fault.point.evidence.push(text!(evidence::NoAnswerLeft));
-            }
-            None => {
-                fault.point.confidence = Confidence::Medium;
-                fault.point.ground = Some(text!(ground::PredictionAlone));
-                fault.point.evidence.push(text!(evidence::SeenNowhere));
-            }
-        }
-        fault.point.evidence.push(text!(evidence::PredictedHere));
-        Ok(fault)
-    }
-
-    /// It vanished between two hooks, the second of which was watched.
-    fn between(&self, trail: &Trail<'_>, steps: &[Step], last: usize, missing: usize) -> Fault {
-        let (last, hidden, first_missing) = (&steps[last], &steps[last + 1..missing], &steps[missing]);
-        let mut suspect = suspect(last, hidden);
-        suspect.flow = suspect.flow.or(last.flow);
-        let mut fault = self.fault(trail, &suspect, Confidence::Medium, text!(ground::BetweenWatched));
-        fault.point.span =
-            Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(first_missing) });
-        fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
-        fault.point.evidence.push(text!(evidence::NeverSeen { at: first_missing.at() }));
-        if trail.walk.death().is_none() {
-            fault.point.evidence.push(text!(evidence::NoDropReported));
-        }
-        if self.losses.total() > 0 {
-            fault.point.confidence = Confidence::Low;
-            fault.point.ground = Some(text!(ground::BetweenWithGaps));
-            fault.point.evidence.push(text!(evidence::RecordsLost { records: self.losses.total() }));
-        }
-        fault
-    }
-
-    /// The receiver took the packet and sent no answer that anybody saw.
-    fn unanswered(&self, trail: &Trail<'_>, receiver: &Step) -> Result<Fault, Text> {
-        if !self.sight.watches(&receiver.place.node) {
-            return Err(text!(note::NoAnswerAnd { why: self.unwatched(&receiver.place) }));
-        }
-        let mut step = receiver.clone();
-        step.hook = Hook::Socket;
-        let (cause, confidence, words) = match self.flow.protocol {
-            // A full queue is silent, and so is a kernel that cannot send what it answers.
-            Protocol::Tcp if !trail.leaves(&receiver.place) => {
-                (Cause::Unknown, Confidence::Low, text!(evidence::AnswerMayNotLeave { why: trail.doubt() }))
-            }
-            Protocol::Tcp => (Cause::SocketQueueFull, Confidence::Medium, text!(evidence::SynUnanswered)),
-            Protocol::Icmp | Protocol::Udp => {
-                (Cause::Unknown, Confidence::Low, text!(evidence::TakenUnanswered))
-            }
-        };
-        step.cause = Some(cause);
-        let mut fault = self.fault(trail, &step, confidence, text!(ground::NoAnswer));
-        // The answer was never on its way: it is the packet that got no further.
-        fault.point.direction = Direction::Forward;
-        fault.point.evidence.push(words);
-        if self.flow.protocol == Protocol::Icmp {
-            fault.point.object = Some(Text::verbatim("net.ipv4.icmp_echo_ignore_all"));
-        }
-        Ok(fault)
-    }
-
-    /// No hook after the last one that saw the packet was watched.
-    fn beyond_sight(&self, trail: &Trail<'_>, path: &Path, progress: usize) -> Result<Fault, Text> {
-        let last = &path.steps()[progress];
-        if path.disposition() == Disposition::ExitsCluster && !self.one_way {
-            // An answer was asked for and did not come; where it was lost nobody can say.
-            let mut step = last.clone();
-            step.hook = Hook::Wire;
-            step.cause = Some(Cause::SilentLoss);
-            let mut fault = self.fault(trail, &step, Confidence::Low, text!(ground::BeyondSight));
-            fault.point.evidence.push(text!(evidence::LeftCluster { at: last.at() }));
-            return Ok(fault);
-        }
-        let rest = &path.steps()[progress + 1..];
-        let blind = rest.iter().find(|step| !self.sight.watches(&step.place.node) && step.hook != Hook::Wire);
-        Err(match blind {
-            Some(step) => text!(note::LastSeenAnd { at: last.at(), why: self.unwatched(&step.place) }),
-            None => text!(note::LastSeenOnly { at: last.at() }),
-        })
-    }
-
-    /// There is no prediction, or the packet left it: the last step that saw it is all there is.
-    fn unpredicted(&self, trail: &Trail<'_>) -> Result<Fault, Text> {
-        let Some(last) = trail.walk.steps.last() else {
-            return match trail.receiver {
-                Some(receiver) => self.unanswered(trail, receiver),
-                None => Err(self.nothing_seen()),
-            };
-        };
-        let mut step = last.clone();
-        step.action = Action::Dropped;
-        step.cause = Some(match last.action {
-            Action::Queued => Cause::QueueDrop,
-            _ if last.hook == Hook::DriverTx => Cause::SilentLoss,
-            _ => Cause::Unknown,
-        });
-        let mut fault = self.fault(trail, &step, Confidence::Low, text!(ground::NoPrediction));
-        fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
-        fault.point.evidence.push(text!(evidence::Unpredicted));
-        // What left a hook was not dropped in it. What comes next in any kernel needs no prediction.
-        if let Some(next) = next_of_any(last).filter(|next| self.sight.see(next) == See::Passing) {
-            fault.point.span =
-                Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(&next) });
-            fault.point.evidence.push(text!(evidence::NeverSeen { at: next.at() }));
-        }
-        Ok(fault)
-    }
-
-    fn nothing_seen(&self) -> Text {
-        if self.sight.watches(&self.source.node) {
-            text!(note::NothingSeen)
-        } else {
-            self.unwatched(self.source)
-        }
-    }
-
-    fn unwatched(&self, place: &Place) -> Text {
-        let why = self.sight.why_blind(&place.node).cloned().unwrap_or_else(|| text!(note::NobodyAsked));
-        text!(note::Unwatched { node: &place.node, why })
-    }
-
     /// The fault point of a step on a leg that is located already.
     pub(super) fn fault_of(
         &self,
@@ -493,18 +307,6 @@ impl Case<'_> {
     }
 }
 
-/// What follows after a step that was passed, whatever the configuration.
-fn next_of_any(step: &Step) -> Option<Step> {
-    let passed = step.action.continues() && step.action != Action::Queued;
-    let hook = match step.hook {
-        Hook::NetfilterOutput | Hook::NetfilterForward => Hook::NetfilterPostrouting,
-        Hook::NetfilterPostrouting => Hook::Qdisc,
-        Hook::Qdisc => Hook::DriverTx,
-        _ => return None,
-    };
-    passed.then(|| Step { hook, ..step.clone() })
-}
-
 /// A drop as it was reported.
 fn reported_in_words(death: &Step) -> Text {
     let mut words = match &death.function {
@@ -519,65 +321,6 @@ fn reported_in_words(death: &Step) -> Text {
         words = text!(evidence::WithNote { evidence: words, note });
     }
     words
-}
-
-impl Trail<'_> {
-    /// Whether the prediction has the packet come out of a namespace.
-    fn leaves(&self, place: &Place) -> bool {
-        self.path.is_some_and(|path| {
-            path.disposition() == Disposition::Delivered
-                || path.steps().iter().any(|step| step.place != *place)
-        })
-    }
-
-    /// Why the prediction does not know further.
-    fn doubt(&self) -> Option<&Text> {
-        self.path.and_then(|path| path.last().note.as_ref())
-    }
-
-    /// Whether the walk ends with the copies of a frame that was flooded: what refused them was off the path, so they
-    /// tell nothing about the packet.
-    fn is_flooded(&self) -> bool {
-        let refused = self.walk.death().filter(|death| death.cause == Some(Cause::OtherHost));
-        refused.is_some_and(|death| !self.is_on_path(&death.place)) && self.comes_from_several_ports()
-    }
-
-    fn is_on_path(&self, place: &Place) -> bool {
-        self.path.is_none_or(|path| path.steps().iter().any(|step| step.place == *place))
-    }
-
-    /// Whether what was seen behind the last step on the path may come from who sends one frame to several: a bridge,
-    /// a switch between nodes, a tunnel with many remotes.
-    fn comes_from_several_ports(&self) -> bool {
-        let Some((path, alignment)) = self.path.zip(self.alignment) else { return true };
-        let Some(progress) = alignment.progress else { return true };
-        let is_device = |step: &Step| matches!(step.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx);
-        // Netfilter on a bridge's behalf is seen around its decision.
-        let steps = path.steps();
-        let from = steps[..=progress].iter().rposition(is_device).unwrap_or(0);
-        let to = steps.iter().skip(progress + 1).position(is_device);
-        let to = to.map_or(steps.len(), |ahead| progress + 1 + ahead);
-        let floods = |step: &Step| matches!(step.hook, Hook::Bridge | Hook::Wire | Hook::Tunnel);
-        // A device whose frames go on to another one of its host is a bridge, whether or not it was predicted.
-        let farthest = alignment.matched.iter().flatten().max().map_or(0, |last| last + 1);
-        let goes_on = |pair: &[Step]| {
-            (pair[0].hook, pair[1].hook) == (Hook::DriverTx, Hook::Qdisc)
-                && pair[0].place == pair[1].place
-                && pair[0].device != pair[1].device
-                && pair[0].outer.is_some() == pair[1].outer.is_some()
-        };
-        steps[from..to].iter().any(floods) || self.walk.steps[farthest..].windows(2).any(goes_on)
-    }
-
-    /// Whether the packet was seen where the prediction does not have it, after all that it has.
-    fn went_beyond(&self) -> bool {
-        if self.is_flooded() {
-            return false;
-        }
-        let Some(alignment) = self.alignment else { return true };
-        let farthest = alignment.matched.iter().flatten().max();
-        alignment.unexpected.iter().max() > farthest && !alignment.unexpected.is_empty()
-    }
 }
 
 /// Whether the kernel's words for an observed drop leave open what it was.
