@@ -1,10 +1,12 @@
 //! Netfilter's own trace of marked packets: entering and leaving each hook, and every rule between.
 //!
 //! * `table`: the table that makes the kernel report
-//! * `event`: its reports, parsed
+//! * `filter`: which of its reports are taken
+//! * `event`: those, parsed
 //! * `translate`: reports → sightings
 
 mod event;
+mod filter;
 mod table;
 mod translate;
 
@@ -135,6 +137,7 @@ fn listen() -> io::Result<Socket> {
     if set_receive_buffer_force(&socket, RECEIVE_BUFFER).is_err() {
         socket.set_rx_buf_sz(RECEIVE_BUFFER as u32)?;
     }
+    filter::attach(&socket)?;
     socket.add_membership(GROUP)?;
     Ok(socket)
 }

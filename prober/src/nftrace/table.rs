@@ -7,7 +7,7 @@
 //!   out of prerouting that have been through it in a bridge.) For a traced packet each reports its policy, so the pair brackets the hook: who was
 //!   seen by the first and not by the last died between them, whatever did it;
 //! * in each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
-//!   number is in a set. Arming a check adds elements to the sets, disarming removes them.
+//!   number is in a set, and let them pass. Arming a check adds elements to the sets, disarming removes them.
 //!
 //! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{NLMSG_ERROR, NLMSG_OVERRUN};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use nftnl::expr::{Cmp, CmpOp, Expression, Immediate, Lookup, Meta, Payload, Register, TransportHeaderField};
+use nftnl::expr::{
+    Cmp, CmpOp, Expression, Immediate, Lookup, Meta, Payload, Register, TransportHeaderField, Verdict,
+};
 use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
@@ -220,7 +222,8 @@ fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
     None
 }
 
-/// `payload in @set → nftrace on`, for packets of a transport protocol if one is given.
+/// `payload in @set → nftrace on, accept`, for packets of a transport protocol if one is given. Accepted, so that one
+/// event says both that the packet is traced and that it came in; in a base chain that ends this chain alone.
 fn trace_if<'a, K: NamedKey>(
     chain: &'a Chain<'a>,
     protocol: Option<u8>,
@@ -239,6 +242,7 @@ fn trace_if<'a, K: NamedKey>(
     rule.add_expr(&Lookup::new(set));
     rule.add_expr(&Immediate::new(1_u8, Register::Reg1));
     rule.add_expr(&SetNftrace);
+    rule.add_expr(&Verdict::Accept);
     rule
 }
 

@@ -95,7 +95,7 @@ impl Translator {
     }
 
     /// Takes one event.
-    pub fn event(&mut self, event: &TraceEvent, markers: &mut dyn Markers) {
+    pub fn event(&mut self, event: &TraceEvent<'_>, markers: &mut dyn Markers) {
         let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
         // Each bracket's first event carries the headers, whatever its kind; between the brackets NAT may
         // have changed them.
@@ -106,13 +106,15 @@ impl Translator {
         }
         let what = match (bracket, event.kind) {
             (Some(Bracket::First(_)), TraceType::Policy) => Event::Entered,
+            // The rule that set the trace bit is the last of its chain that is asked.
+            (Some(Bracket::First(_)), TraceType::Rule) if event.verdict == "accept" => Event::Entered,
             (Some(Bracket::Last(_)), TraceType::Policy) => Event::Left,
             (None, TraceType::Rule | TraceType::Policy)
                 if !event.table.starts_with(TABLE_PREFIX) && decides(&event.verdict) =>
             {
                 verdict(event)
             }
-            // The rule that set the trace bit; the end of a chain, which is no rule's doing; other tracers.
+            // The end of a chain, which is no rule's doing; other tracers.
             _ => return,
         };
         let Some(known) = self.packets.get(&event.id) else { return };
@@ -161,7 +163,7 @@ impl Translator {
         self.outers.insert(key, (inner.marker, headers.clone()));
     }
 
-    fn enter(&mut self, id: u32, hook: Hook, packet: &TracedPacket, markers: &dyn Markers) {
+    fn enter(&mut self, id: u32, hook: Hook, packet: &TracedPacket<'_>, markers: &dyn Markers) {
         if self.packets.len() >= MAX_PACKETS {
             // Most of them are long gone, but one may be in the middle of a hook.
             self.lost += 1;
@@ -192,8 +194,8 @@ impl Translator {
 
 /// The hook that an event is of, given the IP hook that the packet was in last. The trace bit stays with the
 /// packet, so chains of other families report too: of those only the end of a packet is of interest.
-fn hook_of(event: &TraceEvent, last: Hook) -> Option<Hook> {
-    let ends = matches!(event.verdict.as_str(), "drop" | "queue" | "stolen");
+fn hook_of(event: &TraceEvent<'_>, last: Hook) -> Option<Hook> {
+    let ends = matches!(&*event.verdict, "drop" | "queue" | "stolen");
     match event.family {
         "bridge" => ends.then_some(Hook::Bridge),
         // Egress chains come before the queue, ingress chains behind the reception.
@@ -212,22 +214,22 @@ fn decides(verdict: &str) -> bool {
     !matches!(word, "continue" | "break" | "jump" | "goto" | "return")
 }
 
-fn verdict(event: &TraceEvent) -> Event {
+fn verdict(event: &TraceEvent<'_>) -> Event {
     let rule = RuleRef {
         family: event.family.to_owned(),
-        table: event.table.clone(),
-        chain: event.chain.clone(),
+        table: event.table.clone().into_owned(),
+        chain: event.chain.clone().into_owned(),
         handle: event.handle,
         position: None,
         text: None,
     };
-    Event::Verdict { rule, verdict: event.verdict.clone() }
+    Event::Verdict { rule, verdict: event.verdict.clone().into_owned() }
 }
 
 /// Which packet is it? See the module's text.
-fn identify(packet: &TracedPacket, markers: &dyn Markers) -> Identity {
-    let Some(ip) = parse_ip(&packet.network) else { return Identity::Foreign };
-    let transport = &packet.transport;
+fn identify(packet: &TracedPacket<'_>, markers: &dyn Markers) -> Identity {
+    let Some(ip) = parse_ip(packet.network) else { return Identity::Foreign };
+    let transport = packet.transport;
     let word = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
     let long = |at: usize| Some(u32::from_be_bytes(transport.get(at..at + 4)?.try_into().ok()?));
     let tag = transport.get(8..).and_then(parse_identity).filter(|&marker| markers.is_armed(marker));
