@@ -2,13 +2,16 @@
 //! few nodes.
 //!
 //! Facts must not be older than the question. So who comes while an agent collects does not get what it brings: it
-//! waits for the next collection, together with all who come before that begins.
+//! waits for the next collection, together with all who come before that begins. That begins only after a rest, so that
+//! however many ask, a node spends no more than a quarter of its time on being read; who asks alone never waits for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use tokio::time::Instant;
 use waymark_proto::NodeName;
 
 use crate::agents::{AgentError, NodeFacts};
@@ -16,17 +19,24 @@ use crate::agents::{AgentError, NodeFacts};
 type Outcome = Result<Arc<NodeFacts>, AgentError>;
 type Collection = Shared<BoxFuture<'static, Outcome>>;
 
+/// How much longer than a collection the rest behind it is.
+const REST: u32 = 3;
+/// The longest rest: a node with a great many rules does not keep people waiting for longer.
+const LONGEST_REST: Duration = Duration::from_millis(200);
+
 /// The collections of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Collections(Mutex<HashMap<NodeName, Queue>>);
 
 /// Those of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     /// Held while its agent collects.
     busy: Arc<tokio::sync::Mutex<()>>,
     /// The collection that has not begun.
     next: Option<Collection>,
+    /// When its agent may collect again.
+    rested: Instant,
 }
 
 impl Collections {
@@ -36,32 +46,35 @@ impl Collections {
         node: &NodeName,
         collect: impl Future<Output = Outcome> + Send + 'static,
     ) -> Collection {
+        let now = Instant::now();
         let mut queues = self.queues();
-        let queue = queues.entry(node.clone()).or_default();
+        // Nodes that nobody asks about any more.
+        queues.retain(|_, queue| {
+            queue.next.is_some() || Arc::strong_count(&queue.busy) > 1 || queue.rested > now
+        });
+        let new = || Queue { busy: Arc::default(), next: None, rested: now };
+        let queue = queues.entry(node.clone()).or_insert_with(new);
         if let Some(next) = &queue.next {
             return next.clone();
         }
         let (busy, all, node) = (Arc::clone(&queue.busy), Arc::clone(self), node.clone());
         let next = async move {
             let turn = busy.lock_owned().await;
+            let rested = all.queues().get(&node).map_or(now, |queue| queue.rested);
+            tokio::time::sleep_until(rested).await;
             // From here on it is too late to join.
             if let Some(queue) = all.queues().get_mut(&node) {
                 queue.next = None;
             }
+            let begun = Instant::now();
             let outcome = collect.await;
+            if let Some(queue) = all.queues().get_mut(&node) {
+                queue.rested = Instant::now() + (begun.elapsed() * REST).min(LONGEST_REST);
+            }
             drop(turn);
-            all.forget(&node);
             outcome
         };
         queue.next.insert(next.boxed().shared()).clone()
-    }
-
-    /// Forgets a node that nobody asks about any more.
-    fn forget(&self, node: &NodeName) {
-        let mut queues = self.queues();
-        if queues.get(node).is_some_and(|queue| queue.next.is_none() && Arc::strong_count(&queue.busy) == 1) {
-            queues.remove(node);
-        }
     }
 
     fn queues(&self) -> MutexGuard<'_, HashMap<NodeName, Queue>> {
@@ -130,10 +143,23 @@ mod tests {
         assert_eq!(number(first.await.expect("it ends")), "1");
         assert_eq!(number(second.await), "1", "it came before the first began");
         assert_eq!((number(third.await), number(fourth.await)), ("2".to_owned(), "2".to_owned()));
-        assert!(
-            node.collections.queues().is_empty(),
-            "nothing is remembered of a node that nobody asks about"
-        );
+    }
+
+    #[tokio::test]
+    async fn a_node_rests_between_collections_and_is_forgotten_when_nobody_asks() {
+        let took = Duration::from_millis(5);
+        let slow = || async move {
+            tokio::time::sleep(took).await;
+            Err(AgentError::NoAgent { node: "node1".into() })
+        };
+        let collections = Arc::<Collections>::default();
+        let started = Instant::now();
+        collections.join(&"node1".into(), slow()).await.unwrap_err();
+        collections.join(&"node1".into(), slow()).await.unwrap_err();
+        assert!(started.elapsed() >= took * (1 + REST + 1));
+        tokio::time::sleep(LONGEST_REST).await;
+        collections.join(&"node2".into(), slow()).await.unwrap_err();
+        assert_eq!(collections.queues().keys().collect::<Vec<_>>(), [&NodeName::from("node2")]);
     }
 
     #[tokio::test]

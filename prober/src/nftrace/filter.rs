@@ -85,7 +85,9 @@ impl Step {
     /// leaves it out comes next.
     fn compile(&self, to_keep: u8, program: &mut Vec<SockFilter>) {
         let op = |code: u32, k: u32| SockFilter::new(code as u16, 0, 0, k);
-        let jump = |how: u32, yes: u8, k: u32| SockFilter::new((libc::BPF_JMP | libc::BPF_K | how) as u16, yes, 0, k);
+        let jump = |how: u32, yes: u8, k: u32| {
+            SockFilter::new((libc::BPF_JMP | libc::BPF_K | how) as u16, yes, 0, k)
+        };
         let set_x = |k: u16| op(libc::BPF_LDX | libc::BPF_IMM, k.into());
         // The accumulator says where to seek, the index register what; the accumulator then says where it is, or 0.
         let seek = |how: i32| {
