@@ -212,6 +212,13 @@ pub struct Address {
     /// Peer address of point-to-point addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<IpAddr>,
+    /// Not yet this host's, or never: IPv6 has not yet found out that nobody else has it, or has found that somebody
+    /// does (`IFA_F_TENTATIVE` without `IFA_F_OPTIMISTIC`, RFC 4862 section 5.4).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tentative: bool,
+    /// Not to be chosen for what leaves the host: its scope is the host or nothing (`RT_SCOPE_HOST` and beyond).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inward: bool,
 }
 
 /// Route types.

@@ -82,11 +82,14 @@ impl Namespace {
         for rules in [&mut v4, &mut v6] {
             rules.sort_by_key(|rule| rule.priority);
         }
+        // Nobody answers for an address that is tentative, nor may anything leave with it.
+        let addresses: Vec<Address> =
+            facts.addresses.into_iter().filter(|address| !address.tentative).collect();
         Self {
-            own: facts.addresses.iter().map(|address| address.address.addr()).collect(),
+            own: addresses.iter().map(|address| address.address.addr()).collect(),
             links: facts.links.into_iter().map(|link| (link.index, link)).collect(),
             programs: facts.programs,
-            addresses: facts.addresses,
+            addresses,
             tables,
             rules: [v4, v6],
             neighbours: facts.neighbours,

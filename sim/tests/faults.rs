@@ -168,6 +168,15 @@ fn neighbours() {
     lab.netns("node1").sysctls.insert("ipv4.conf.veth11.proxy_arp".into(), "0".into());
     let step = last(&lab, "pod11", &across());
     check(&step, "pod11", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "169.254.1.1");
+
+    // Somebody else has the address that this pod wants: the kernel makes no local route, and does not answer.
+    let mut lab = Lab::new(Dataplane::HostGw);
+    for address in &mut lab.netns("pod21").addresses {
+        address.tentative = address.index != 1;
+    }
+    lab.netns("pod21").routes.retain(|route| route.kind != RouteType::Local);
+    let step = last(&lab, "pod11", &across());
+    check(&step, "node2", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved, "10.244.2.10");
 }
 
 #[test]
@@ -378,6 +387,13 @@ fn the_source_of_a_socket_that_is_not_bound() {
         assert_eq!(taken(&more), None);
         let instead = |lab: &mut Lab| lab.netns("pod11").addresses[1] = address(2, "10.9.9.9/32");
         assert_eq!(taken(&instead), Some(ip("10.9.9.9")));
+        // An address for the host alone is none for packets that leave it.
+        let inward = |lab: &mut Lab| {
+            let mut first = address(2, "10.9.9.9/32");
+            first.inward = true;
+            lab.netns("pod11").addresses.insert(1, first);
+        };
+        assert_eq!(taken(&inward), None);
         let unread = |lab: &mut Lab| {
             instead(lab);
             let why = "it went away".to_owned();

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use waymark_proto::Address;
 
 use super::Missing;
 use super::netlink::{Netlink, NetlinkError};
 
-/// Reads the addresses of the thread's namespace, by device and address.
+/// Reads the addresses of the thread's namespace, by device.
 pub(super) fn read(netlink: &mut Netlink, missing: &mut Missing) -> Result<Vec<Address>, NetlinkError> {
     let dump = netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     missing.remarks("addresses", dump.remarks);
@@ -22,7 +22,8 @@ pub(super) fn read(netlink: &mut Netlink, missing: &mut Missing) -> Result<Vec<A
             _ => None,
         })
         .collect();
-    addresses.sort_by_key(|address| (address.index, address.address));
+    // In the order of the kernel within a device: the first of a subnet is its primary address.
+    addresses.sort_by_key(|address| address.index);
     Ok(addresses)
 }
 
@@ -39,5 +40,13 @@ fn read_one(message: &AddressMessage) -> Option<Address> {
     }
     let own = local.or(other)?;
     let address = IpNet::new(own, message.header.prefix_len).ok()?;
-    Some(Address { index: message.header.index, address, peer: other.filter(|&ip| ip != own) })
+    let flags = message.header.flags;
+    Some(Address {
+        index: message.header.index,
+        address,
+        peer: other.filter(|&ip| ip != own),
+        tentative: flags.contains(AddressHeaderFlags::Tentative)
+            && !flags.contains(AddressHeaderFlags::Optimistic),
+        inward: matches!(message.header.scope, AddressScope::Host | AddressScope::Nowhere),
+    })
 }

@@ -98,10 +98,9 @@ pub(crate) fn select_address(namespace: &Namespace, device: u32, towards: IpAddr
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
     };
-    let near = namespace.addresses_of(device, ipv6).find(|address| address.address.contains(&towards));
-    let on = |index: u32| {
-        namespace.addresses_of(index, ipv6).map(|address| address.address.addr()).find(|ip| global(ip))
-    };
+    let outward = |index: u32| namespace.addresses_of(index, ipv6).filter(|address| !address.inward);
+    let near = outward(device).find(|address| address.address.contains(&towards));
+    let on = |index: u32| outward(index).map(|address| address.address.addr()).find(|ip| global(ip));
     near.map(|address| address.address.addr())
         .or_else(|| on(device))
         .or_else(|| namespace.links().find_map(|link| on(link.index)))

@@ -50,7 +50,7 @@ pub fn link(index: u32, name: &str, mac: String, kind: LinkKind) -> Link {
 }
 
 pub fn address(index: u32, net: &str) -> Address {
-    Address { index, address: net.parse().unwrap(), peer: None }
+    Address { index, address: net.parse().unwrap(), peer: None, tentative: false, inward: false }
 }
 
 pub fn route(table: u32, dst: &str, kind: RouteType, via: Option<&str>, index: Option<u32>) -> Route {
