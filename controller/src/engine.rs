@@ -3,6 +3,7 @@
 //! * `round`: one round of packets
 //! * `survey`: how many rounds, of which packets
 //! * `second`: other packets over the stretch where some vanished
+//! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `programs`: which BPF program it was
 //! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
@@ -13,6 +14,7 @@ mod replay;
 mod round;
 mod second;
 mod survey;
+mod witness;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use crate::deviation;
 use crate::diagnose::{Case, Diagnosis, diagnose};
 use crate::gather::{GatherError, Keep, Picture, gather, with_source_port};
 use crate::observe::{Lens, observe};
-use crate::recording::Recording;
+use crate::recording::{Examination, Recording};
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
 pub use replay::{ReplayError, replay};
@@ -78,9 +80,7 @@ pub async fn check(
     progress: &Progress,
 ) -> Result<CheckResult, CheckError> {
     let examined = examine(agents, inventory, request, Keep::Nothing, progress).await?;
-    let mut result = examined.result();
-    second::ask(agents, inventory, &examined, Keep::Nothing, progress, &mut result).await;
-    Ok(result)
+    Ok(follow_up(agents, inventory, &examined, Keep::Nothing, progress).await.0)
 }
 
 /// Runs a check, and keeps what its result rests on.
@@ -91,9 +91,35 @@ pub async fn check_and_record(
     progress: &Progress,
 ) -> Result<(CheckResult, Recording), CheckError> {
     let examined = examine(agents, inventory, request, Keep::Facts, progress).await?;
+    let (result, further) = follow_up(agents, inventory, &examined, Keep::Facts, progress).await;
+    Ok((result, examined.recording(inventory, further)))
+}
+
+/// What was sent and seen beyond the check itself, where its packets vanish and nobody could look.
+#[derive(Default)]
+struct Further {
+    opinions: Vec<Examination>,
+    witnessed: Option<Trials>,
+}
+
+/// Sends more packets where those of the check vanish, and adds what they tell to the result.
+async fn follow_up(
+    agents: &Arc<dyn Agents>,
+    inventory: &Inventory,
+    examined: &Examined<'_>,
+    keep: Keep,
+    progress: &Progress,
+) -> (CheckResult, Further) {
     let mut result = examined.result();
-    let opinions = second::ask(agents, inventory, &examined, Keep::Facts, progress, &mut result).await;
-    Ok((result, examined.recording(inventory, opinions)))
+    let (others, witnessed) = tokio::join!(
+        second::ask(agents, inventory, examined, keep, progress, &result),
+        witness::ask(agents, inventory, examined, progress, &result),
+    );
+    let opinions = second::weigh_all(&mut result, others);
+    if let Some(witnessed) = &witnessed {
+        witness::weigh(&mut result, witnessed);
+    }
+    (result, Further { opinions, witnessed })
 }
 
 /// What was asked, sent and seen, and what that says.
@@ -124,7 +150,7 @@ async fn examine<'a>(
     let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
     let question = Question { check: first.check, inventory, request, ends, picture };
     let Question { ends, picture, .. } = &question;
-    let range = Range { agents, request, ends, prediction: &picture.prediction, progress };
+    let range = Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], progress };
     let (mut trials, mut secret) = (Trials::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {

@@ -2,8 +2,8 @@
 
 use waymark_proto::{
     Action, Cause, CheckId, Confidence, Direction, Disposition, Event, FaultPoint, Flow, Headers, Hook,
-    HookReport, Inventory, Marker, Match, Observability, Outer, Path, Place, Protocol, Seq, Sighting, Step,
-    Text,
+    HookReport, Inventory, Marker, Match, Observability, Outer, Path, Place, Protocol, Seq, Sighting, Span,
+    SpanEnd, Step, Text,
 };
 
 use crate::diagnose::Sight;
@@ -68,6 +68,24 @@ pub(crate) fn fault() -> FaultPoint {
         ground: None,
         confidence: Confidence::High,
         evidence: Vec::new(),
+    }
+}
+
+/// A fault between the nodes.
+pub(crate) fn wire() -> FaultPoint {
+    let end = |node: &str, hook| SpanEnd {
+        node: node.into(),
+        netns: format!("t-{node}").as_str().into(),
+        hook,
+        device: Some("eth0".to_owned()),
+    };
+    let span = Span { last_seen: end("node1", Hook::DriverTx), first_missing: end("node2", Hook::DriverRx) };
+    FaultPoint {
+        hook: Hook::Wire,
+        cause: Cause::SilentLoss,
+        span: Some(span),
+        confidence: Confidence::Medium,
+        ..fault()
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Recording {
     /// The second opinions that were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) opinions: Vec<Examination>,
+    /// What the other nodes saw when some packets were sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) witnessed: Option<Trials>,
 }
 
 /// Packets between two ends, with what was known before them.

@@ -46,6 +46,11 @@ impl Sight {
         self.reports.contains_key(node) && !self.blind.contains_key(node)
     }
 
+    /// The nodes on which anything was watched.
+    pub fn watched(&self) -> impl Iterator<Item = &NodeName> {
+        self.reports.keys().filter(|node| self.watches(node))
+    }
+
     /// Why a node could not be watched.
     pub(super) fn why_blind(&self, node: &NodeName) -> Option<&Text> {
         self.blind.get(node)

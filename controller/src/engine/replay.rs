@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use waymark_proto::{CheckResult, Inventory, InventoryError, Sighting};
 
-use super::{Examined, Question, second};
+use super::{Examined, Further, Question, second, witness};
 use crate::gather::{GatherError, Picture};
 use crate::recording::{Examination, RECORDING_API_VERSION, Recording};
 
@@ -24,11 +24,14 @@ pub enum ReplayError {
 /// # Errors
 /// Contradictions that no recorded check has.
 pub fn replay(recording: &Recording) -> Result<CheckResult, ReplayError> {
-    let Recording { inventory, doubt, check, opinions, .. } = recording;
+    let Recording { inventory, doubt, check, opinions, witnessed, .. } = recording;
     inventory.check()?;
     let examined = recorded(inventory, check)?;
     let mut result = examined.result();
     second::recall(inventory, &examined, opinions, &mut result)?;
+    if let Some(witnessed) = witnessed {
+        witness::weigh(&mut result, witnessed);
+    }
     result.notes.extend(doubt.clone());
     Ok(result)
 }
@@ -47,7 +50,11 @@ pub(super) fn recorded<'a>(
 
 impl Examined<'_> {
     /// All that the result rests on.
-    pub(super) fn recording(self, inventory: &Inventory, opinions: Vec<Examination>) -> Recording {
+    pub(super) fn recording(self, inventory: &Inventory, further: Further) -> Recording {
+        let Further { opinions, mut witnessed } = further;
+        if let Some(trials) = &mut witnessed {
+            number_buffers(&mut trials.seen.sightings);
+        }
         Recording {
             api_version: RECORDING_API_VERSION.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -55,6 +62,7 @@ impl Examined<'_> {
             doubt: None,
             check: self.examination(),
             opinions,
+            witnessed,
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Range<'a> {
     pub(super) request: &'a Request,
     pub(super) ends: &'a Ends,
     pub(super) prediction: &'a PathSet,
+    /// Who is to watch although no prediction leads there.
+    pub(super) witnesses: &'a [Place],
     pub(super) progress: &'a Progress,
 }
 
@@ -151,7 +153,7 @@ fn rate(salvo: &Salvo) -> u32 {
 
 /// Arms the nodes of the predicted paths, of the source, and of the destinations.
 async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
-    let Range { request, ends, prediction, .. } = *range;
+    let Range { request, ends, prediction, witnesses, .. } = *range;
     let on_path: BTreeSet<Place> = all_steps(&prediction.branches).map(|step| step.place.clone()).collect();
     let mut nodes: BTreeMap<NodeName, BTreeSet<NetnsName>> = BTreeMap::new();
     for place in on_path.iter().chain(&ends.destinations).chain([&ends.source]) {
@@ -162,6 +164,9 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
     if all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo) {
         // Where the prediction knows no further, any namespace of these nodes may be next.
         nodes.values_mut().for_each(BTreeSet::clear);
+    }
+    for place in witnesses {
+        nodes.entry(place.node.clone()).or_default().insert(place.netns.clone());
     }
     let lease = salvo.interval * salvo.count + salvo.timeout + LEASE_MARGIN;
     let order = rpc::Arm {

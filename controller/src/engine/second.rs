@@ -34,31 +34,41 @@ struct Opinion {
     fails: Text,
 }
 
-/// Asks, and adds what was learned to the evidence of the fault. Gives back what the answers rest on, if that is to
-/// be kept.
+/// An opinion that was asked for.
+pub(super) struct Asked {
+    opinion: Opinion,
+    result: CheckResult,
+    /// What it rests on, if that is to be kept.
+    examination: Option<Examination>,
+}
+
+/// Asks for the opinions that a result calls for.
 pub(super) async fn ask(
     agents: &Arc<dyn Agents>,
     inventory: &Inventory,
     examined: &Examined<'_>,
     keep: Keep,
     progress: &Progress,
-    result: &mut CheckResult,
-) -> Vec<Examination> {
-    let opinions = opinions(inventory, examined, result);
-    let others = opinions.iter().map(|opinion| {
+    result: &CheckResult,
+) -> Vec<Asked> {
+    let all = opinions(inventory, examined, result).into_iter().map(|opinion| async move {
         progress.say(format!("asking for a second opinion: {}", opinion.what));
-        examine(agents, inventory, &opinion.request, keep, progress)
-    });
-    let mut kept = Vec::new();
-    for (opinion, other) in opinions.iter().zip(join_all(others).await) {
         // One that cannot be had says nothing.
-        let Ok(other) = other else { continue };
-        weigh(result, opinion, &other.result());
-        if keep == Keep::Facts {
-            kept.push(other.examination());
-        }
-    }
-    kept
+        let other = examine(agents, inventory, &opinion.request, keep, progress).await.ok()?;
+        let result = other.result();
+        let examination = (keep == Keep::Facts).then(|| other.examination());
+        Some(Asked { opinion, result, examination })
+    });
+    join_all(all).await.into_iter().flatten().collect()
+}
+
+/// Adds what was learned to the evidence of the fault. Gives back what the answers rest on.
+pub(super) fn weigh_all(result: &mut CheckResult, all: Vec<Asked>) -> Vec<Examination> {
+    let weighed = all.into_iter().filter_map(|Asked { opinion, result: other, examination }| {
+        weigh(result, &opinion, &other);
+        examination
+    });
+    weighed.collect()
 }
 
 /// Asks those who were asked when the check was recorded.
@@ -115,6 +125,11 @@ fn nodes(point: &FaultPoint) -> Option<[NodeName; 2]> {
     (from != to).then_some([from, to])
 }
 
+/// The nodes between which all packets of a check vanish.
+pub(super) fn vanished_between(result: &CheckResult) -> Option<[NodeName; 2]> {
+    nodes(result.fault_point.as_ref().filter(|_| result.verdict == Verdict::Unreachable)?)
+}
+
 /// What else to send.
 fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &Flow) -> Vec<Opinion> {
     let Some([from, to]) = nodes(point) else { return Vec::new() };
@@ -164,22 +179,8 @@ fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &F
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Cause, Span, SpanEnd};
-
     use super::*;
-    use crate::fixture::{fault, inventory, tcp};
-
-    fn wire() -> FaultPoint {
-        let end = |node: &str, hook| SpanEnd {
-            node: node.into(),
-            netns: format!("t-{node}").as_str().into(),
-            hook,
-            device: Some("eth0".to_owned()),
-        };
-        let span =
-            Span { last_seen: end("node1", Hook::DriverTx), first_missing: end("node2", Hook::DriverRx) };
-        FaultPoint { hook: Hook::Wire, cause: Cause::SilentLoss, span: Some(span), ..fault() }
-    }
+    use crate::fixture::{fault, inventory, tcp, wire};
 
     fn asked(source: &str, destination: &str) -> Request {
         Request::new(source.parse().unwrap(), destination.parse().unwrap())
