@@ -3,12 +3,14 @@
 //! * `round`: one round of packets
 //! * `survey`: how many rounds, of which packets
 //! * `second`: other packets over the stretch where some vanished
+//! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `programs`: which BPF program it was
 //! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
 mod damage;
+mod hops;
 mod programs;
 mod replay;
 mod round;
@@ -17,6 +19,7 @@ mod survey;
 mod witness;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Text, text};
@@ -100,6 +103,7 @@ pub async fn check_and_record(
 struct Further {
     opinions: Vec<Examination>,
     witnessed: Option<Trials>,
+    routers: Vec<IpAddr>,
 }
 
 /// Sends more packets where those of the check vanish, and adds what they tell to the result.
@@ -111,15 +115,17 @@ async fn follow_up(
     progress: &Progress,
 ) -> (CheckResult, Further) {
     let mut result = examined.result();
-    let (others, witnessed) = tokio::join!(
+    let (others, routers, witnessed) = tokio::join!(
         second::ask(agents, inventory, examined, keep, progress, &result),
+        hops::ask(agents, inventory, examined, progress, &result),
         witness::ask(agents, inventory, examined, progress, &result),
     );
     let opinions = second::weigh_all(&mut result, others);
+    hops::weigh(&mut result, &routers);
     if let Some(witnessed) = &witnessed {
         witness::weigh(&mut result, witnessed);
     }
-    (result, Further { opinions, witnessed })
+    (result, Further { opinions, witnessed, routers })
 }
 
 /// What was asked, sent and seen, and what that says.

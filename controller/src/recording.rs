@@ -13,6 +13,7 @@ mod file;
 mod tests;
 
 use std::io;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use waymark_proto::{CheckId, Facts, Inventory, Text, short};
@@ -47,6 +48,9 @@ pub struct Recording {
     /// The second opinions that were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) opinions: Vec<Examination>,
+    /// Routers that answered packets whose TTL ended with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routers: Vec<IpAddr>,
     /// What the other nodes saw when some packets were sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) witnessed: Option<Trials>,

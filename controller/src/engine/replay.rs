@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use waymark_proto::{CheckResult, Inventory, InventoryError, Sighting};
 
-use super::{Examined, Further, Question, second, witness};
+use super::{Examined, Further, Question, hops, second, witness};
 use crate::gather::{GatherError, Picture};
 use crate::recording::{Examination, RECORDING_API_VERSION, Recording};
 
@@ -24,11 +24,12 @@ pub enum ReplayError {
 /// # Errors
 /// Contradictions that no recorded check has.
 pub fn replay(recording: &Recording) -> Result<CheckResult, ReplayError> {
-    let Recording { inventory, doubt, check, opinions, witnessed, .. } = recording;
+    let Recording { inventory, doubt, check, opinions, routers, witnessed, .. } = recording;
     inventory.check()?;
     let examined = recorded(inventory, check)?;
     let mut result = examined.result();
     second::recall(inventory, &examined, opinions, &mut result)?;
+    hops::weigh(&mut result, routers);
     if let Some(witnessed) = witnessed {
         witness::weigh(&mut result, witnessed);
     }
@@ -51,7 +52,7 @@ pub(super) fn recorded<'a>(
 impl Examined<'_> {
     /// All that the result rests on.
     pub(super) fn recording(self, inventory: &Inventory, further: Further) -> Recording {
-        let Further { opinions, mut witnessed } = further;
+        let Further { opinions, mut witnessed, routers } = further;
         if let Some(trials) = &mut witnessed {
             number_buffers(&mut trials.seen.sightings);
         }
@@ -62,6 +63,7 @@ impl Examined<'_> {
             doubt: None,
             check: self.examination(),
             opinions,
+            routers,
             witnessed,
         }
     }
