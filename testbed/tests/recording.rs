@@ -51,6 +51,30 @@ fn a_recorded_check_is_answered_as_it_was() {
 }
 
 #[test]
+fn what_follow_ups_told_is_recorded() {
+    if !privileged("following up") {
+        return;
+    }
+    let testbed = Testbed::named();
+    testbed.succeed(&["up", "--dataplane", "bridge-vxlan"]);
+    let folder = tempfile::tempdir().unwrap();
+    let controller = format!("unix:{}", testbed.folder().join("controller.sock").display());
+    for (fault, tells) in [
+        ("underlay-router-drop", "172.18.0.1 answered and nobody behind"),
+        ("underlay-wrong-port", "3 of 3 came in at node3 (eth0) instead"),
+        ("underlay-vxlan-block", "the network between them works, and loses these packets"),
+    ] {
+        testbed.succeed(&["fault", "inject", fault]);
+        let file = folder.path().join(fault);
+        let recorded = ["--controller", &controller, "--record"];
+        let asked = client().args(QUESTION).args(recorded).arg(&file).output().unwrap();
+        testbed.succeed(&["fault", "clear", fault]);
+        assert!(text(&asked.stdout).contains(tells), "{fault}: {}", text(&asked.stdout));
+        assert_eq!(text(&replay(&file).stdout), text(&asked.stdout), "{fault}");
+    }
+}
+
+#[test]
 fn the_catalogue_is_recorded() {
     if !privileged("recording faults") {
         return;
