@@ -174,6 +174,9 @@ fn what_happens_to_packets_that_arrive_reads_like_this() {
             assert!(said.contains(part), "{part:?} is not in\n{said}");
         }
     }
+    let report = junit::junit(&result, Expect::Reachable, Language::En).unwrap();
+    assert!(report.contains("\nheld up for 50.1 ms between node1"), "{report}");
+    assert!(report.contains("\nanswers are doubled on node1 in qdisc eth0"), "{report}");
 }
 
 /// The check of `unreachable`, with what Kubernetes' objects say about it.
