@@ -1,10 +1,11 @@
 //! Anomalies: what happens on the way to packets that arrive all the same.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Hook, NetnsName, NodeName, Share, Span, Text};
+use crate::{Direction, Hook, NetnsName, NodeName, Share, Span, Text, text};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,4 +57,33 @@ pub struct Anomaly {
     pub delay_ns: Option<u64>,
     /// What to do next.
     pub advice: Text,
+}
+
+impl Anomaly {
+    /// `held up for 50.1 ms on node1 in qdisc eth0`
+    pub fn sentence(&self) -> Text {
+        let (answer, place) = (self.direction == Direction::Return, self.place());
+        match self.kind {
+            AnomalyKind::Delay => {
+                let ms =
+                    self.delay_ns.map(|ns| format!("{:.1}", Duration::from_nanos(ns).as_secs_f64() * 1e3));
+                text!(anomaly::HeldUp { answer, place, ms })
+            }
+            AnomalyKind::Duplication => text!(anomaly::Doubled { answer, place }),
+            AnomalyKind::Reordering => text!(anomaly::TakenOutOfOrder { answer, place }),
+        }
+    }
+
+    fn place(&self) -> Text {
+        if self.hook == Hook::Wire {
+            let (from, to) = (self.span.last_seen.words(), self.span.first_missing.words());
+            return text!(anomaly::Between { from, to, both: self.kind == AnomalyKind::Delay });
+        }
+        text!(anomaly::At {
+            node: &self.node,
+            pod: self.netns.pod(),
+            hook: self.hook,
+            device: self.device.as_deref(),
+        })
+    }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Anomaly, Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, LossReport, Losses,
-    NetnsName, NodeName, RuleRef, Step, Text,
+    NetnsName, NodeName, RuleRef, Step, Text, text,
 };
 
 /// Version of the result documents.
@@ -69,6 +69,13 @@ pub struct SpanEnd {
     /// Device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+}
+
+impl SpanEnd {
+    /// `node1 (driver-tx eth0)`
+    pub fn words(&self) -> Text {
+        text!(place::End { node: &self.node, hook: self.hook, device: self.device.as_deref() })
+    }
 }
 
 impl From<&Step> for SpanEnd {

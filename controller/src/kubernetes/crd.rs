@@ -17,8 +17,8 @@ use kube::CustomResourceExt;
 
 pub use check::{Check, CheckSpec, Destination, Expectation, Family, Protocol, Source};
 pub use status::{
-    CheckStatus, ConditionType, Culprit, Deviation, Fault, FaultSpan, Intent, RoundTrip, SpanEnd, Verdict,
-    Walk, WalkStep,
+    Anomaly, CheckStatus, ConditionType, Culprit, Deviation, Fault, FaultSpan, Intent, RoundTrip, SpanEnd,
+    Verdict, Walk, WalkStep,
 };
 
 /// The manifests, each with the name of its file: `GROUP_PLURAL.yaml`, as `controller-gen` names them.

@@ -1,10 +1,10 @@
 //! The result of a check for those who collect test results: one test case.
 
 use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
-use waymark_proto::{CheckResult, Language, Text, Verdict, text};
+use waymark_proto::{Anomaly, CheckResult, Language, Text, Verdict, text};
 
 use super::sentence::sentence;
-use super::{anomaly, counts, ends, fault, remarks};
+use super::{counts, ends, fault, remarks};
 use crate::args::Expect;
 use crate::verdict_code;
 
@@ -34,8 +34,9 @@ pub(super) fn junit(
     let mut case = TestCase::new(name, status);
     case.set_classname("waymark.check");
     let verdict = text!(walk::VerdictWithCounts { verdict: result.verdict.words(), counts: counts(result) });
-    let anomalies = result.anomalies.iter().map(anomaly::sentence);
-    let told = std::iter::once(verdict).chain(anomalies).chain(remarks(result)).map(|text| text.say(language));
+    let anomalies = result.anomalies.iter().map(Anomaly::sentence);
+    let told =
+        std::iter::once(verdict).chain(anomalies).chain(remarks(result)).map(|text| text.say(language));
     case.set_system_out(told.collect::<Vec<_>>().join("\n"));
     let mut suite = TestSuite::new("waymark check");
     suite.add_test_case(case);

@@ -7,7 +7,7 @@ use waymark_proto::{CheckResult, Direction, FaultPoint, Language, Text, Verdict,
 
 use super::rows::{Row, Rows};
 use super::sentence::sentence;
-use super::{after_verdict, anomaly, fault, intent, line, remarks, walk};
+use super::{after_verdict, fault, intent, line, remarks, walk};
 
 /// The document.
 pub(super) fn markdown(result: &CheckResult, language: Language) -> String {
@@ -37,7 +37,7 @@ impl Page {
         }
         for anomaly in &result.anomalies {
             let label = text!(label::BesideThat { anomaly: anomaly.kind.words() });
-            self.finding(&label, &escaped(&self.say(&anomaly::sentence(anomaly))), &anomaly.advice);
+            self.finding(&label, &escaped(&self.say(&anomaly.sentence())), &anomaly.advice);
         }
         if let Some(report) = &result.intent {
             let rest = report.deviations.iter().filter(|deviation| {

@@ -41,7 +41,7 @@ fn place(fault: &FaultPoint) -> Text {
         return if last.node == first.node {
             text!(place::Within { node: &last.node, from: hook(last), to: hook(first) })
         } else {
-            text!(place::Between { from: end(last), to: end(first) })
+            text!(place::Between { from: last.words(), to: first.words() })
         };
     }
     let device = fault.device.as_deref();
@@ -65,11 +65,6 @@ fn place(fault: &FaultPoint) -> Text {
         Hook::Ip => text!(place::Ip),
     };
     text!(place::On { node: &fault.node, pod: fault.pod.as_deref(), hook })
-}
-
-/// `node1 (driver-tx eth0)`
-pub(super) fn end(end: &SpanEnd) -> Text {
-    text!(place::End { node: &end.node, hook: end.hook, device: end.device.as_deref() })
 }
 
 /// `driver-tx eth0`

@@ -6,8 +6,8 @@ use waymark_proto::{self as proto, CheckResult, text};
 
 use super::question::Rejection;
 use crate::kubernetes::crd::{
-    CheckStatus, ConditionType, Culprit, Deviation, Expectation, Fault, FaultSpan, Intent, RoundTrip,
-    SpanEnd, Verdict, Walk, WalkStep,
+    Anomaly, CheckStatus, ConditionType, Culprit, Deviation, Expectation, Fault, FaultSpan, Intent,
+    RoundTrip, SpanEnd, Verdict, Walk, WalkStep,
 };
 use crate::request::Request;
 
@@ -172,6 +172,7 @@ fn fill(status: &mut CheckStatus, result: &CheckResult) {
         median_microseconds: median.div_ceil(1000),
         max_microseconds: max.div_ceil(1000),
     });
+    status.anomalies = result.anomalies.iter().map(anomaly).collect();
     status.intent = result.intent.as_ref().map(intent);
     status.forward = Some(walk(&result.forward));
     status.return_ = result.return_.as_ref().map(walk);
@@ -240,7 +241,21 @@ fn fault(fault: &proto::FaultPoint) -> Fault {
         culprit: fault.culprit.as_ref().map(culprit),
         advice: cut(&fault.advice),
         confidence: name_of(&fault.confidence),
+        ground: fault.ground.as_deref().map(cut),
         evidence: some_of(fault.evidence.iter().map(ToString::to_string)),
+    }
+}
+
+fn anomaly(anomaly: &proto::Anomaly) -> Anomaly {
+    Anomaly {
+        kind: name_of(&anomaly.kind),
+        summary: cut(&anomaly.sentence()),
+        node: anomaly.node.to_string(),
+        hook: anomaly.hook.to_string(),
+        device: anomaly.device.clone(),
+        direction: name_of(&anomaly.direction),
+        packets: anomaly.share.lost,
+        advice: cut(&anomaly.advice),
     }
 }
 

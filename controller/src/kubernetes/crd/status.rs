@@ -54,6 +54,9 @@ pub struct CheckStatus {
     /// Round-trip times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip: Option<RoundTrip>,
+    /// What happens on the way to packets that arrive all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anomalies: Vec<Anomaly>,
     /// What Services and NetworkPolicies ask for, and what is otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
@@ -150,6 +153,9 @@ pub struct Fault {
     pub advice: String,
     /// How sure this is: low, medium or high.
     pub confidence: String,
+    /// What this confidence rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<String>,
     /// What it rests on, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
@@ -215,6 +221,29 @@ pub struct Deviation {
     /// The node on which it is so, where it is not so in the API itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What to do next.
+    pub advice: String,
+}
+
+/// What happens on the way to packets that arrive all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Anomaly {
+    /// What happens: delay, duplication or reordering.
+    pub kind: String,
+    /// What happens where, in one sentence.
+    pub summary: String,
+    /// The node.
+    pub node: String,
+    /// The hook; wire is between two nodes.
+    pub hook: String,
+    /// The device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Which way the packets were going: forward or return.
+    pub direction: String,
+    /// To how many packets it happened.
+    pub packets: u32,
     /// What to do next.
     pub advice: String,
 }

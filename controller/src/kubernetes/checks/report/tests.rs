@@ -1,10 +1,10 @@
 use waymark_proto::{
-    Agreement, CheckId, ComparedStep, Disposition, Hook, Losses, NodeName, ObjectRef, Place, Span, Step,
-    Text, WalkComparison,
+    Agreement, CheckId, ComparedStep, Direction, Disposition, Hook, Losses, NodeName, ObjectRef, Place, Span,
+    Step, Text, WalkComparison,
 };
 
 use super::*;
-use crate::fixture::{fault, tcp};
+use crate::fixture::{fault, tcp, wire};
 
 fn result(verdict: proto::Verdict) -> CheckResult {
     let step = Step::new(Place::new("node2", "t-node2"), Hook::NetfilterForward, proto::Action::Dropped);
@@ -166,4 +166,28 @@ fn a_status_stays_small() {
     assert_eq!(status.notes.last().unwrap(), "and 27 more");
     let size = serde_json::to_vec(&status).unwrap().len();
     assert!(size < 60_000, "{size} bytes");
+}
+
+#[test]
+fn what_happened_to_packets_that_arrived_is_told() {
+    let span = wire().span.unwrap();
+    let late = proto::Anomaly {
+        kind: proto::AnomalyKind::Delay,
+        node: "node1".into(),
+        netns: "t-node1".into(),
+        device: Some("eth0".into()),
+        hook: Hook::Qdisc,
+        direction: Direction::Return,
+        span,
+        share: proto::Share::new(3, 5),
+        delay_ns: Some(50_120_000),
+        advice: Text::verbatim("see its queue"),
+    };
+    let result = CheckResult { anomalies: vec![late], ..result(proto::Verdict::Reachable) };
+    let [told] = &report(&Stage::Answered(&result, Expectation::Reachable), &[]).anomalies[..] else {
+        panic!("there is one");
+    };
+    assert_eq!(told.summary, "answers are held up for 50.1 ms on node1 in qdisc eth0");
+    assert_eq!((&*told.kind, &*told.direction, told.packets), ("delay", "return", 3));
+    assert_eq!((&*told.hook, &*told.advice), ("qdisc", "see its queue"));
 }
