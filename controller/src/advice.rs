@@ -37,7 +37,9 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         }
         Cause::WrongRoute => text!(advice::WrongRoute { place, route, dst }),
         Cause::ForwardingDisabled => {
-            let key = if flow.is_ipv6() { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
+            let all = if flow.is_ipv6() { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
+            // The prediction names the one that is off.
+            let key = fault.object.as_deref().and_then(|object| object.strip_suffix(" = 0")).unwrap_or(all);
             text!(advice::ForwardingDisabled { place, enter, key })
         }
         Cause::SourceValidation => text!(advice::SourceValidation { place, src, device, enter, family }),

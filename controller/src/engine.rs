@@ -6,11 +6,15 @@
 //! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `programs`: which BPF program it was
+//! * `oneway`: nodes that see one direction of a flow only
+//! * `oversize`: packets that are too large for one end of a cable
 //! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
 mod damage;
 mod hops;
+mod oneway;
+mod oversize;
 mod programs;
 mod replay;
 mod round;
@@ -242,6 +246,11 @@ impl Question<'_> {
             programs::name(point, picture.cluster.programs(&place));
         }
         if let Some(point) = &mut diagnosis.fault_point {
+            let place = Place::new(point.node.clone(), point.netns.clone());
+            let narrow =
+                point.device.as_deref().and_then(|device| picture.cluster.narrow_end(&place, device));
+            let largest = trials.sent.iter().map(|packet| packet.size).max().unwrap_or_default();
+            oversize::recognize(point, diagnosis.fault_flow.as_ref(), narrow, largest);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
@@ -253,6 +262,7 @@ impl Question<'_> {
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
         notes.extend(trials.seen.notes.iter().cloned());
+        notes.extend(oneway::remark(&diagnosis).filter(|_| ends.flow.protocol == Protocol::Tcp));
         notes.extend(diagnosis.notes);
         notes.extend(ignored_policies(inventory));
         let mut remarks: Vec<Text> = all_steps(&picture.prediction.branches)

@@ -41,6 +41,9 @@ impl Meaning {
 /// What the kernel says where it says nothing.
 pub const NO_REASON: &str = "NOT_SPECIFIED";
 
+/// Where a TTL runs out.
+const FORWARDERS: [&str; 2] = ["ip_forward", "ip6_forward"];
+
 /// What a drop means, from its reason (without prefix) and function (`symbol+0xoffset`); `None` if neither
 /// is in the tables.
 pub fn meaning(reason: Option<&str>, function: &str) -> Option<Meaning> {
@@ -49,6 +52,21 @@ pub fn meaning(reason: Option<&str>, function: &str) -> Option<Meaning> {
     let by_function = lookup(table::FUNCTIONS, |prefix| symbol.starts_with(prefix));
     match (by_reason, by_function) {
         (Some(Meaning::Ambiguous(_, Cause::KernelDrop)), Some(better)) => Some(better),
+        // Only who forwards counts TTLs down; anywhere else it is the header that is wrong.
+        (Some(Meaning::Ambiguous(hook, Cause::TtlExpired)), by_function)
+            if !FORWARDERS.iter().any(|f| symbol.starts_with(f)) =>
+        {
+            let hook = match by_function {
+                Some(Meaning::At(hook, _) | Meaning::Ambiguous(hook, _)) => hook,
+                Some(Meaning::Netfilter) | None => hook,
+            };
+            Some(Meaning::Ambiguous(hook, Cause::Malformed))
+        }
+        // It is the outer packet for which there is no route.
+        (
+            Some(Meaning::At(Hook::Route, Cause::NoRoute) | Meaning::Ambiguous(_, Cause::NoRoute)),
+            Some(Meaning::Ambiguous(Hook::Tunnel, cause)),
+        ) => Some(Meaning::Ambiguous(Hook::Tunnel, cause)),
         // A bridge's reason in a tunnel's function: the function knows where, and what that means there.
         (
             Some(Meaning::Ambiguous(Hook::Bridge, Cause::BridgePort)),
@@ -130,6 +148,16 @@ mod tests {
         let policy = |function| says(Some("XFRM_POLICY"), function).map(|m| m.hook(Hook::Ip));
         assert_eq!(policy("tcp_v4_rcv+0x1"), Some(Hook::Socket));
         assert_eq!(policy("ip_forward+0x1"), Some(Hook::Ip));
+    }
+
+    #[test]
+    fn a_reason_means_what_it_can_in_its_function() {
+        let says = |reason, function| meaning(Some(reason), function).map(|m| (m.hook(Hook::Ip), m.cause()));
+        assert_eq!(says("IP_INHDR", "ip_forward+0x3b9"), Some((Hook::Ip, Cause::TtlExpired)));
+        assert_eq!(says("IP_INHDR", "ip_rcv_core+0x1"), Some((Hook::Ip, Cause::Malformed)));
+        assert_eq!(says("IP_INHDR", "br_nf_pre_routing+0x1"), Some((Hook::Bridge, Cause::Malformed)));
+        assert_eq!(says("IP_OUTNOROUTES", "ip_output+0x1"), Some((Hook::Route, Cause::NoRoute)));
+        assert_eq!(says("IP_OUTNOROUTES", "vxlan_xmit_one+0x1").map(|(hook, _)| hook), Some(Hook::Tunnel));
     }
 
     #[test]

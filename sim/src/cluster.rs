@@ -1,5 +1,6 @@
 //! What is known: an inventory, and the facts of some of its nodes.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use waymark_proto::{
 };
 
 use crate::SimError;
-use crate::graph::{Device, Graph, Segment};
+use crate::graph::{Device, Graph, Peer, Segment};
 use crate::namespace::Namespace;
 
 /// A cluster, as far as it is known. Facts are added node by node, as predictions ask for them.
@@ -70,6 +71,22 @@ impl Cluster {
     pub fn mtu(&self, place: &Place, device: &str) -> Option<u32> {
         let link = self.namespaces.get(place)?.links().find(|link| link.name == device)?;
         (link.kind != LinkKind::Loopback).then_some(link.mtu)
+    }
+
+    /// Where it is narrower, at a device or at the other end of its cable: the device and its MTU in bytes. `None` if
+    /// either end is down or not known, or if both are equally wide.
+    pub fn narrow_end(&self, place: &Place, device: &str) -> Option<(Place, String, u32)> {
+        let link = self.namespaces.get(place)?.links().find(|link| link.name == device)?;
+        let Peer::Device(peer) = self.graph.peer(&(place.clone(), link.index), link) else { return None };
+        let other = self.link(&peer)?;
+        if !(link.up && other.up) {
+            return None;
+        }
+        match link.mtu.cmp(&other.mtu) {
+            Ordering::Less => Some((place.clone(), link.name.clone(), link.mtu)),
+            Ordering::Equal => None,
+            Ordering::Greater => Some((peer.0, other.name.clone(), other.mtu)),
+        }
     }
 
     /// All that is known of a rule that a trace names by its handle or position, if the facts have it.

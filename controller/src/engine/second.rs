@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use waymark_proto::{
-    CheckResult, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Text, Verdict, text,
+    CheckResult, Direction, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Text, Verdict, text,
 };
 
 use super::replay::recorded;
@@ -158,7 +158,9 @@ fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &F
         });
     }
     if flow.protocol != Protocol::Icmp {
-        let receiver = inventory.owner(flow.dst).and_then(|place| inventory.pod_at(&place));
+        // An answer goes to who asked.
+        let asked = if point.direction == Direction::Return { flow.src } else { flow.dst };
+        let receiver = inventory.owner(asked).and_then(|place| inventory.pod_at(&place));
         let sender = match &request.source {
             Target::Pod { .. } | Target::Node { .. } => Some(request.source.clone()),
             _ => None,
@@ -198,6 +200,14 @@ mod tests {
             all.iter()
                 .all(|one| one.request.protocol == Some(Protocol::Icmp) && one.request.count == PACKETS)
         );
+    }
+
+    #[test]
+    fn where_an_answer_vanishes_the_same_question_is_asked() {
+        let back = FaultPoint { direction: Direction::Return, ..wire() };
+        let all = others(&inventory(), &asked("pod/shop/cart", "pod/shop/pay:80"), &back, &tcp().reversed());
+        let same = all.last().expect("there are two");
+        assert_eq!(same.request.destination.to_string(), "pod/shop/pay");
     }
 
     #[test]
