@@ -63,7 +63,13 @@ pub(super) async fn ask(
         };
         progress.say(format!("looking for routers between {from} and {to}"));
         let hops = (1..=MOST).map(|hop| probe(agents, &way, hop, progress));
-        Some(join_all(hops).await.iter().map(|seen| router(inventory, &from, seen)).collect::<Vec<_>>())
+        Some(
+            join_all(hops)
+                .await
+                .iter()
+                .map(|seen| router(inventory, &from, seen.as_ref()))
+                .collect::<Vec<_>>(),
+        )
     };
     // What cannot be had says nothing, and nor does it if it takes long.
     let routers = tokio::time::timeout(LIMIT, asking).await.ok().flatten().unwrap_or_default();
@@ -153,8 +159,8 @@ async fn probe(agents: &Arc<dyn Agents>, way: &Way<'_>, hop: u8, progress: &Prog
 }
 
 /// Who of those that are no node said that a packet ended with it.
-fn router(inventory: &Inventory, from: &NodeName, trials: &Option<Trials>) -> Option<IpAddr> {
-    let sightings = trials.iter().flat_map(|trials| &trials.seen.sightings);
+fn router(inventory: &Inventory, from: &NodeName, trials: Option<&Trials>) -> Option<IpAddr> {
+    let sightings = trials.into_iter().flat_map(|trials| &trials.seen.sightings);
     let errors = sightings
         .filter(|sighting| sighting.place.node == *from && sighting.hook == Hook::DriverRx)
         .filter_map(|sighting| sighting.headers.as_ref())
@@ -185,13 +191,13 @@ mod tests {
 
     #[test]
     fn a_router_is_who_quotes_the_packet_and_is_no_node() {
-        let asked = |by, matched| router(&inventory(), &"node1".into(), &ended(by, matched));
+        let asked = |by, matched| router(&inventory(), &"node1".into(), ended(by, matched).as_ref());
         assert_eq!(asked("192.0.2.1", Match::Quoted), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(asked("192.0.2.1", Match::TcpAck), None, "an answer");
         let node = inventory().nodes[1].ip.to_string();
         assert_eq!(asked(&node, Match::Quoted), None);
-        assert_eq!(router(&inventory(), &"node2".into(), &ended("192.0.2.1", Match::Quoted)), None);
-        assert_eq!(router(&inventory(), &"node1".into(), &None), None);
+        assert_eq!(router(&inventory(), &"node2".into(), ended("192.0.2.1", Match::Quoted).as_ref()), None);
+        assert_eq!(router(&inventory(), &"node1".into(), None), None);
     }
 
     #[tokio::test]
