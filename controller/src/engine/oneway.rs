@@ -10,10 +10,18 @@ use crate::diagnose::Diagnosis;
 /// A remark on a flow of which some node forwards the packets and not the answers, or the other way round.
 pub(super) fn remark(diagnosis: &Diagnosis) -> Option<Text> {
     let back = diagnosis.return_.as_ref().filter(|_| diagnosis.verdict == Verdict::Reachable)?;
-    let (there, back) = (forwarders(&diagnosis.forward), forwarders(back));
-    let nodes: Vec<String> = there.symmetric_difference(&back).map(ToString::to_string).collect();
-    // A way back of which nothing was seen is none of which something could be said.
-    (!nodes.is_empty() && !there.is_empty() && !back.is_empty()).then(|| text!(note::OneWay { nodes }))
+    let nodes = one_way(&diagnosis.forward, back);
+    (!nodes.is_empty()).then(|| text!(note::OneWay { nodes }))
+}
+
+/// The nodes that forward one way alone.
+fn one_way(there: &WalkComparison, back: &WalkComparison) -> Vec<String> {
+    let (there, back) = (forwarders(there), forwarders(back));
+    if there.is_empty() || back.is_empty() {
+        // Of a way of which nothing was seen nothing can be said.
+        return Vec::new();
+    }
+    there.symmetric_difference(&back).map(ToString::to_string).collect()
 }
 
 /// The nodes that were seen to forward.
@@ -21,4 +29,42 @@ fn forwarders(walk: &WalkComparison) -> BTreeSet<&NodeName> {
     let steps = walk.steps.iter().filter_map(|step| step.observed.as_ref());
     let forwards = steps.filter(|step| step.hook == Hook::NetfilterForward && step.outer.is_none());
     forwards.map(|step| &step.place.node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::{Action, Agreement, ComparedStep, Disposition, Place, Step};
+
+    use super::*;
+
+    fn walk(forwarders: &[&str]) -> WalkComparison {
+        let step = |node: &&str| {
+            Step::new(
+                Place::new(*node, format!("t-{node}").as_str()),
+                Hook::NetfilterForward,
+                Action::Forwarded,
+            )
+        };
+        let compared = |step| ComparedStep {
+            agreement: Agreement::Seen,
+            packets: 5,
+            predicted: None,
+            observed: Some(step),
+        };
+        WalkComparison {
+            predicted: None,
+            observed: Disposition::Delivered,
+            branches: 1,
+            steps: forwarders.iter().map(step).map(compared).collect(),
+        }
+    }
+
+    #[test]
+    fn who_sees_one_direction_only_is_named() {
+        let one_way = |there, back| one_way(&walk(there), &walk(back));
+        assert_eq!(one_way(&["node1", "node3", "node2"], &["node2", "node1"]), ["node3"]);
+        assert_eq!(one_way(&["node1", "node2"], &["node2", "node3", "node1"]), ["node3"]);
+        assert_eq!(one_way(&["node1", "node2"], &["node2", "node1"]), [""; 0]);
+        assert_eq!(one_way(&["node1", "node2"], &[]), [""; 0], "nothing was seen of the answers");
+    }
 }
