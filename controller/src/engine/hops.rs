@@ -62,19 +62,12 @@ pub(super) async fn ask(
             None => between_nodes(agents, inventory, examined, progress, [&from, &to]).await?,
         };
         progress.say(format!("looking for routers between {from} and {to}"));
-        let hops = (1..=MOST).map(|hop| probe(agents, &way, hop, progress));
-        Some(
-            join_all(hops)
-                .await
-                .iter()
-                .map(|seen| router(inventory, &from, seen.as_ref()))
-                .collect::<Vec<_>>(),
-        )
+        let hops = join_all((1..=MOST).map(|hop| probe(agents, &way, hop, progress))).await;
+        // Some answer never; behind the last that does, nobody answered.
+        Some(hops.iter().filter_map(|seen| router(inventory, &from, seen.as_ref())).collect())
     };
     // What cannot be had says nothing, and nor does it if it takes long.
-    let routers = tokio::time::timeout(LIMIT, asking).await.ok().flatten().unwrap_or_default();
-    // Some answer never; behind the last that does, nobody answered.
-    routers.into_iter().flatten().collect()
+    tokio::time::timeout(LIMIT, asking).await.ok().flatten().unwrap_or_default()
 }
 
 /// Adds the routers that answered to the evidence of the fault.
@@ -153,9 +146,7 @@ async fn probe(agents: &Arc<dyn Agents>, way: &Way<'_>, hop: u8, progress: &Prog
         witnesses: &[],
         progress,
     };
-    let mut trials = Trials::default();
-    trials.take(fire(&range, &Secret::random().ok()?, &salvo).await).ok()?;
-    Some(trials)
+    Trials::beside(fire(&range, &Secret::random().ok()?, &salvo).await)
 }
 
 /// Who of those that are no node said that a packet ended with it.

@@ -93,6 +93,13 @@ impl Trials {
         Ok(true)
     }
 
+    /// Those of a round of its own, beside the check. One that fails says nothing.
+    pub(super) fn beside(round: Result<(Vec<Sent>, Seen), CheckError>) -> Option<Self> {
+        let mut trials = Self::default();
+        trials.take(round).ok()?;
+        Some(trials)
+    }
+
     fn add(&mut self, (sent, seen): (Vec<Sent>, Seen)) {
         let before = self.sent.len() as u32;
         let number = |seq: Seq| Seq(seq.0 + before);

@@ -57,12 +57,8 @@ pub(super) async fn ask(
     };
     let like_the_first = survey::first(question.request, question.picture.full_size);
     let salvo = Salvo { count: PACKETS, interval: INTERVAL, timeout: PATIENCE, ..like_the_first };
-    // A round that fails says nothing.
     let secret = Secret::random().ok()?;
-    let round = tokio::time::timeout(LIMIT, fire(&range, &secret, &salvo)).await.ok()?;
-    let mut trials = Trials::default();
-    trials.take(round).ok()?;
-    Some(trials)
+    Trials::beside(tokio::time::timeout(LIMIT, fire(&range, &secret, &salvo)).await.ok()?)
 }
 
 /// Adds what the witnesses saw to the evidence of the fault.
