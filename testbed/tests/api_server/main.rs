@@ -24,11 +24,17 @@ mod validate;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
 use lacking::or_left_out;
-use waymark_testbed::kubernetes::ControlPlane;
+use waymark_testbed::kubernetes::{ControlPlane, Options};
 
 /// The control plane that the tests share. Without its programs it says what it skips, and under CI it fails.
 pub(crate) fn control_plane(test: &str) -> Option<&'static ControlPlane> {
     or_left_out(test, ControlPlane::shared())
+}
+
+/// A control plane of this test's own: for what concerns the whole cluster, as a controller that runs the Checks
+/// of all namespaces does.
+pub(crate) fn own_control_plane(test: &str) -> Option<ControlPlane> {
+    or_left_out(test, ControlPlane::start(&Options::default()))
 }
 
 /// A new Kubernetes namespace, labelled with its name as current versions do by themselves.

@@ -8,12 +8,12 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 use waymark_controller::Notices;
-use waymark_testbed::kubernetes::{ControlPlane, Options, User};
+use waymark_testbed::kubernetes::User;
 
 use super::fakes::Fakes;
 use super::ground::{Ground, LIMIT, connect, install, old, truth};
 use crate::source::{Wire, changed};
-use crate::{control_plane, namespace};
+use crate::{control_plane, namespace, own_control_plane};
 
 /// Waits until the only notice has these words; or until there is none, without words.
 async fn notice(notices: &Notices, words: &[&str]) {
@@ -31,11 +31,7 @@ async fn notice(notices: &Notices, words: &[&str]) {
 
 #[tokio::test]
 async fn a_definition_may_be_installed_later() {
-    // A control plane of its own: the shared one has it.
-    if control_plane("a missing definition").is_none() {
-        return;
-    }
-    let plane = ControlPlane::start(&Options::default()).unwrap();
+    let Some(plane) = own_control_plane("a missing definition") else { return };
     let connection = connect(plane.kubeconfig()).await;
     let namespace = namespace(&connection.client).await;
     let fakes = Fakes::new();
