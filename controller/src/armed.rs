@@ -78,7 +78,7 @@ impl Settled {
             Direction::Forward
         };
         match (&sighting.event, sighting.hook) {
-            (Event::Left, Hook::NetfilterInput) if outermost => match direction {
+            (Event::Left | Event::Passed, Hook::NetfilterInput) if outermost => match direction {
                 Direction::Return => sighting.place == self.source,
                 Direction::Forward => self.one_way,
             },

@@ -11,7 +11,7 @@ fn walk(world: &World, sightings: &[Sighting], matched: &[Match]) -> Vec<String>
     for sighting in sightings {
         let headers = sighting.headers.as_ref().expect("plain packets have headers");
         let what = match &sighting.event {
-            Event::Seen | Event::Arrived | Event::Left => "",
+            Event::Seen | Event::Arrived | Event::Left | Event::Passed => "",
             Event::Dropped { reason, .. } => reason.as_deref().unwrap_or("?"),
             Event::Entered | Event::Verdict { .. } | Event::Transmitted { .. } | Event::Consumed { .. } => {
                 continue;
@@ -95,7 +95,8 @@ async fn a_rule_that_drops_is_named() {
                 Event::Dropped { reason: Some(reason), .. } if reason == "NETFILTER_DROP"
             )));
             let left_forward = |sighting: &Sighting| {
-                sighting.hook == Hook::NetfilterForward && sighting.event == Event::Left
+                sighting.hook == Hook::NetfilterForward
+                    && matches!(sighting.event, Event::Left | Event::Passed)
             };
             assert!(!of_packet().any(left_forward), "it must not leave the hook");
         }

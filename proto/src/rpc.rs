@@ -14,7 +14,7 @@ pub use generated::*;
 /// Version of what agents and controllers say to one another on their stream. A controller takes only agents
 /// that speak its own; it grows whenever a message changes its meaning, or an order is added that agents
 /// must know.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Largest message that anybody takes: facts of a node with a large ruleset, or the scope of an agent in a
 /// large cluster, exceed tonic's default of 4 MiB.
@@ -127,6 +127,7 @@ impl From<&crate::Sighting> for Sighting {
             Event::Arrived => Wire::Arrived(Nothing {}),
             Event::Entered => Wire::Entered(Nothing {}),
             Event::Left => Wire::Left(Nothing {}),
+            Event::Passed => Wire::Passed(Nothing {}),
             Event::Verdict { rule, verdict } => Wire::Verdict(RuleVerdict {
                 family: rule.family.clone(),
                 table: rule.table.clone(),
@@ -167,6 +168,7 @@ impl Sighting {
             Wire::Arrived(Nothing {}) => Event::Arrived,
             Wire::Entered(Nothing {}) => Event::Entered,
             Wire::Left(Nothing {}) => Event::Left,
+            Wire::Passed(Nothing {}) => Event::Passed,
             Wire::Verdict(rule) => Event::Verdict {
                 rule: RuleRef {
                     family: rule.family,
@@ -313,6 +315,7 @@ mod tests {
             Event::Arrived,
             Event::Entered,
             Event::Left,
+            Event::Passed,
             Event::Verdict { rule, verdict: "drop".into() },
             Event::Transmitted { code: 16 },
             Event::Dropped { reason: Some("NO_SOCKET".into()), function: "f+0x1".into() },

@@ -43,6 +43,8 @@ pub enum Event {
     Entered,
     /// It left a netfilter hook alive: the chain of last priority saw it.
     Left,
+    /// It entered a netfilter hook and left it as it was.
+    Passed,
     /// A netfilter rule or a chain's policy gave a verdict.
     Verdict {
         /// The rule.
@@ -50,9 +52,9 @@ pub enum Event {
         /// `accept`, `drop`, `jump NAME`, `goto NAME`, `return`, `continue`, `queue`, …
         verdict: String,
     },
-    /// The driver answered to a transmission.
+    /// The driver answered to a transmission that it did not go well.
     Transmitted {
-        /// `netdev_tx_t`: 0 is `NETDEV_TX_OK`.
+        /// `netdev_tx_t`, other than `NETDEV_TX_OK`.
         code: i32,
     },
     /// The kernel freed it as dropped.

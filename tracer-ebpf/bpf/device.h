@@ -43,7 +43,8 @@ int BPF_PROG(net_dev_start_xmit, struct sk_buff *skb, struct net_device *dev)
 
 /*
  * The driver has answered. By now the packet may be freed and its memory hold another one, so nothing
- * of it is read: what net_dev_start_xmit saw is repeated with the answer.
+ * of it is read: what net_dev_start_xmit saw is repeated with the answer. That all is well, which is what most
+ * answers say, adds nothing to it.
  */
 SEC("tp_btf/net_dev_xmit")
 int BPF_PROG(net_dev_xmit, struct sk_buff *skb, int code, struct net_device *dev)
@@ -56,6 +57,8 @@ int BPF_PROG(net_dev_xmit, struct sk_buff *skb, int code, struct net_device *dev
 		return count(WM_COUNT_NOT_IN_FLIGHT);
 	r = *seen;
 	bpf_map_delete_elem(&in_flight, &flight);
+	if (code == 0) /* NETDEV_TX_OK */
+		return 0;
 	r.time_ns = bpf_ktime_get_ns();
 	r.point = WM_POINT_NET_DEV_XMIT;
 	r.code = code;

@@ -29,7 +29,7 @@ fn is_repeated(back: &[&Sighting]) -> bool {
     let mut first = BTreeMap::new();
     let passes = back.iter().filter(|sighting| {
         // Not both of `Arrived` and `Seen`: a stack may take its time.
-        matches!(sighting.event, Event::Seen | Event::Entered)
+        matches!(sighting.event, Event::Seen | Event::Entered | Event::Passed)
     });
     passes.into_iter().any(|sighting| {
         let at = sighting.at_ns;

@@ -84,9 +84,12 @@ fn is_last(sighting: &Sighting, lens: &Lens<'_>) -> bool {
         Event::Seen => {
             sighting.hook == Hook::DriverTx && sighting.device.is_some() && sighting.device == uplink()
         }
-        Event::Arrived | Event::Transmitted { .. } | Event::Entered | Event::Left | Event::Verdict { .. } => {
-            false
-        }
+        Event::Arrived
+        | Event::Transmitted { .. }
+        | Event::Entered
+        | Event::Left
+        | Event::Passed
+        | Event::Verdict { .. } => false,
     }
 }
 

@@ -65,9 +65,9 @@ impl Item {
 
 /// The timeline of one node in one direction.
 pub(super) fn of_node(sightings: &[&Sighting]) -> Vec<Item> {
-    let (traced, kernel): (Vec<&Sighting>, Vec<&Sighting>) = sightings
-        .iter()
-        .partition(|sighting| matches!(sighting.event, Event::Entered | Event::Left | Event::Verdict { .. }));
+    let (traced, kernel): (Vec<&Sighting>, Vec<&Sighting>) = sightings.iter().partition(|sighting| {
+        matches!(sighting.event, Event::Entered | Event::Left | Event::Passed | Event::Verdict { .. })
+    });
     let kernel = kernel_items(kernel);
     let mut by_netns: BTreeMap<&NetnsName, Vec<&Sighting>> = BTreeMap::new();
     for sighting in traced {
@@ -119,9 +119,12 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
                 What::Dropped { reason: reason.clone(), function: function.clone() }
             }
             Event::Consumed { function } => What::Consumed { function: function.clone() },
-            Event::Seen | Event::Arrived | Event::Entered | Event::Left | Event::Verdict { .. } => {
-                What::Passed { note: None }
-            }
+            Event::Seen
+            | Event::Arrived
+            | Event::Entered
+            | Event::Left
+            | Event::Passed
+            | Event::Verdict { .. } => What::Passed { note: None },
         };
         let item = Item::new(sighting, what);
         // `netif_rx` and then `netif_receive_skb` report one reception.
@@ -143,7 +146,7 @@ fn traversals(mut sightings: Vec<&Sighting>) -> Vec<(Item, bool)> {
     let mut items: Vec<Item> = Vec::new();
     for sighting in sightings {
         let continues = items.last().is_some_and(|item| item.is_open() && item.hook == sighting.hook)
-            && sighting.event != Event::Entered;
+            && !matches!(sighting.event, Event::Entered | Event::Passed);
         if !continues {
             items
                 .push(Item::new(sighting, What::Filtered { left: false, after: None, verdicts: Vec::new() }));
@@ -151,7 +154,7 @@ fn traversals(mut sightings: Vec<&Sighting>) -> Vec<(Item, bool)> {
         let item = items.last_mut().expect("one was pushed if there was none");
         if let What::Filtered { left, after, verdicts } = &mut item.what {
             match &sighting.event {
-                Event::Left => {
+                Event::Left | Event::Passed => {
                     *left = true;
                     *after = sighting.headers.as_ref().map(|headers| headers.flow);
                 }

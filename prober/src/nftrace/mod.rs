@@ -4,9 +4,11 @@
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
 //! * `translate`: reports → sightings
+//! * `passage`: fewer sightings where nothing came of it
 
 mod event;
 mod filter;
+mod passage;
 mod table;
 mod translate;
 
@@ -114,7 +116,10 @@ impl Watch {
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Nothing more for now; any other error would come again at the next call.
-                Err(_) => return overruns + translator.take_lost(),
+                Err(_) => {
+                    translator.tell(markers);
+                    return overruns + translator.take_lost();
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use waymark_proto::marker::parse_identity;
 use waymark_proto::{Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
 
 use super::event::{TraceEvent, TraceType, TracedPacket};
+use super::passage::Passage;
 use super::table::{Bracket, TABLE_PREFIX};
 
 /// Packets in flight that are remembered at most; a packet needs one place per hook.
@@ -75,6 +76,8 @@ pub struct Translator {
     waiting: HashMap<OuterKey, Vec<Waiting>>,
     /// How many sightings wait, all together.
     waiting_count: usize,
+    /// The passage that may go on.
+    passage: Passage,
     /// Sightings given up for want of room since this was last asked.
     lost: u64,
 }
@@ -90,11 +93,12 @@ impl Translator {
             outers: HashMap::new(),
             waiting: HashMap::new(),
             waiting_count: 0,
+            passage: Passage::default(),
             lost: 0,
         }
     }
 
-    /// Takes one event.
+    /// Takes one event. What follows from the last ones may be held back until [`Translator::tell`].
     pub fn event(&mut self, event: &TraceEvent<'_>, markers: &mut dyn Markers) {
         let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
         // Each bracket's first event carries the headers, whatever its kind; between the brackets NAT may
@@ -126,11 +130,17 @@ impl Translator {
             Identity::Foreign => return,
         };
         if let Some((marker, headers)) = found {
-            markers.sighted(self.sighting(marker, hook, device, what, at_ns, Some(headers)));
+            let sighting = self.sighting(marker, hook, device, what, at_ns, Some(headers));
+            self.passage.take(sighting, markers);
         } else if let Identity::Inside(key) = known.identity {
             let waiting = Waiting { hook, device, event: what, at_ns };
             self.wait(key, waiting);
         }
+    }
+
+    /// Tells what follows from all events so far.
+    pub fn tell(&mut self, markers: &mut dyn Markers) {
+        self.passage.tell(markers);
     }
 
     fn wait(&mut self, key: OuterKey, waiting: Waiting) {
@@ -155,8 +165,9 @@ impl Translator {
         self.waiting_count -= waiting.len();
         for Waiting { hook, device, event, at_ns } in waiting {
             let sighting = self.sighting(inner.marker, hook, device, event, at_ns, Some(headers.clone()));
-            markers.sighted(sighting);
+            self.passage.take(sighting, markers);
         }
+        self.passage.tell(markers);
         if self.outers.len() >= MAX_PACKETS {
             self.outers.clear();
         }
