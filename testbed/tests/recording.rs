@@ -41,13 +41,13 @@ fn a_recorded_check_is_answered_as_it_was() {
     // More than a message holds: the answer is told all the same.
     testbed.succeed(&["fault", "clear"]);
     let file = folder.path().join("large.json");
-    let many = ["--controller", &controller, "-c", "2000", "-i", "1ms", "--record"];
+    let many = ["--controller", &controller, "-c", "4000", "-i", "1ms", "--record"];
     let asked = client().args(QUESTION).args(many).arg(&file).output().unwrap();
     let said = text(&asked.stderr);
     assert_eq!(asked.status.code(), Some(73), "{said}");
     assert!(said.contains("the recording is larger than 60 MiB"), "{said}");
     let result: waymark_proto::CheckResult = serde_json::from_slice(&asked.stdout).unwrap();
-    assert_eq!((result.sent, file.exists()), (2000, false));
+    assert_eq!((result.sent, file.exists()), (4000, false));
 }
 
 #[test]
