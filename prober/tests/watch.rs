@@ -156,10 +156,19 @@ async fn three_protocols_measure_what_ping_measures() {
     let Some(world) = World::new() else { return };
     let listener = inside(&world, "server", || TcpListener::bind(("0.0.0.0", PORT))).unwrap();
     let protocols = [Protocol::Icmp, Protocol::Udp, Protocol::Tcp];
-    let probes = (1..).zip(protocols).map(|(id, protocol)| probe(&world, id, protocol)).collect();
+    // None is lost, however long the responder waits for its turn on a processor.
+    let patient = |(id, protocol)| Probe { timeout_us: 5_000_000, ..probe(&world, id, protocol) };
+    let probes = (1..).zip(protocols).map(patient).collect();
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
-    let (oracle, by_programs) = tokio::task::block_in_place(|| (ping(&world), echo(&world)));
+    // At the same time, so that the machine is as busy for all of them.
+    let measured = || {
+        std::thread::scope(|scope| {
+            let by_programs = scope.spawn(|| echo(&world));
+            (ping(&world), by_programs.join().unwrap())
+        })
+    };
+    let (oracle, by_programs) = tokio::task::block_in_place(measured);
     let mut sums = BTreeMap::new();
     until(&world, &mut sums, |sums| sums.len() == 3 && sums.values().all(|sum| sum.counts.received >= 50))
         .await;
@@ -191,7 +200,7 @@ async fn an_outage_has_a_beginning_and_an_end() {
     let nft = |command: &str| run(&format!("ip netns exec {node} nft {command}"));
     nft("add table ip t");
     nft("add chain ip t f { type filter hook forward priority 0 ; }");
-    let short = |id, protocol| Probe { timeout_us: 60_000, ..probe(&world, id, protocol) };
+    let short = |id, protocol| Probe { timeout_us: 200_000, ..probe(&world, id, protocol) };
     let probes = vec![short(1, Protocol::Icmp), short(2, Protocol::Udp)];
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
@@ -201,17 +210,20 @@ async fn an_outage_has_a_beginning_and_an_end() {
 
     let before = unix_ns();
     nft("add rule ip t f ip daddr 10.9.2.2 drop");
-    let out = |sum: &Sum| sum.streaks.values().any(|streak| streak.failures >= 20);
+    // On a busy machine a few in a row may come too late at any time: that is no outage of this length.
+    let is_long = |streak: &&Streak| streak.failures >= 20;
+    let out = |sum: &Sum| sum.streaks.values().any(|streak| is_long(&streak));
     until(&world, &mut sums, |sums| sums.values().all(out)).await;
     nft("flush chain ip t f");
     let after = unix_ns();
-    let ended = |sum: &Sum| sum.streaks.values().any(|streak| streak.until_unix_ns.is_some());
+    let ended =
+        |sum: &Sum| sum.streaks.values().find(is_long).is_some_and(|long| long.until_unix_ns.is_some());
     until(&world, &mut sums, |sums| sums.values().all(ended)).await;
 
     for sum in sums.values() {
-        let streak = sum.streaks.values().find(|streak| streak.failures >= 20).unwrap();
+        let streak = sum.streaks.values().find(is_long).unwrap();
         // A probe may have been on its way when the rule came, so it begins an interval and a timeout earlier at most.
-        assert!(streak.since_unix_ns > before - 100_000_000 && streak.since_unix_ns < after, "{streak:?}");
+        assert!(streak.since_unix_ns > before - 250_000_000 && streak.since_unix_ns < after, "{streak:?}");
         let until = streak.until_unix_ns.expect("it ended");
         assert!(until > streak.since_unix_ns, "{streak:?}");
         let lost: u64 = sum.streaks.values().map(|streak| streak.failures).sum();
@@ -301,7 +313,8 @@ async fn a_new_plan_replaces_the_old_and_counts_go_on() {
     let mut sums = BTreeMap::new();
     until(&world, &mut sums, |sums| sums.get(&3).is_some_and(|sum| sum.counts.received > 0)).await;
     assert!(!sums.contains_key(&2));
-    assert!(sums[&1].counts.sent > 10, "{:?}", sums[&1].counts);
+    let counts = &sums[&1].counts;
+    assert!(counts.sent + counts.missed > 10, "{counts:?}");
 
     // One that goes elsewhere keeps its counts too.
     let moved = Probe { address: "10.9.1.1".parse().unwrap(), ..kept };

@@ -12,6 +12,8 @@ use waymark_proto::{
     CheckId, Event, Flow, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
 };
 
+/// Longer than anything takes here, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Secret of the tests' checks.
 pub const KEY: MarkerKey = MarkerKey([9; 16]);
 
@@ -134,7 +136,7 @@ impl World {
         let mut all = Vec::new();
         let mut open: BTreeSet<u32> = (0..count).collect();
         while !open.is_empty() {
-            let next = tokio::time::timeout(Duration::from_secs(20), sightings.recv()).await;
+            let next = tokio::time::timeout(LIMIT, sightings.recv()).await;
             let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
             if is_fate(&sighting) {
                 open.remove(&sighting.marker.seq.0);
