@@ -86,6 +86,14 @@ impl Sum {
     }
 }
 
+/// Waits until the kernel times probes of so many targets: it begins to stamp packets a moment after the first has
+/// asked for stamps. What was reported until then is left out.
+async fn until_timed(world: &World, targets: usize) {
+    let is_timed = |sum: &Sum| sum.clocks.last() == Some(&Clock::Kernel);
+    let timed = |sums: &BTreeMap<u64, Sum>| sums.len() == targets && sums.values().all(is_timed);
+    until(world, &mut BTreeMap::new(), timed).await;
+}
+
 /// Adds reports up until there is what is waited for.
 async fn until(world: &World, sums: &mut BTreeMap<u64, Sum>, done: impl Fn(&BTreeMap<u64, Sum>) -> bool) {
     let collect = async {
@@ -161,6 +169,7 @@ async fn three_protocols_measure_what_ping_measures() {
     let probes = (1..).zip(protocols).map(patient).collect();
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
+    until_timed(&world, 3).await;
     // At the same time, so that the machine is as busy for all of them.
     let measured = || {
         std::thread::scope(|scope| {
@@ -371,6 +380,8 @@ async fn ipv6_is_probed_alike() {
         run(&format!("ip -n {pod} route add default via fd09:{number}::1"));
     }
     run(&format!("ip netns exec {node} sysctl -q -w net.ipv6.conf.all.forwarding=1"));
+    // Once the addresses can be used.
+    run(&format!("ip netns exec {} ping -c 1 -w 60 fd09:2::2", world.netns("client")));
     let _listener = inside(&world, "server", || TcpListener::bind(("::", PORT))).unwrap();
     // The inventory has no addresses of this family: they are allowed.
     let limits = Limits { allow: vec!["fd09::/16".parse().unwrap()], ..Limits::default() };
@@ -380,6 +391,7 @@ async fn ipv6_is_probed_alike() {
     let probes = protocols.map(|(id, protocol)| Probe { address, ..probe(&world, id, protocol) }).collect();
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
+    until_timed(&world, 3).await;
     let mut sums = BTreeMap::new();
     until(&world, &mut sums, |sums| sums.len() == 3 && sums.values().all(|sum| sum.counts.received > 5))
         .await;

@@ -38,8 +38,8 @@ fn names(facts: &NetnsFacts) -> BTreeMap<u32, &str> {
     facts.links.iter().map(|link| (link.index, link.name.as_str())).collect()
 }
 
-/// Whether the kernel has done what it does in its own time when links come up: devices have addresses of their own,
-/// ports of bridges forward, and who is behind them was heard of.
+/// Whether the kernel has done what it does in its own time when links come up: devices have addresses of their own
+/// that can be used, ports of bridges forward, and who is behind them was heard of.
 pub(crate) fn is_settled(ns: &Ns) -> bool {
     let heard = rows(ns, "bridge -j fdb show");
     let is_heard_at = |port: &Value| {
@@ -50,9 +50,10 @@ pub(crate) fn is_settled(ns: &Ns) -> bool {
     let links = rows(ns, "ip -j -d addr");
     let mut carrying = links.iter().filter(|row| has_flag(row, "LOWER_UP") && !has_flag(row, "LOOPBACK"));
     carrying.all(|row| {
-        let mut addresses = row["addr_info"].as_array().into_iter().flatten();
+        let addresses = row["addr_info"].as_array().unwrap();
         let info = &row["linkinfo"];
-        addresses.any(|address| address["family"] == "inet6" && address["scope"] == "link")
+        addresses.iter().any(|address| address["family"] == "inet6" && address["scope"] == "link")
+            && addresses.iter().all(|address| address["tentative"].is_null())
             && (info["info_slave_kind"] != "bridge"
                 || (info["info_slave_data"]["state"] == "forwarding" && is_heard_at(&row["ifname"])))
     })

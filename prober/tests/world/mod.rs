@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use waymark_prober::agent::{Agent, Limits};
@@ -67,6 +67,9 @@ impl World {
             run(&format!("ip -n {pod} route add default via {subnet}.1"));
         }
         run(&format!("ip netns exec {node} sysctl -q -w net.ipv4.ip_forward=1"));
+        for (netns, device) in [(&node, "vc"), (&node, "vs"), (&client, "eth0"), (&server, "eth0")] {
+            await_carrier(netns, device);
+        }
         let pod = |name: &str, netns: &str, ip: &str| {
             format!(r#"{{"namespace":"test","name":"{name}","node":"node","netns":"{netns}","ip":"{ip}"}}"#)
         };
@@ -148,6 +151,15 @@ impl World {
             all.push(sighting);
         }
         Ok((all, losses))
+    }
+}
+
+/// Waits until the kernel has noticed that both ends of a pair are up: one that was so first carries nothing before.
+fn await_carrier(netns: &str, device: &str) {
+    let end = Instant::now() + LIMIT;
+    while !run(&format!("ip -n {netns} -br link show dev {device}")).contains(" UP ") {
+        assert!(Instant::now() < end, "{device} of {netns} does not come up");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
