@@ -243,7 +243,7 @@ async fn an_agent_that_is_told_its_scope_does_what_one_with_an_inventory_does() 
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), at_server)
+    tokio::time::timeout(Duration::from_secs(60), at_server)
         .await
         .expect("the packet is seen in the other pod");
 

@@ -86,6 +86,14 @@ impl Sum {
     }
 }
 
+/// Waits until the kernel times probes of so many targets: it begins to stamp packets a moment after the first has
+/// asked for stamps. What was reported until then is left out.
+async fn until_timed(world: &World, targets: usize) {
+    let is_timed = |sum: &Sum| sum.clocks.last() == Some(&Clock::Kernel);
+    let timed = |sums: &BTreeMap<u64, Sum>| sums.len() == targets && sums.values().all(is_timed);
+    until(world, &mut BTreeMap::new(), timed).await;
+}
+
 /// Adds reports up until there is what is waited for.
 async fn until(world: &World, sums: &mut BTreeMap<u64, Sum>, done: impl Fn(&BTreeMap<u64, Sum>) -> bool) {
     let collect = async {
@@ -156,10 +164,20 @@ async fn three_protocols_measure_what_ping_measures() {
     let Some(world) = World::new() else { return };
     let listener = inside(&world, "server", || TcpListener::bind(("0.0.0.0", PORT))).unwrap();
     let protocols = [Protocol::Icmp, Protocol::Udp, Protocol::Tcp];
-    let probes = (1..).zip(protocols).map(|(id, protocol)| probe(&world, id, protocol)).collect();
+    // None is lost, however long the responder waits for its turn on a processor.
+    let patient = |(id, protocol)| Probe { timeout_us: 5_000_000, ..probe(&world, id, protocol) };
+    let probes = (1..).zip(protocols).map(patient).collect();
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
-    let (oracle, by_programs) = tokio::task::block_in_place(|| (ping(&world), echo(&world)));
+    until_timed(&world, 3).await;
+    // At the same time, so that the machine is as busy for all of them.
+    let measured = || {
+        std::thread::scope(|scope| {
+            let by_programs = scope.spawn(|| echo(&world));
+            (ping(&world), by_programs.join().unwrap())
+        })
+    };
+    let (oracle, by_programs) = tokio::task::block_in_place(measured);
     let mut sums = BTreeMap::new();
     until(&world, &mut sums, |sums| sums.len() == 3 && sums.values().all(|sum| sum.counts.received >= 50))
         .await;
@@ -191,7 +209,7 @@ async fn an_outage_has_a_beginning_and_an_end() {
     let nft = |command: &str| run(&format!("ip netns exec {node} nft {command}"));
     nft("add table ip t");
     nft("add chain ip t f { type filter hook forward priority 0 ; }");
-    let short = |id, protocol| Probe { timeout_us: 60_000, ..probe(&world, id, protocol) };
+    let short = |id, protocol| Probe { timeout_us: 200_000, ..probe(&world, id, protocol) };
     let probes = vec![short(1, Protocol::Icmp), short(2, Protocol::Udp)];
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
@@ -201,17 +219,20 @@ async fn an_outage_has_a_beginning_and_an_end() {
 
     let before = unix_ns();
     nft("add rule ip t f ip daddr 10.9.2.2 drop");
-    let out = |sum: &Sum| sum.streaks.values().any(|streak| streak.failures >= 20);
+    // On a busy machine a few in a row may come too late at any time: that is no outage of this length.
+    let is_long = |streak: &&Streak| streak.failures >= 20;
+    let out = |sum: &Sum| sum.streaks.values().any(|streak| is_long(&streak));
     until(&world, &mut sums, |sums| sums.values().all(out)).await;
     nft("flush chain ip t f");
     let after = unix_ns();
-    let ended = |sum: &Sum| sum.streaks.values().any(|streak| streak.until_unix_ns.is_some());
+    let ended =
+        |sum: &Sum| sum.streaks.values().find(is_long).is_some_and(|long| long.until_unix_ns.is_some());
     until(&world, &mut sums, |sums| sums.values().all(ended)).await;
 
     for sum in sums.values() {
-        let streak = sum.streaks.values().find(|streak| streak.failures >= 20).unwrap();
+        let streak = sum.streaks.values().find(is_long).unwrap();
         // A probe may have been on its way when the rule came, so it begins an interval and a timeout earlier at most.
-        assert!(streak.since_unix_ns > before - 100_000_000 && streak.since_unix_ns < after, "{streak:?}");
+        assert!(streak.since_unix_ns > before - 250_000_000 && streak.since_unix_ns < after, "{streak:?}");
         let until = streak.until_unix_ns.expect("it ended");
         assert!(until > streak.since_unix_ns, "{streak:?}");
         let lost: u64 = sum.streaks.values().map(|streak| streak.failures).sum();
@@ -301,7 +322,8 @@ async fn a_new_plan_replaces_the_old_and_counts_go_on() {
     let mut sums = BTreeMap::new();
     until(&world, &mut sums, |sums| sums.get(&3).is_some_and(|sum| sum.counts.received > 0)).await;
     assert!(!sums.contains_key(&2));
-    assert!(sums[&1].counts.sent > 10, "{:?}", sums[&1].counts);
+    let counts = &sums[&1].counts;
+    assert!(counts.sent + counts.missed > 10, "{counts:?}");
 
     // One that goes elsewhere keeps its counts too.
     let moved = Probe { address: "10.9.1.1".parse().unwrap(), ..kept };
@@ -358,6 +380,8 @@ async fn ipv6_is_probed_alike() {
         run(&format!("ip -n {pod} route add default via fd09:{number}::1"));
     }
     run(&format!("ip netns exec {node} sysctl -q -w net.ipv6.conf.all.forwarding=1"));
+    // Once the addresses can be used.
+    run(&format!("ip netns exec {} ping -c 1 -w 60 fd09:2::2", world.netns("client")));
     let _listener = inside(&world, "server", || TcpListener::bind(("::", PORT))).unwrap();
     // The inventory has no addresses of this family: they are allowed.
     let limits = Limits { allow: vec!["fd09::/16".parse().unwrap()], ..Limits::default() };
@@ -367,6 +391,7 @@ async fn ipv6_is_probed_alike() {
     let probes = protocols.map(|(id, protocol)| Probe { address, ..probe(&world, id, protocol) }).collect();
     let plan = ProbePlan { probes, responders: vec![responder(&world, "server")] };
     assert_eq!(order(&world, &plan, 60_000).await, []);
+    until_timed(&world, 3).await;
     let mut sums = BTreeMap::new();
     until(&world, &mut sums, |sums| sums.len() == 3 && sums.values().all(|sum| sum.counts.received > 5))
         .await;

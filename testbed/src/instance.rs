@@ -18,7 +18,7 @@ use crate::{Error, Result, cgroup, dataplane, interrupt, namespace, plan, proxy}
 
 /// How long a process may take until it is ready. Programs load in milliseconds; a loaded machine that
 /// also builds has been seen to take seconds.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(120);
 /// How long a process may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often `down` looks for processes that were forked while it was ending others.

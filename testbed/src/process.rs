@@ -27,6 +27,9 @@ use crate::{Error, Result, interrupt};
 
 /// How much of a log an error quotes, in bytes.
 const TAIL: i64 = 2000;
+/// How long a process that was killed may take to be gone: the kernel first takes back all that it has, and what an
+/// agent has attached costs a grace period each.
+const DEATH: Duration = Duration::from_secs(60);
 
 /// A program to start in the background.
 #[derive(Clone, Debug)]
@@ -279,7 +282,7 @@ pub(crate) fn end(processes: &[Running], patience: Duration) -> std::result::Res
     let stubborn = processes.iter().filter(|p| !p.ended(deadline.saturating_duration_since(Instant::now())));
     for process in stubborn {
         process.signal(Signal::KILL);
-        if !process.ended(patience) {
+        if !process.ended(DEATH) {
             return Err(process.pid);
         }
     }

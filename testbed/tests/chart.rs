@@ -14,7 +14,7 @@ use common::{PROGRAM, Testbed, privileged, text};
 use helm::{CHART, helm, render, template};
 
 /// How long a program may take to be ready on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn helm_finds_no_fault_with_the_chart() {

@@ -2,16 +2,22 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::traffic::{PATIENT, SHORT, ask};
 use common::{Testbed, privileged, text};
 use waymark_proto::Verdict;
 use waymark_testbed::{Cluster, Dataplane, Fault, Probe, Proxy, faults};
 
-/// What a fault could leave behind, by namespace: rules, routes, addresses, devices, neighbours that were
-/// set by hand, forwarding entries, queues, settings.
+/// How long the kernel may take to bring up again what was down.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a fault could leave behind, by namespace: rules, routes, addresses, devices, neighbours and forwarding entries
+/// that were set by hand, queues, settings.
 fn configuration(testbed: &Testbed, cluster: &Cluster) -> Vec<String> {
     const COMMANDS: &str = "nft -s list ruleset; iptables-nft-save; ip -4 route show table all; \
-        ip -6 route show table all; ip -br address; ip neigh show nud permanent; bridge fdb show; \
+        ip -6 route show table all; ip -br address; ip neigh show nud permanent; \
+        bridge fdb show | grep 'self\\|static\\|permanent'; \
         bridge -d link | grep -o 'master.*\\|hairpin o[nf]*'; tc qdisc; cd /proc/sys/net/ipv4; \
         grep . ip_forward conf/*/rp_filter conf/*/forwarding";
     let mut all = Vec::new();
@@ -24,6 +30,32 @@ fn configuration(testbed: &Testbed, cluster: &Cluster) -> Vec<String> {
         all.extend(lines.into_iter().map(|line| format!("{target}: {line}")));
     }
     all
+}
+
+/// The same once it is as it was before; else as it is when the time is over. Links come up, and get addresses of
+/// their own, after the command that asks for it.
+fn back_to(before: &[String], testbed: &Testbed, cluster: &Cluster) -> Vec<String> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let now = configuration(testbed, cluster);
+        if now == before || Instant::now() > end {
+            return now;
+        }
+    }
+}
+
+/// The same once it does not change any more.
+fn at_rest(testbed: &Testbed, cluster: &Cluster) -> Vec<String> {
+    let end = Instant::now() + LIMIT;
+    let mut last = configuration(testbed, cluster);
+    loop {
+        let now = configuration(testbed, cluster);
+        if now == last {
+            return now;
+        }
+        assert!(Instant::now() < end, "it changes all the time: {last:#?}, then {now:#?}");
+        last = now;
+    }
 }
 
 /// Without the counters of `iptables-save`, and without interface indices, which a device that was made
@@ -50,7 +82,9 @@ fn break_and_heal(testbed: &Testbed, cluster: &Cluster, fault: &'static Fault) -
         }
     };
     command("inject")?;
-    let asked = ask(cluster, &probe, SHORT);
+    // What is late, or comes twice, still comes.
+    let limit = if fault.is_verdict(Verdict::Reachable) { PATIENT } else { SHORT };
+    let asked = ask(cluster, &probe, limit);
     command("clear")?;
     // What stops only some packets may let this one pass, or not.
     match asked {
@@ -72,7 +106,7 @@ fn faults_break_and_heal(args: &[&str], wanted: fn(&Fault) -> bool) {
     }
     let testbed = Testbed::up(args);
     let (instance, cluster) = (testbed.instance(), testbed.cluster());
-    let before = configuration(&testbed, &cluster);
+    let before = at_rest(&testbed, &cluster);
     let applies = |fault: &&'static Fault| fault.is_for(cluster.dataplane, cluster.proxy) && wanted(fault);
     let mut problems = Vec::new();
     let mut injected = Vec::new();
@@ -88,7 +122,7 @@ fn faults_break_and_heal(args: &[&str], wanted: fn(&Fault) -> bool) {
         if faults.peek().is_some_and(|next| next.category == fault.category) {
             continue;
         }
-        let after = configuration(&testbed, &cluster);
+        let after = back_to(&before, &testbed, &cluster);
         let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
         let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
         if !(gone.is_empty() && new.is_empty() && before.len() == after.len()) {
@@ -130,14 +164,14 @@ fn a_guard_undoes_its_fault() {
     }
     let testbed = Testbed::up(&[]);
     let (instance, cluster) = (testbed.instance(), testbed.cluster());
-    let before = configuration(&testbed, &cluster);
+    let before = at_rest(&testbed, &cluster);
     let forward = instance.inject(waymark_testbed::fault("forward-drop").unwrap()).unwrap();
     let route = instance.inject(waymark_testbed::fault("blackhole-route").unwrap()).unwrap();
     assert_ne!(configuration(&testbed, &cluster), before);
     // In another order than they came.
     drop(forward);
     drop(route);
-    assert_eq!(configuration(&testbed, &cluster), before);
+    assert_eq!(back_to(&before, &testbed, &cluster), before);
 }
 
 /// A leg that loses everything loses nothing of another family, of another node, or of the other way.
@@ -178,7 +212,7 @@ fn a_relay_leaves_nothing_behind() {
     }
     let testbed = Testbed::up(&[]);
     let (instance, cluster) = (testbed.instance(), testbed.cluster());
-    let before = configuration(&testbed, &cluster);
+    let before = at_rest(&testbed, &cluster);
     let name = "impaired-delay";
     let probe = waymark_testbed::fault(name).unwrap().probe(&cluster).unwrap();
     let relay = || {
@@ -190,7 +224,7 @@ fn a_relay_leaves_nothing_behind() {
     let pid = rustix::process::Pid::from_raw(relay().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     testbed.succeed(&["fault", "clear", name]);
-    assert_eq!(configuration(&testbed, &cluster), before);
+    assert_eq!(back_to(&before, &testbed, &cluster), before);
     assert!(!instance.processes().iter().any(|(role, _)| role.starts_with("fault-")));
 
     testbed.succeed(&["fault", "inject", name]);

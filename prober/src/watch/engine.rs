@@ -270,6 +270,8 @@ impl Engine {
                     let _ = answer.send(refusals);
                 }
                 Ok(Command::Report(answer)) => {
+                    // What was due before is sent or counted as missed first: a report is of all until its time.
+                    self.act(now_ns(), false);
                     let at_unix_ns = unix_ns();
                     let targets = self.targets.values_mut();
                     let reports = targets.map(|(target, _)| target.report(at_unix_ns)).collect();

@@ -4,11 +4,14 @@ mod oracle;
 mod rig;
 
 use std::net::{TcpListener, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rig::{Ns, collect, index, inventory, privileged, run};
 use waymark_prober::facts::{self, FactsError};
 use waymark_proto::{Facts, IptablesBackend, LinkKind, NodeName};
+
+/// Longer than anything takes here, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A node with two pods at a bridge, a veth pair to a namespace that nobody knows, and one within.
 struct Node {
@@ -52,6 +55,11 @@ impl Node {
         ));
         for (number, pod) in node.pods.iter().enumerate() {
             pod.ip(&format!("link set eth0 up\naddr add 10.9.0.1{number}/24 dev eth0"));
+        }
+        let limit = Instant::now() + LIMIT;
+        while ![&node.own, &node.pods[0], &node.pods[1]].into_iter().all(oracle::is_settled) {
+            assert!(Instant::now() < limit, "the links do not come up");
+            std::thread::sleep(Duration::from_millis(20));
         }
         node
     }

@@ -38,6 +38,27 @@ fn names(facts: &NetnsFacts) -> BTreeMap<u32, &str> {
     facts.links.iter().map(|link| (link.index, link.name.as_str())).collect()
 }
 
+/// Whether the kernel has done what it does in its own time when links come up: devices have addresses of their own
+/// that can be used, ports of bridges forward, and who is behind them was heard of.
+pub(crate) fn is_settled(ns: &Ns) -> bool {
+    let heard = rows(ns, "bridge -j fdb show");
+    let is_heard_at = |port: &Value| {
+        heard
+            .iter()
+            .any(|row| row["ifname"] == *port && !row["master"].is_null() && row["state"] != "permanent")
+    };
+    let links = rows(ns, "ip -j -d addr");
+    let mut carrying = links.iter().filter(|row| has_flag(row, "LOWER_UP") && !has_flag(row, "LOOPBACK"));
+    carrying.all(|row| {
+        let addresses = row["addr_info"].as_array().unwrap();
+        let info = &row["linkinfo"];
+        addresses.iter().any(|address| address["family"] == "inet6" && address["scope"] == "link")
+            && addresses.iter().all(|address| address["tentative"].is_null())
+            && (info["info_slave_kind"] != "bridge"
+                || (info["info_slave_data"]["state"] == "forwarding" && is_heard_at(&row["ifname"])))
+    })
+}
+
 /// Devices; a peer in the namespace `stranger` counts as unknown.
 pub(crate) fn links(ns: &Ns, stranger: &str) -> Vec<String> {
     let ids: BTreeMap<String, String> = rows(ns, "ip -j netns list-id")

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use waymark_prober::agent::{Agent, Limits};
@@ -12,6 +12,8 @@ use waymark_proto::{
     CheckId, Event, Flow, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
 };
 
+/// Longer than anything takes here, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Secret of the tests' checks.
 pub const KEY: MarkerKey = MarkerKey([9; 16]);
 
@@ -65,6 +67,9 @@ impl World {
             run(&format!("ip -n {pod} route add default via {subnet}.1"));
         }
         run(&format!("ip netns exec {node} sysctl -q -w net.ipv4.ip_forward=1"));
+        for (netns, device) in [(&node, "vc"), (&node, "vs"), (&client, "eth0"), (&server, "eth0")] {
+            await_carrier(netns, device);
+        }
         let pod = |name: &str, netns: &str, ip: &str| {
             format!(r#"{{"namespace":"test","name":"{name}","node":"node","netns":"{netns}","ip":"{ip}"}}"#)
         };
@@ -134,7 +139,7 @@ impl World {
         let mut all = Vec::new();
         let mut open: BTreeSet<u32> = (0..count).collect();
         while !open.is_empty() {
-            let next = tokio::time::timeout(Duration::from_secs(20), sightings.recv()).await;
+            let next = tokio::time::timeout(LIMIT, sightings.recv()).await;
             let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
             if is_fate(&sighting) {
                 open.remove(&sighting.marker.seq.0);
@@ -146,6 +151,15 @@ impl World {
             all.push(sighting);
         }
         Ok((all, losses))
+    }
+}
+
+/// Waits until the kernel has noticed that both ends of a pair are up: one that was so first carries nothing before.
+fn await_carrier(netns: &str, device: &str) {
+    let end = Instant::now() + LIMIT;
+    while !run(&format!("ip -n {netns} -br link show dev {device}")).contains(" UP ") {
+        assert!(Instant::now() < end, "{device} of {netns} does not come up");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -130,7 +130,7 @@ pub(crate) fn crd_server(folder: &Path, etcd: u16, listen: Listen, kubeconfig: &
     let Listen { ip, port } = listen;
     vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-        "--etcd-prefix=/waymark-crd-server".into(),
+        format!("--etcd-prefix=/waymark-crd-server-{port}"),
         format!("--bind-address={ip}"),
         format!("--secure-port={port}"),
         format!("--tls-cert-file={}", file(file::SERVER)),

@@ -115,7 +115,9 @@ impl ControlPlane {
         let port = Port::reserve()?;
         let listen = Listen { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: port.number() };
         let server = format!("https://{}:{}", listen.ip, listen.port);
-        let admin = self.scratch.path().join("crd-admin.kubeconfig");
+        // Each its own: there may be several, and what one leaves behind leads nowhere.
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let admin = self.scratch.path().join(format!("crd-admin-{number}.kubeconfig"));
         kubeconfig::write(&admin, &kubeconfig::document(&server, &self.authority, &User::admin())?)?;
         let args = flags::crd_server(self.scratch.path(), self.etcd.number(), listen, &self.admin);
         CrdServer::start(&program, &args, port, admin)

@@ -9,8 +9,8 @@ use kube::{Client, Config};
 use super::error::{KubernetesError, Result};
 
 /// How long a server may take. Six seconds on an idle machine; over a minute has been seen on one that
-/// also builds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// also builds, and several may start at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// How often it is asked.
 const PERIOD: Duration = Duration::from_millis(50);
 

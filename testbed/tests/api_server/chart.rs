@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
@@ -15,6 +14,7 @@ use serde_json::json;
 use waymark_testbed::kubernetes::{ControlPlane, User};
 
 use crate::helm::{CHART, helm, render};
+use crate::rights::{allowed, granted};
 use crate::{control_plane, namespace, own_control_plane};
 
 /// How long a program may take on a busy machine.
@@ -66,9 +66,7 @@ async fn the_api_server_takes_what_the_chart_renders() {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let monitors = serde_json::from_value(pod_monitors()).unwrap();
     definitions.create(&PostParams::default(), &monitors).await.unwrap();
-    let established =
-        await_condition(definitions, "podmonitors.monitoring.coreos.com", conditions::is_crd_established());
-    tokio::time::timeout(PATIENCE, established).await.expect("in time").unwrap();
+    served(&client, "podmonitors.monitoring.coreos.com", "monitoring.coreos.com").await;
     let everything = "
 fullnameOverride: tracer
 image: {registry: 'registry.example:5000/team', tag: v1, pullPolicy: Always}
@@ -105,6 +103,33 @@ agent: {serviceAccount: {create: false, name: mine}, priorityClassName: '', tole
         let taken = said.lines().filter(|line| line.ends_with("(server dry run)")).count();
         assert_eq!(taken, objects, "{values}: {said}");
     }
+}
+
+/// Waits until a definition is served, and its group is among those that kubectl is told of.
+async fn served(client: &kube::Client, definition: &str, group: &str) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let established = await_condition(definitions, definition, conditions::is_crd_established());
+    tokio::time::timeout(PATIENCE, established).await.expect("in time").unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !client.list_api_groups().await.unwrap().groups.iter().any(|listed| listed.name == group) {
+        assert!(Instant::now() < end, "{group} is not listed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A review of what the chart's controller asks for: a right by its Role, and one by its `ClusterRole`.
+fn reviews_of_controller(namespace: &str) -> [serde_json::Value; 2] {
+    let review = |attributes: serde_json::Value| {
+        json!({
+            "user": format!("system:serviceaccount:{namespace}:{namespace}-controller"),
+            "groups": [format!("system:serviceaccounts:{namespace}")],
+            "resourceAttributes": attributes,
+        })
+    };
+    [
+        review(json!({ "verb": "get", "resource": "secrets", "name": "waymark-ca", "namespace": namespace })),
+        review(json!({ "verb": "watch", "resource": "pods" })),
+    ]
 }
 
 /// A controller that ends with its guard.
@@ -179,6 +204,10 @@ async fn the_controller_does_with_what_the_chart_permits() {
     apply(plane, &[], &render(&helm, &namespace, &name, &parts));
     let crds = std::fs::read_to_string(format!("{CHART}/crds/waymark.io_checks.yaml")).unwrap();
     apply(plane, &["--server-side", "--force-conflicts"], &crds);
+    served(&client, "checks.waymark.io", "waymark.io").await;
+    for review in reviews_of_controller(&namespace) {
+        granted(&client, &review).await;
+    }
     let notes = std::fs::read_to_string(format!("{CHART}/templates/NOTES.txt")).unwrap();
     let example = notes.split_once("<<EOF\n").and_then(|(_, rest)| rest.split_once("  EOF\n"));
     apply(
@@ -248,16 +277,9 @@ async fn the_controller_does_with_what_the_chart_permits() {
         let user = format!("system:serviceaccount:{namespace}:{namespace}-controller");
         let review = json!({ "user": user, "groups": groups, "resourceAttributes": {
             "verb": verb, "resource": resource, "name": named, "namespace": namespace } });
-        assert_eq!(allowed(&client, review).await, permitted, "{verb} {resource} {named}");
+        assert_eq!(allowed(&client, &review).await, permitted, "{verb} {resource} {named}");
     }
     drop(running);
-}
-
-async fn allowed(client: &kube::Client, spec: serde_json::Value) -> bool {
-    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let review = serde_json::from_value(json!({ "spec": spec })).unwrap();
-    let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
-    answer.status.expect("the server decides").allowed
 }
 
 #[tokio::test]
@@ -270,6 +292,9 @@ async fn without_a_right_the_controller_says_which_in_one_sentence() {
     let roles = render(&helm, &namespace, &name, &["--show-only", "templates/rbac.yaml"]);
     // No Secrets were made, and it may not make any.
     apply(plane, &[], &roles);
+    for review in reviews_of_controller(&namespace) {
+        granted(&client, &review).await;
+    }
     let account = User::service_account(&namespace, &format!("{namespace}-controller"));
     let kubeconfig = plane.user(&account).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -306,10 +331,6 @@ async fn who_may_edit_a_namespace_may_make_checks_in_it() {
             "verb": "create", "group": "waymark.io", "resource": "checks", "namespace": namespace } })
     };
     // A controller of the cluster adds the chart's role to `edit`, when it comes to it.
-    let end = Instant::now() + PATIENCE;
-    while !allowed(&client, review(&namespace)).await {
-        assert!(Instant::now() < end, "the role is not aggregated");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert!(!allowed(&client, review("default")).await);
+    granted(&client, &review(&namespace)).await;
+    assert!(!allowed(&client, &review("default")).await);
 }

@@ -5,6 +5,7 @@
 //! * `chart`: what the Helm chart renders
 //! * `credentials`: who is let in
 //! * `names`: names that stand for others
+//! * `rights`: who may do what, once the server knows
 //! * `source`: the controller's view of the cluster
 //! * `checks`: the Check resource and those who run it
 //! * `validate`: changes, applied and taken back
@@ -18,12 +19,14 @@ mod helm;
 mod lacking;
 mod names;
 mod plane;
+mod rights;
 mod source;
 mod validate;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
 use lacking::or_left_out;
+use tokio::sync::{Mutex, MutexGuard};
 use waymark_testbed::kubernetes::{ControlPlane, Options};
 
 /// The control plane that the tests share. Without its programs it says what it skips, and under CI it fails.
@@ -35,6 +38,13 @@ pub(crate) fn control_plane(test: &str) -> Option<&'static ControlPlane> {
 /// of all namespaces does.
 pub(crate) fn own_control_plane(test: &str) -> Option<ControlPlane> {
     or_left_out(test, ControlPlane::start(&Options::default()))
+}
+
+/// For tests that make pods and Services: one at a time. What one of them changes would be seen by another's checks
+/// between namespaces. To be held until the end.
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
 }
 
 /// A new Kubernetes namespace, labelled with its name as current versions do by themselves.

@@ -6,11 +6,12 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use waymark_controller::kubernetes::{Access, pod_of_deployment};
 
-use crate::{control_plane, namespace};
+use crate::{control_plane, namespace, turn};
 
 #[tokio::test]
 async fn a_deployment_stands_for_one_of_its_pods() {
     let Some(plane) = control_plane("Deployments") else { return };
+    let _turn = turn().await;
     let access = Access { kubeconfig: Some(plane.kubeconfig().to_owned()), context: None };
     let connection = access.connect().await.unwrap();
     let client = connection.client.clone();

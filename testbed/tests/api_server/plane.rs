@@ -7,11 +7,12 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, Wat
 use serde_json::json;
 
 use crate::lacking::or_left_out;
-use crate::{control_plane, namespace};
+use crate::{control_plane, namespace, turn};
 
 #[tokio::test]
 async fn endpoint_slices_of_version_1_are_served() {
     let Some(plane) = control_plane("EndpointSlices") else { return };
+    let _turn = turn().await;
     let client = plane.client().await.unwrap();
     let namespace = namespace(&client).await;
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
@@ -38,6 +39,7 @@ async fn endpoint_slices_of_version_1_are_served() {
 #[tokio::test]
 async fn controllers_write_the_endpoints_of_a_ready_pod() {
     let Some(plane) = control_plane("controllers") else { return };
+    let _turn = turn().await;
     let client = plane.client().await.unwrap();
     let namespace = namespace(&client).await;
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);

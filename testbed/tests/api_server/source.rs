@@ -12,6 +12,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use waymark_controller::kubernetes::{Access, KubernetesError, KubernetesSource};
@@ -19,7 +20,7 @@ use waymark_controller::{Request, Source, resolve};
 use waymark_proto::{Inventory, PortRef};
 use waymark_testbed::kubernetes::{ControlPlane, Credential, User};
 
-use crate::{control_plane, namespace};
+use crate::{control_plane, namespace, turn};
 
 /// How long a change may take to be seen. Machines under load need some seconds.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -67,6 +68,7 @@ async fn inventory_with(
 #[tokio::test]
 async fn a_cluster_is_followed() {
     let Some(plane) = control_plane("the Kubernetes source") else { return };
+    let _turn = turn().await;
     let client = plane.client().await.unwrap();
     let namespace = namespace(&client).await;
     let node_name = format!("node-{namespace}");
@@ -120,7 +122,9 @@ async fn a_cluster_is_followed() {
         let service = inventory.services.iter().find(|service| service.namespace == namespace).cloned();
         service.map(|service| service.backends).unwrap_or_default()
     };
-    let inventory = inventory_with(&source, "an endpoint", |inventory| !backends(inventory).is_empty()).await;
+    // Each kind is watched for itself, so of pod and endpoint either may be known first.
+    let both = |inventory: &Inventory| !backends(inventory).is_empty() && ask(inventory, &pay).is_ok();
+    let inventory = inventory_with(&source, "a pod with an address and an endpoint", both).await;
     assert_eq!(ask(&inventory, &pay).unwrap().flow.dst.to_string(), "10.244.77.10");
     let backend = backends(&inventory).remove(0);
     assert_eq!((backend.ip.to_string(), backend.port, backend.ready), ("10.244.77.10".into(), 8080, true));
@@ -192,9 +196,7 @@ async fn credentials_and_servers_that_are_wrong_are_told_apart() {
         assert!(says.contains("401 Unauthorized") && says.contains("expired"), "{says}");
     }
     // A port that nobody listens on: it is held, but not listened on, until the end of the test.
-    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let nobody = held.local_addr().unwrap().as_socket().unwrap();
+    let (_held, nobody) = hold();
     let says = refusal(changed(plane, "server", format!("https://{nobody}")).path()).await;
     assert!(
         says.starts_with(&format!(
@@ -217,8 +219,19 @@ pub(crate) fn changed(plane: &ControlPlane, field: &str, value: impl Into<Value>
     file
 }
 
+/// Holds a port of the loopback without listening on it: nobody gets it but who asks for it by its number.
+fn hold() -> (Socket, SocketAddr) {
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.set_reuse_address(true).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    (held, address)
+}
+
 /// A way to the API server that can be cut and mended.
 pub(crate) struct Wire {
+    /// Nobody else listens here while it is cut.
+    _held: Socket,
     pub(crate) address: SocketAddr,
     server: String,
     carrying: Option<JoinHandle<()>>,
@@ -226,11 +239,11 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn new(plane: &ControlPlane) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (held, address) = hold();
+        let listener = TcpListener::bind(address).await.unwrap();
         let server = plane.server().trim_start_matches("https://").to_owned();
         let carrying = Some(tokio::spawn(carry(listener, server.clone())));
-        Self { address, server, carrying }
+        Self { _held: held, address, server, carrying }
     }
 
     /// Ends all connections and takes no more.

@@ -14,7 +14,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 use waymark_controller::kubernetes::{Access, LiveCluster, convert};
 use waymark_controller::validate::{
     Action, Bounds, Change, Cluster, Expectations, Intention, Mode, Namespaces, Observation, Outcome, Pair,
@@ -23,18 +23,16 @@ use waymark_controller::validate::{
 };
 use waymark_testbed::kubernetes::User;
 
-use crate::{control_plane, namespace};
+use crate::rights::granted;
+use crate::{control_plane, namespace, turn};
 
 /// A namespace with three pods on a node of its own.
 struct Shop {
     namespace: String,
     client: Client,
     cluster: LiveCluster,
-    /// One test at a time: what one changes would be seen by another's checks between namespaces.
     _turn: MutexGuard<'static, ()>,
 }
-
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Makes addresses of nodes and pods that no other test has.
 static NEXT: AtomicU8 = AtomicU8::new(1);
@@ -56,7 +54,7 @@ async fn live(kubeconfig: &Path, manager: &str, force: bool) -> LiveCluster {
 impl Shop {
     async fn open(test: &str) -> Option<Self> {
         let plane = control_plane(test)?;
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let client = plane.client().await.unwrap();
         let namespace = namespace(&client).await;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -298,6 +296,11 @@ async fn refusals_are_one_sentence_before_anything_is_done() {
     let subject = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader"}]);
     let binding = json!({"metadata": {"name": shop.namespace}, "roleRef": reference, "subjects": subject});
     create(&Api::<ClusterRoleBinding>::all(shop.client.clone()), binding).await;
+    let may = |user: &str, verb: &str| {
+        json!({ "user": user, "resourceAttributes": { "verb": verb, "group": "networking.k8s.io",
+            "resource": "networkpolicies", "namespace": shop.namespace } })
+    };
+    granted(&shop.client, &may("reader", "get")).await;
     let reader = plane.user(&User::new("reader")).unwrap();
     let refused = says(&live(&reader, "m", false).await, &only("cart")).await;
     assert!(
@@ -314,6 +317,7 @@ async fn refusals_are_one_sentence_before_anything_is_done() {
     let subject = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "editor"}]);
     let binding = json!({"metadata": {"name": "editor"}, "roleRef": editor, "subjects": subject});
     create(&Api::<RoleBinding>::namespaced(shop.client.clone(), &shop.namespace), binding).await;
+    granted(&shop.client, &may("editor", "patch")).await;
     let editor = plane.user(&User::new("editor")).unwrap();
     let refused = says(&live(&editor, "m", false).await, &only("cart")).await;
     assert!(refused.contains("not permitted to list nodes"), "{refused}");

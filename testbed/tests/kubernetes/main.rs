@@ -22,6 +22,7 @@ mod services;
 mod validate;
 mod workloads;
 
+use std::ops::Deref;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -49,6 +50,21 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A shared testbed, for as long as it is this test's turn.
+pub(crate) struct Watched {
+    // The first, so it is dropped first.
+    cluster: Arc<Kubernetes>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deref for Watched {
+    type Target = Kubernetes;
+
+    fn deref(&self) -> &Kubernetes {
+        &self.cluster
+    }
+}
+
 /// A testbed with a control plane, and kubectl for it.
 pub(crate) struct Kubernetes {
     pub(crate) testbed: Testbed,
@@ -74,17 +90,22 @@ impl Kubernetes {
         })
     }
 
-    /// The same with controller and agents.
-    pub(crate) fn watched() -> Arc<Self> {
+    /// The same with controller and agents, for one test at a time: rules that change while a check looks at them
+    /// are neither those that it read nor those that its packets met.
+    pub(crate) fn watched() -> Watched {
         static WATCHED: Mutex<Weak<Kubernetes>> = Mutex::new(Weak::new());
+        static TURN: Mutex<()> = Mutex::new(());
         let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.upgrade().unwrap_or_else(|| {
+        let cluster = watched.upgrade().unwrap_or_else(|| {
             let testbed = Testbed::named();
             testbed.succeed(&["up", "--kubernetes", "--dataplane", "bridge-hostgw"]);
             let cluster = Arc::new(Self { testbed });
             *watched = Arc::downgrade(&cluster);
             cluster
-        })
+        });
+        drop(watched);
+        // Who waits has it already, so that it stays up for them.
+        Watched { cluster, _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Makes or changes an object.

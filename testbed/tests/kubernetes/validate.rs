@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::common::text;
-use crate::{Kubernetes, able};
+use crate::{Kubernetes, able, turn};
 
 fn apply(cluster: &Kubernetes, objects: &[Value]) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -70,6 +70,9 @@ fn changes_are_tried_and_stay_only_if_they_do_no_harm() {
     if !able("validation on Kubernetes") {
         return;
     }
+    // A change that should make no difference is watched for some seconds: by then kube-proxy must have taken it in,
+    // and would not while another control plane starts.
+    let _turn = turn();
     let cluster = Kubernetes::watched();
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "tried" } });
     let service = json!({

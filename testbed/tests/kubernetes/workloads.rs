@@ -40,7 +40,8 @@ fn a_deployment_is_scaled_up_and_down() {
     }
     cluster.kubectl(&["-n", "shop", "scale", "deployment", "web", "--replicas=1"]);
     cluster.kubectl(&["-n", "shop", "delete", "deployment", "web"]);
-    cluster.kubectl(&["-n", "shop", "wait", "--for=delete", "pod", "-l", "app=web", "--timeout=120s"]);
+    let listed = || cluster.kubectl(&["-n", "shop", "get", "pods", "-l", "app=web", "-o", "name"]);
+    cluster.until("its pods are gone", || listed().is_empty());
     assert_eq!(pods(), []);
     assert!(cluster.testbed.leftovers().iter().all(|name| !name.contains("web-")));
 }

@@ -20,7 +20,7 @@ use crate::state::StateDir;
 use crate::{Error, Result, namespace};
 
 /// How long a server may take until it listens.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(120);
 /// How long a server may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 

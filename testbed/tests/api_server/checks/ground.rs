@@ -18,7 +18,7 @@ use crate::lacking::or_left_out;
 use crate::{control_plane, namespace};
 
 /// How long anything may take on a machine that also does other things.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Where a test takes place.
 pub(crate) struct Ground {

@@ -236,7 +236,8 @@ async fn a_check_survives_its_controller() {
     // The next one runs it to its end, when agents have come back.
     fakes.open(true);
     fakes.attach(false);
-    let (checks, _) = fakes.start(&ground.connection, &ground.namespace, 8);
+    let patient = Limits { patience: Duration::from_secs(3600), ..Limits::default() };
+    let (checks, _) = fakes.start_within(&ground.connection, &ground.namespace, patient);
     let waiting = ground.wait("long", |check| reason(check) == "Waiting").await;
     let why = waiting.status.unwrap().message.unwrap();
     assert!(why.contains("no agent is attached for node n1"), "{why}");
