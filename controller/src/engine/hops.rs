@@ -34,7 +34,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// How long answers may take.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(10);
 /// What `traceroute` sends to: most likely nobody listens.
 const PORT: u16 = 33434;
 

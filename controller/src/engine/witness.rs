@@ -20,7 +20,7 @@ const PACKETS: u32 = 3;
 const INTERVAL: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long all of it may take: one agent of many that does not answer is not waited for.
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(10);
 /// Nodes that are named at most.
 const NAMED: usize = 3;
 /// Nodes that are asked at most, those first that come first in the inventory.
