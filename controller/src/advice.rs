@@ -157,8 +157,22 @@ pub(crate) fn of_anomaly(
         (AnomalyKind::Delay, Hook::Socket) => text!(advice::DelayInReceiver { node }),
         (AnomalyKind::Delay, _) => text!(advice::DelayInStack { node, enter }),
         (AnomalyKind::Duplication, _) => text!(advice::Duplication { node, enter, device }),
-        (AnomalyKind::Reordering, _) => text!(advice::Reordering { node, enter, device }),
+        // Another way has advice of its own, which needs the flow.
+        (AnomalyKind::Reordering | AnomalyKind::OtherWay, _) => {
+            text!(advice::Reordering { node, enter, device })
+        }
     }
+}
+
+/// The next step for packets of a flow that arrive by another way than predicted, and came there by this device.
+pub(crate) fn of_other_way(place: &Place, device: Option<&str>, flow: &Flow) -> Text {
+    text!(advice::OtherWay {
+        node: &place.node,
+        enter: entering(&place.netns),
+        family: if flow.is_ipv6() { "-6 " } else { "" },
+        dst: flow.dst,
+        device: device.unwrap_or("DEVICE"),
+    })
 }
 
 /// The command that shows a rule of a namespace among its neighbours.

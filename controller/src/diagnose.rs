@@ -11,6 +11,7 @@
 //! * `blame`: who sent it to where the prediction has it die
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
+//! * `parting`: packets that arrive by another way than predicted
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
@@ -25,6 +26,7 @@ mod factor;
 mod locate;
 mod loss;
 mod mismatch;
+mod parting;
 mod sight;
 mod suspect;
 mod trail;
@@ -205,7 +207,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
             case.foreign(packets.iter().find(met)?)
         }),
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
-        anomalies: anomaly::anomalies(&packets, case.flow.protocol),
+        anomalies: case.anomalies(&packets),
         fault_flow: fault.map(|fault| fault.flow),
         doubtful: case.is_doubtful(&packets),
         forward: compare(Direction::Forward),

@@ -6,11 +6,13 @@
 //! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `programs`: which BPF program it was
+//! * `byway`: nodes by which packets go though neither end lives there
 //! * `oneway`: nodes that see one direction of a flow only
 //! * `oversize`: packets that are too large for one end of a cable
 //! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
+mod byway;
 mod damage;
 mod hops;
 mod oneway;
@@ -262,6 +264,7 @@ impl Question<'_> {
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
         notes.extend(trials.seen.notes.iter().cloned());
+        notes.extend(byway::remarks(inventory, ends.flow, &diagnosis));
         notes.extend(oneway::remark(&diagnosis).filter(|_| ends.flow.protocol == Protocol::Tcp));
         notes.extend(diagnosis.notes);
         notes.extend(ignored_policies(inventory));
