@@ -12,6 +12,7 @@
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
 //! * `parting`: packets that arrive by another way than predicted
+//! * `luck`: packets that all arrived, though not every way is one on which they do
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
@@ -25,6 +26,7 @@ mod errno;
 mod factor;
 mod locate;
 mod loss;
+mod luck;
 mod mismatch;
 mod parting;
 mod sight;
@@ -115,7 +117,8 @@ pub struct Diagnosis {
     pub anomalies: Vec<Anomaly>,
     /// The headers of a packet that met it, there.
     pub fault_flow: Option<Flow>,
-    /// Every packet died, but at different places, or such as may get through by the prediction: more would tell.
+    /// Every packet died, but at different places, or such as may get through by the prediction; or every packet
+    /// arrived, but not on every way do they by the prediction: more would tell.
     pub doubtful: bool,
     /// The way there.
     pub forward: WalkComparison,
@@ -189,6 +192,8 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let count = |wanted: &dyn Fn(&Packet<'_>) -> bool| packets.iter().filter(|p| wanted(p)).count() as u32;
     let mut notes = mysteries(&packets);
     notes.extend(case.silent_servers(&packets));
+    let (luck, unmet) = case.luck(&packets);
+    notes.extend(luck);
     Diagnosis {
         verdict: verdict(&packets, case.losses.total() == 0),
         delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
@@ -209,7 +214,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
         anomalies: case.anomalies(&packets),
         fault_flow: fault.map(|fault| fault.flow),
-        doubtful: case.is_doubtful(&packets),
+        doubtful: unmet || case.is_doubtful(&packets),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
         model_errors: case.model_errors(&packets),

@@ -1,7 +1,7 @@
 //! How many packets, of which kinds: the rounds of a check. Pure.
 //!
-//! The first round is small. Only where some of its packets are lost and others are not, or where all are but chance
-//! may have done it, there are more: packets that differ in size, code point and source port, every combination of them
+//! The first round is small. Only where some of its packets are lost and others are not, or where all are or none is but
+//! chance may have done it, there are more: packets that differ in size, code point and source port, every combination of them
 //! as often as any other, until it is known what the loss goes with, or that it goes with nothing, or until no more may
 //! be sent. Each round doubles what was sent, so that a clear case is cheap and a rare loss is still found.
 
@@ -87,8 +87,8 @@ fn sizes(request: &Request, full: Option<u16>) -> Vec<u16> {
 fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
     match diagnosis.verdict {
         Verdict::Inconsistent => {}
-        Verdict::Unreachable => return diagnosis.doubtful && sent < ENOUGH_PACKETS,
-        Verdict::Reachable | Verdict::Undetermined => return false,
+        Verdict::Unreachable | Verdict::Reachable => return diagnosis.doubtful && sent < ENOUGH_PACKETS,
+        Verdict::Undetermined => return false,
     }
     match &diagnosis.loss {
         None | Some(LossReport { factor: Some(_), .. }) => false,
@@ -133,6 +133,13 @@ mod tests {
         let doubtful = Diagnosis { verdict: Verdict::Unreachable, doubtful: true, ..lossy(5, 5) };
         assert_eq!(next(&request(), None, 5, &doubtful).map(|salvo| salvo.count), Some(32));
         assert_eq!(next(&request(), None, ENOUGH_PACKETS, &doubtful), None);
+    }
+
+    #[test]
+    fn five_that_were_lucky_prove_nothing() {
+        let lucky = Diagnosis { doubtful: true, ..healthy() };
+        assert_eq!(next(&request(), None, 5, &lucky).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, &lucky), None);
     }
 
     #[test]
