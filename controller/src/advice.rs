@@ -29,6 +29,9 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         },
         Cause::ServiceWithoutEndpoints => text!(advice::ServiceWithoutEndpoints),
         Cause::ServiceWithoutLocalEndpoints => text!(advice::ServiceWithoutLocalEndpoints { place }),
+        Cause::NoRoute if is_about(fault, NO_LOCAL_ROUTE) => {
+            text!(advice::LocalRoute { place, enter, family, dst, device })
+        }
         Cause::NoRoute => text!(advice::NoRoute { place, route }),
         Cause::BlackholeRoute | Cause::UnreachableRoute | Cause::ProhibitRoute => {
             // Rules can ask for the protocol and the ports too.
@@ -129,6 +132,15 @@ fn wrong_receiver(fault: &FaultPoint, place: &Text, enter: String, dst: IpAddr) 
     }
 }
 
+/// Whether the object of a fault is this one of the catalogue.
+fn is_about(fault: &FaultPoint, id: &str) -> bool {
+    fault.object.as_ref().is_some_and(|object| object.id() == id)
+}
+
+/// An address without its route in the local table.
+const NO_LOCAL_ROUTE: &str = "object.no-local-route";
+/// A listener that is bound to another device.
+const LISTENS_ON_DEVICE: &str = "object.listens-on-device";
 /// What the kernel says of a policy of `IPsec`.
 const BY_POLICY: &str = "XFRM_POLICY";
 /// What it says of a packet that came over more routers than its socket allows.
