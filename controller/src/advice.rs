@@ -61,6 +61,9 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::AddressMissing => text!(advice::AddressMissing { place, enter, dst }),
         Cause::WrongReceiver => wrong_receiver(fault, &place, enter, dst),
         Cause::AnswerMismatch => text!(advice::AnswerMismatch { place, enter }),
+        Cause::NoListener if is_about(fault, LISTENS_ON_DEVICE) => {
+            text!(advice::ListenerOnDevice { place, enter, port: flow.dst_port })
+        }
         Cause::NoListener if flow.protocol.has_ports() => {
             text!(advice::NoListener { place, enter, port: flow.dst_port })
         }
