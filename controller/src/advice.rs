@@ -69,10 +69,22 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         }
         Cause::NoListener => text!(advice::NoRawListener { place, enter }),
         Cause::SocketQueueFull => text!(advice::SocketQueueFull { place, enter }),
-        Cause::SocketFilter if fault.reason.as_deref() == Some(TOO_FAR) => {
+        Cause::SocketFilter => text!(advice::SocketFilter { place, enter }),
+        Cause::SocketOption if fault.reason.as_deref() == Some(TOO_FAR) => {
             text!(advice::SocketTtl { place, enter })
         }
-        Cause::SocketFilter => text!(advice::SocketFilter { place, enter }),
+        Cause::SocketOption => {
+            let meaning = fault.reason.as_deref().and_then(reasons::in_words);
+            text!(advice::SocketOption { place, enter, meaning })
+        }
+        Cause::EchoIgnored => {
+            let all = if flow.is_ipv6() {
+                "net.ipv6.icmp.echo_ignore_all"
+            } else {
+                "net.ipv4.icmp_echo_ignore_all"
+            };
+            text!(advice::EchoIgnored { place, enter, key: all })
+        }
         Cause::OtherHost => text!(advice::OtherHost { node }),
         Cause::Malformed => text!(advice::Malformed { place, enter, device }),
         Cause::BpfDrop => text!(advice::BpfDrop { place, enter, device }),
@@ -252,7 +264,7 @@ mod tests {
         };
         assert!(about(Cause::KernelDrop, "XFRM_POLICY").contains("ip xfrm policy"));
         let cause = reasons::meaning(Some("TCP_MINTTL"), "tcp_v4_rcv+0x1").unwrap().cause();
-        assert_eq!(cause, Cause::SocketFilter);
+        assert_eq!(cause, Cause::SocketOption);
         assert!(about(cause, "TCP_MINTTL").contains("IP_MINTTL"));
     }
 

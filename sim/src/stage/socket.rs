@@ -21,7 +21,7 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
             return vec![walk.dropped(
                 Hook::Socket,
                 on,
-                Cause::SocketFilter,
+                Cause::EchoIgnored,
                 Text::verbatim(format!("net.{sysctl} = 1")),
             )];
         }

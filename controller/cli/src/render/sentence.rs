@@ -111,6 +111,8 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::NoListener => text!(why::NoListener),
         Cause::SocketQueueFull => text!(why::SocketQueueFull),
         Cause::SocketFilter => text!(why::SocketFilter),
+        Cause::SocketOption => socket_option(fault.reason.as_deref()),
+        Cause::EchoIgnored => text!(why::EchoIgnored),
         Cause::OtherHost => text!(why::OtherHost),
         Cause::Malformed => text!(why::Malformed),
         Cause::BpfDrop => text!(why::BpfDrop),
