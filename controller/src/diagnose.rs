@@ -14,6 +14,7 @@
 //! * `parting`: packets that arrive by another way than predicted
 //! * `luck`: packets that all arrived, though not every way is one on which they do
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
+//! * `model`: where the prediction was wrong though packets arrived
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
@@ -28,6 +29,7 @@ mod locate;
 mod loss;
 mod luck;
 mod mismatch;
+mod model;
 mod parting;
 mod sight;
 mod suspect;
@@ -313,11 +315,17 @@ impl<'a> Case<'a> {
         by_chance || faults.any(|fault| !same_fault(&fault.point, &first.point))
     }
 
+    /// What is predicted of packets like this one.
+    fn prediction_of(&self, sent: &Sent) -> &'a PathSet {
+        self.prediction.by_dscp.get(&sent.dscp).unwrap_or(self.prediction)
+    }
+
     fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
-        let best = align::best(&self.prediction.branches, &observed.forward);
-        if let Some(detour) = &self.prediction.detour {
+        let prediction = self.prediction_of(sent);
+        let best = align::best(&prediction.branches, &observed.forward);
+        if let Some(detour) = &prediction.detour {
             let (fit, choices) = best;
-            let fate = self.foretold(&observed.forward, detour);
+            let fate = self.foretold(&observed.forward, &prediction.branches, detour);
             return Packet { forward: Leg { walk: &observed.forward, fit, choices, fate }, back: None };
         }
         let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);
@@ -435,35 +443,6 @@ impl<'a> Case<'a> {
         let mut times: Vec<u64> = self.sent.iter().filter_map(of).collect();
         times.sort_unstable();
         Some([*times.first()?, times[times.len() / 2], *times.last()?])
-    }
-
-    /// Where the prediction has all packets die and some arrived.
-    fn model_errors(&self, packets: &[Packet<'_>]) -> Vec<Text> {
-        let mut errors = Vec::new();
-        let mut judge = |branches: &[Branch], direction: Direction, arrived: usize| {
-            // A branch that is not known to die may be the one that was taken.
-            let deaths: Option<Vec<Step>> =
-                branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect();
-            if let Some(death) = deaths.as_ref().and_then(|deaths| deaths.first())
-                && arrived > 0
-            {
-                let (at, cause, object) = (death.at(), death.cause, death.object.as_ref());
-                errors.push(match direction {
-                    Direction::Forward => text!(note::ModelError { at, cause, object, arrived }),
-                    Direction::Return => text!(note::ModelErrorAnswers { at, cause, object, arrived }),
-                });
-            }
-        };
-        let delivered = packets.iter().filter(|packet| packet.forward.fate == Fate::Delivered).count();
-        judge(&self.prediction.branches, Direction::Forward, delivered);
-        let answered: Vec<&Packet<'_>> = packets
-            .iter()
-            .filter(|p| p.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered))
-            .collect();
-        if let Some((branch, _)) = answered.first().and_then(|packet| packet.forward.fit.as_ref()) {
-            judge(&branch.answer, Direction::Return, answered.len());
-        }
-        errors
     }
 
     fn not_observable(&self, packets: &[Packet<'_>]) -> Vec<NotObservable> {

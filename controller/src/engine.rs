@@ -159,7 +159,8 @@ async fn examine<'a>(
     let ends = with_source_port(resolve(inventory, request)?, first.port);
     disturbs_nobody(request, &ends)?;
     let picture = gather(agents.as_ref(), inventory, &ends, keep, progress);
-    let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
+    let mut picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
+    picture.heed(&ends, &survey::dscps(request));
     let question = Question { check: first.check, inventory, request, ends, picture };
     let Question { ends, picture, .. } = &question;
     let range = Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], progress };

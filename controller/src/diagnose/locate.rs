@@ -67,12 +67,11 @@ impl Case<'_> {
 
     /// What becomes of an application's packets where the prober's are routed otherwise: the prediction alone can tell,
     /// and only if all that it thinks possible end badly.
-    pub(super) fn foretold(&self, walk: &Walk, detour: &Detour) -> Fate {
+    pub(super) fn foretold(&self, walk: &Walk, branches: &[Branch], detour: &Detour) -> Fate {
         let Detour { application, prober } = detour;
         let ends = |branches: &[Branch], direction| -> Option<Vec<Step>> {
             branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect()
         };
-        let branches = &self.prediction.branches;
         let answers =
             || -> Vec<Branch> { branches.iter().flat_map(|branch| branch.answer.clone()).collect() };
         let all_deliver = branches.iter().all(|branch| branch.path.disposition() == Disposition::Delivered);

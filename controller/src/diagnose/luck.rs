@@ -31,7 +31,7 @@ impl Case<'_> {
     /// The ways on which packets die by the prediction, and which no packet is known to have taken; a remark on them,
     /// and whether more packets would most likely meet one.
     pub(super) fn luck(&self, packets: &[Packet<'_>]) -> (Option<Text>, bool) {
-        let plain = self.prediction.detour.is_none();
+        let plain = self.prediction.detour.is_none() && self.prediction.by_dscp.is_empty();
         if !plain || packets.is_empty() || !packets.iter().all(Packet::arrived) {
             return (None, false);
         }

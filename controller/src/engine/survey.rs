@@ -52,10 +52,7 @@ pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &
     }
     let sizes = sizes(request, full);
     let room = request.max_packets.saturating_sub(sent);
-    let mut dscps = request.dscps.clone();
-    if dscps == [0] {
-        dscps.push(EXPEDITED);
-    }
+    let dscps = dscps(request);
     // Every combination equally often, or a factor that is none looks like one.
     let block = sizes.len() as u32 * dscps.len() as u32 * FLOWS;
     let count = sent.clamp(block, MAX_ROUND).min(room) / block * block;
@@ -66,6 +63,15 @@ pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &
     let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
     let interval = request.interval.min(BRISK);
     Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout })
+}
+
+/// The code points of a check's packets in further rounds; the first round has the first of them, or those asked for.
+pub(crate) fn dscps(request: &Request) -> Vec<u8> {
+    let mut dscps = request.dscps.clone();
+    if dscps == [0] {
+        dscps.push(EXPEDITED);
+    }
+    dscps
 }
 
 /// Packets as they were asked for, as many of them as one round has.

@@ -17,7 +17,15 @@ pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u3
     let flow = walk.packet.flow;
     // What is routed again is so without its ports (`ip_route_me_harder`).
     let transport = if again { Transport::NONE } else { Transport::of(&flow) };
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif, mark: walk.packet.mark, transport };
+    let key = fib::Key {
+        dst: flow.dst,
+        src: flow.src,
+        iif: "lo",
+        oif,
+        mark: walk.packet.mark,
+        dscp: walk.packet.dscp,
+        transport,
+    };
     match (fib::lookup(here.namespace, &key), oif) {
         // IPv4 then takes everything to be on the link (ip_route_output_key_hash_rcu).
         (Found::Nothing | Found::Refused(..), Some(device)) if !flow.is_ipv6() => {
@@ -120,7 +128,15 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
         return vec![walk.dropped(Hook::Route, on, Cause::MartianAddress, object)];
     }
     let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &name, oif: None, mark, transport };
+    let key = fib::Key {
+        dst: flow.dst,
+        src: flow.src,
+        iif: &name,
+        oif: None,
+        mark,
+        dscp: walk.packet.dscp,
+        transport,
+    };
     let found = fib::lookup(here.namespace, &key);
     let validates = !looped && !flow.is_ipv6();
     match found {
