@@ -108,7 +108,7 @@ impl Story {
             flow: self.flow,
             source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
-            filters_watched: [].into(),
+            filters_watched: self.traced.iter().cloned().collect(),
             watched: ["node1", "node2"]
                 .map(Into::into)
                 .into_iter()
@@ -458,6 +458,7 @@ fn sends_that_fail() {
 
 mod anomalies;
 mod choices;
+mod early;
 mod elsewhere;
 mod partial;
 mod unseen;
