@@ -8,7 +8,7 @@
 //! * `programs`: which BPF program it was
 //! * `byway`: nodes by which packets go though neither end lives there
 //! * `oneway`: nodes that see one direction of a flow only
-//! * `oversize`: packets that are too large for one end of a cable
+//! * `oversize`: packets that are too large
 //! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
@@ -28,7 +28,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Text, text};
+use waymark_proto::{
+    API_VERSION, CheckId, CheckResult, Hook, Inventory, NodeName, Place, Protocol, Text, text,
+};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
@@ -254,6 +256,12 @@ impl Question<'_> {
                 point.device.as_deref().and_then(|device| picture.cluster.narrow_end(&place, device));
             let largest = trials.sent.iter().map(|packet| packet.size).max().unwrap_or_default();
             oversize::recognize(point, diagnosis.fault_flow.as_ref(), narrow, largest);
+            let routed = all_steps(&picture.prediction.branches)
+                .filter(|step| step.hook == Hook::Route && step.place == place)
+                .filter_map(|step| step.device.clone())
+                .filter_map(|device| Some((device.clone(), picture.cluster.mtu(&place, &device)?)));
+            oversize::name_device(point, routed, largest);
+            oversize::large_alone(point, diagnosis.loss.as_ref());
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
