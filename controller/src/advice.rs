@@ -48,6 +48,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::SourceValidation => text!(advice::SourceValidation { place, src, device, enter, family }),
         Cause::MartianAddress => text!(advice::MartianAddress { place, src, dst, enter }),
         Cause::TtlExpired => text!(advice::TtlExpired { place, route }),
+        Cause::MtuExceeded if is_about(fault, NARROW_END) => text!(advice::NarrowEnd { place, enter }),
         Cause::MtuExceeded => text!(advice::MtuExceeded { place, enter }),
         Cause::NeighbourUnresolved => text!(advice::NeighbourUnresolved { place, enter, device }),
         Cause::WrongNeighbour => text!(advice::WrongNeighbour { place, enter, device }),
@@ -154,6 +155,8 @@ fn is_about(fault: &FaultPoint, id: &str) -> bool {
 
 /// An address without its route in the local table.
 const NO_LOCAL_ROUTE: &str = "object.no-local-route";
+/// A cable of which one end is narrower.
+const NARROW_END: &str = "object.narrow-end";
 /// A listener that is bound to another device.
 const LISTENS_ON_DEVICE: &str = "object.listens-on-device";
 /// What the kernel says of a policy of `IPsec`.

@@ -95,7 +95,7 @@ mod tests {
             let point = found(cause, function, Some(1200));
             assert_eq!(point.cause, Cause::MtuExceeded);
             assert!(point.object.expect("it is named").contains("eth0"));
-            assert!(point.advice.contains("MTU"), "{}", point.advice);
+            assert!(point.advice.contains("path MTU discovery learns nothing"), "{}", point.advice);
             assert_eq!(found(cause, function, None).cause, cause);
             assert_eq!(found(cause, function, Some(1500)).cause, cause);
             assert_eq!(found(cause, "dev_queue_xmit", Some(1200)).cause, cause);
