@@ -5,6 +5,7 @@
 //! * `second`: other packets over the stretch where some vanished
 //! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
+//! * `ttl`: TTL that is lost where nobody should route
 //! * `programs`: which BPF program it was
 //! * `byway`: nodes by which packets go though neither end lives there
 //! * `oneway`: nodes that see one direction of a flow only
@@ -22,6 +23,7 @@ mod replay;
 mod round;
 mod second;
 mod survey;
+mod ttl;
 mod witness;
 
 use std::collections::BTreeSet;

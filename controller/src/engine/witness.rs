@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use waymark_proto::{AnomalyKind, CheckResult, Confidence, Hook, Inventory, NodeName, Place, Seq, text};
+use waymark_proto::{
+    AnomalyKind, CheckResult, Confidence, Hook, Inventory, NodeName, Place, Seq, Verdict, text,
+};
 
 use super::Examined;
 use super::round::{Range, Secret, Trials, fire};
 use super::second::vanished_between;
 use super::survey::{self, Salvo};
+use super::ttl;
 use crate::agents::Agents;
 use crate::armed::Progress;
 
@@ -35,8 +38,18 @@ pub(super) async fn ask(
     progress: &Progress,
     result: &CheckResult,
 ) -> Option<Trials> {
-    let known = on_the_way(result)?;
     let question = &examined.question;
+    let vanished = vanished_between(result).is_some();
+    let other_way = result.anomalies.iter().any(|anomaly| anomaly.kind == AnomalyKind::OtherWay);
+    let routed = || {
+        let sightings = &examined.trials.seen.sightings;
+        let arrived = result.verdict == Verdict::Reachable;
+        arrived && ttl::is_lost_between_nodes(&question.picture.prediction, sightings)
+    };
+    if !vanished && !other_way && !routed() {
+        return None;
+    }
+    let known = on_the_way(result);
     let witnesses: Vec<Place> = inventory
         .nodes
         .iter()
@@ -87,7 +100,7 @@ pub(super) fn weigh(result: &mut CheckResult, trials: &Trials) {
 
 /// Adds where packets were seen that take another way than predicted.
 fn came_by(result: &mut CheckResult, trials: &Trials) {
-    let Some(known) = on_the_way(result) else { return };
+    let known = on_the_way(result);
     let mut came = elsewhere(&known, None, trials);
     // Who gets a copy that was flooded passes nothing on.
     came.retain(|node, _| {
@@ -100,16 +113,15 @@ fn came_by(result: &mut CheckResult, trials: &Trials) {
 }
 
 /// The nodes that a result calls to look beside: those between which packets vanish, or those of the way that packets
-/// were to take and did not.
-fn on_the_way(result: &CheckResult) -> Option<Vec<NodeName>> {
+/// were to take.
+fn on_the_way(result: &CheckResult) -> Vec<NodeName> {
     if let Some(stretch) = vanished_between(result) {
-        return Some(stretch.to_vec());
+        return stretch.to_vec();
     }
-    result.anomalies.iter().find(|anomaly| anomaly.kind == AnomalyKind::OtherWay)?;
     let walks = [Some(&result.forward), result.return_.as_ref()].into_iter().flatten();
     let steps = walks.flat_map(|walk| &walk.steps).flat_map(|step| [&step.predicted, &step.observed]);
     let nodes: BTreeSet<NodeName> = steps.flatten().map(|step| step.place.node.clone()).collect();
-    Some(nodes.into_iter().collect())
+    nodes.into_iter().collect()
 }
 
 /// Nodes with the devices by which packets came, the first few.
@@ -145,7 +157,7 @@ fn elsewhere(known: &[NodeName], end: Option<&NodeName>, trials: &Trials) -> Cam
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Step, Verdict};
+    use waymark_proto::Step;
 
     use super::*;
     use crate::diagnose::Sent;
@@ -210,7 +222,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let said = told(&[Hook::DriverRx, Hook::DriverTx]).await;
-        assert!(said[0].contains("came by node3 (eth0)"), "{said:?}");
+        assert!(said[0].contains("go by node3 (eth0)"), "{said:?}");
         assert_eq!(told(&[Hook::DriverRx]).await, [""; 0], "a flooded copy");
     }
 
