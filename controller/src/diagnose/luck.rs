@@ -121,7 +121,10 @@ impl Way<'_> {
             answer: *direction == Direction::Return,
             at: death.at(),
             cause: death.cause,
-            object: death.object.as_ref(),
+            object: death
+                .object
+                .clone()
+                .or_else(|| death.rule.as_ref().map(|rule| Text::verbatim(rule.to_string()))),
         }))
     }
 }
