@@ -29,6 +29,9 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         },
         Cause::ServiceWithoutEndpoints => text!(advice::ServiceWithoutEndpoints),
         Cause::ServiceWithoutLocalEndpoints => text!(advice::ServiceWithoutLocalEndpoints { place }),
+        Cause::NoRoute if is_about(fault, NO_LOCAL_ROUTE) => {
+            text!(advice::LocalRoute { place, enter, family, dst, device })
+        }
         Cause::NoRoute => text!(advice::NoRoute { place, route }),
         Cause::BlackholeRoute | Cause::UnreachableRoute | Cause::ProhibitRoute => {
             // Rules can ask for the protocol and the ports too.
@@ -45,6 +48,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::SourceValidation => text!(advice::SourceValidation { place, src, device, enter, family }),
         Cause::MartianAddress => text!(advice::MartianAddress { place, src, dst, enter }),
         Cause::TtlExpired => text!(advice::TtlExpired { place, route }),
+        Cause::MtuExceeded if is_about(fault, NARROW_END) => text!(advice::NarrowEnd { place, enter }),
         Cause::MtuExceeded => text!(advice::MtuExceeded { place, enter }),
         Cause::NeighbourUnresolved => text!(advice::NeighbourUnresolved { place, enter, device }),
         Cause::WrongNeighbour => text!(advice::WrongNeighbour { place, enter, device }),
@@ -58,15 +62,30 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::AddressMissing => text!(advice::AddressMissing { place, enter, dst }),
         Cause::WrongReceiver => wrong_receiver(fault, &place, enter, dst),
         Cause::AnswerMismatch => text!(advice::AnswerMismatch { place, enter }),
+        Cause::NoListener if is_about(fault, LISTENS_ON_DEVICE) => {
+            text!(advice::ListenerOnDevice { place, enter, port: flow.dst_port })
+        }
         Cause::NoListener if flow.protocol.has_ports() => {
             text!(advice::NoListener { place, enter, port: flow.dst_port })
         }
         Cause::NoListener => text!(advice::NoRawListener { place, enter }),
         Cause::SocketQueueFull => text!(advice::SocketQueueFull { place, enter }),
-        Cause::SocketFilter if fault.reason.as_deref() == Some(TOO_FAR) => {
+        Cause::SocketFilter => text!(advice::SocketFilter { place, enter }),
+        Cause::SocketOption if fault.reason.as_deref() == Some(TOO_FAR) => {
             text!(advice::SocketTtl { place, enter })
         }
-        Cause::SocketFilter => text!(advice::SocketFilter { place, enter }),
+        Cause::SocketOption => {
+            let meaning = fault.reason.as_deref().and_then(reasons::in_words);
+            text!(advice::SocketOption { place, enter, meaning })
+        }
+        Cause::EchoIgnored => {
+            let all = if flow.is_ipv6() {
+                "net.ipv6.icmp.echo_ignore_all"
+            } else {
+                "net.ipv4.icmp_echo_ignore_all"
+            };
+            text!(advice::EchoIgnored { place, enter, key: all })
+        }
         Cause::OtherHost => text!(advice::OtherHost { node }),
         Cause::Malformed => text!(advice::Malformed { place, enter, device }),
         Cause::BpfDrop => text!(advice::BpfDrop { place, enter, device }),
@@ -129,6 +148,17 @@ fn wrong_receiver(fault: &FaultPoint, place: &Text, enter: String, dst: IpAddr) 
     }
 }
 
+/// Whether the object of a fault is this one of the catalogue.
+fn is_about(fault: &FaultPoint, id: &str) -> bool {
+    fault.object.as_ref().is_some_and(|object| object.id() == id)
+}
+
+/// An address without its route in the local table.
+const NO_LOCAL_ROUTE: &str = "object.no-local-route";
+/// A cable of which one end is narrower.
+const NARROW_END: &str = "object.narrow-end";
+/// A listener that is bound to another device.
+const LISTENS_ON_DEVICE: &str = "object.listens-on-device";
 /// What the kernel says of a policy of `IPsec`.
 const BY_POLICY: &str = "XFRM_POLICY";
 /// What it says of a packet that came over more routers than its socket allows.
@@ -157,8 +187,22 @@ pub(crate) fn of_anomaly(
         (AnomalyKind::Delay, Hook::Socket) => text!(advice::DelayInReceiver { node }),
         (AnomalyKind::Delay, _) => text!(advice::DelayInStack { node, enter }),
         (AnomalyKind::Duplication, _) => text!(advice::Duplication { node, enter, device }),
-        (AnomalyKind::Reordering, _) => text!(advice::Reordering { node, enter, device }),
+        // Another way has advice of its own, which needs the flow.
+        (AnomalyKind::Reordering | AnomalyKind::OtherWay, _) => {
+            text!(advice::Reordering { node, enter, device })
+        }
     }
+}
+
+/// The next step for packets of a flow that arrive by another way than predicted, and came there by this device.
+pub(crate) fn of_other_way(place: &Place, device: Option<&str>, flow: &Flow) -> Text {
+    text!(advice::OtherWay {
+        node: &place.node,
+        enter: entering(&place.netns),
+        family: if flow.is_ipv6() { "-6 " } else { "" },
+        dst: flow.dst,
+        device: device.unwrap_or("DEVICE"),
+    })
 }
 
 /// The command that shows a rule of a namespace among its neighbours.
@@ -223,7 +267,7 @@ mod tests {
         };
         assert!(about(Cause::KernelDrop, "XFRM_POLICY").contains("ip xfrm policy"));
         let cause = reasons::meaning(Some("TCP_MINTTL"), "tcp_v4_rcv+0x1").unwrap().cause();
-        assert_eq!(cause, Cause::SocketFilter);
+        assert_eq!(cause, Cause::SocketOption);
         assert!(about(cause, "TCP_MINTTL").contains("IP_MINTTL"));
     }
 

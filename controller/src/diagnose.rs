@@ -11,7 +11,10 @@
 //! * `blame`: who sent it to where the prediction has it die
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
+//! * `parting`: packets that arrive by another way than predicted
+//! * `luck`: packets that all arrived, though not every way is one on which they do
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
+//! * `model`: where the prediction was wrong though packets arrived
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
@@ -24,7 +27,10 @@ mod errno;
 mod factor;
 mod locate;
 mod loss;
+mod luck;
 mod mismatch;
+mod model;
+mod parting;
 mod sight;
 mod suspect;
 mod trail;
@@ -113,7 +119,8 @@ pub struct Diagnosis {
     pub anomalies: Vec<Anomaly>,
     /// The headers of a packet that met it, there.
     pub fault_flow: Option<Flow>,
-    /// Every packet died, but at different places, or such as may get through by the prediction: more would tell.
+    /// Every packet died, but at different places, or such as may get through by the prediction; or every packet
+    /// arrived, but not on every way do they by the prediction: more would tell.
     pub doubtful: bool,
     /// The way there.
     pub forward: WalkComparison,
@@ -187,6 +194,8 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let count = |wanted: &dyn Fn(&Packet<'_>) -> bool| packets.iter().filter(|p| wanted(p)).count() as u32;
     let mut notes = mysteries(&packets);
     notes.extend(case.silent_servers(&packets));
+    let (luck, unmet) = case.luck(&packets);
+    notes.extend(luck);
     Diagnosis {
         verdict: verdict(&packets, case.losses.total() == 0),
         delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
@@ -205,9 +214,9 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
             case.foreign(packets.iter().find(met)?)
         }),
         loss: fault.and_then(|fault| case.loss(&packets, fault)),
-        anomalies: anomaly::anomalies(&packets, case.flow.protocol),
+        anomalies: case.anomalies(&packets),
         fault_flow: fault.map(|fault| fault.flow),
-        doubtful: case.is_doubtful(&packets),
+        doubtful: unmet || case.is_doubtful(&packets),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
         model_errors: case.model_errors(&packets),
@@ -306,11 +315,17 @@ impl<'a> Case<'a> {
         by_chance || faults.any(|fault| !same_fault(&fault.point, &first.point))
     }
 
+    /// What is predicted of packets like this one.
+    fn prediction_of(&self, sent: &Sent) -> &'a PathSet {
+        self.prediction.by_dscp.get(&sent.dscp).unwrap_or(self.prediction)
+    }
+
     fn packet(&self, sent: &'a Sent, observed: &'a Observed) -> Packet<'a> {
-        let best = align::best(&self.prediction.branches, &observed.forward);
-        if let Some(detour) = &self.prediction.detour {
+        let prediction = self.prediction_of(sent);
+        let best = align::best(&prediction.branches, &observed.forward);
+        if let Some(detour) = &prediction.detour {
             let (fit, choices) = best;
-            let fate = self.foretold(&observed.forward, detour);
+            let fate = self.foretold(&observed.forward, &prediction.branches, detour);
             return Packet { forward: Leg { walk: &observed.forward, fit, choices, fate }, back: None };
         }
         let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);
@@ -428,35 +443,6 @@ impl<'a> Case<'a> {
         let mut times: Vec<u64> = self.sent.iter().filter_map(of).collect();
         times.sort_unstable();
         Some([*times.first()?, times[times.len() / 2], *times.last()?])
-    }
-
-    /// Where the prediction has all packets die and some arrived.
-    fn model_errors(&self, packets: &[Packet<'_>]) -> Vec<Text> {
-        let mut errors = Vec::new();
-        let mut judge = |branches: &[Branch], direction: Direction, arrived: usize| {
-            // A branch that is not known to die may be the one that was taken.
-            let deaths: Option<Vec<Step>> =
-                branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect();
-            if let Some(death) = deaths.as_ref().and_then(|deaths| deaths.first())
-                && arrived > 0
-            {
-                let (at, cause, object) = (death.at(), death.cause, death.object.as_ref());
-                errors.push(match direction {
-                    Direction::Forward => text!(note::ModelError { at, cause, object, arrived }),
-                    Direction::Return => text!(note::ModelErrorAnswers { at, cause, object, arrived }),
-                });
-            }
-        };
-        let delivered = packets.iter().filter(|packet| packet.forward.fate == Fate::Delivered).count();
-        judge(&self.prediction.branches, Direction::Forward, delivered);
-        let answered: Vec<&Packet<'_>> = packets
-            .iter()
-            .filter(|p| p.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered))
-            .collect();
-        if let Some((branch, _)) = answered.first().and_then(|packet| packet.forward.fit.as_ref()) {
-            judge(&branch.answer, Direction::Return, answered.len());
-        }
-        errors
     }
 
     fn not_observable(&self, packets: &[Packet<'_>]) -> Vec<NotObservable> {

@@ -5,12 +5,15 @@
 //! * `second`: other packets over the stretch where some vanished
 //! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
+//! * `ttl`: TTL that is lost where nobody should route
 //! * `programs`: which BPF program it was
+//! * `byway`: nodes by which packets go though neither end lives there
 //! * `oneway`: nodes that see one direction of a flow only
-//! * `oversize`: packets that are too large for one end of a cable
+//! * `oversize`: packets that are too large
 //! * `damage`: a rule that drops what came damaged
 //! * `replay`: a check of which all is known that was seen
 
+mod byway;
 mod damage;
 mod hops;
 mod oneway;
@@ -20,13 +23,16 @@ mod replay;
 mod round;
 mod second;
 mod survey;
+mod ttl;
 mod witness;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Text, text};
+use waymark_proto::{
+    API_VERSION, CheckId, CheckResult, Hook, Inventory, NodeName, Place, Protocol, Text, text,
+};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
@@ -157,7 +163,8 @@ async fn examine<'a>(
     let ends = with_source_port(resolve(inventory, request)?, first.port);
     disturbs_nobody(request, &ends)?;
     let picture = gather(agents.as_ref(), inventory, &ends, keep, progress);
-    let picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
+    let mut picture = progress.unless_cancelled(picture).await.ok_or(CheckError::Cancelled)??;
+    picture.heed(&ends, &survey::dscps(request));
     let question = Question { check: first.check, inventory, request, ends, picture };
     let Question { ends, picture, .. } = &question;
     let range = Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], progress };
@@ -251,6 +258,12 @@ impl Question<'_> {
                 point.device.as_deref().and_then(|device| picture.cluster.narrow_end(&place, device));
             let largest = trials.sent.iter().map(|packet| packet.size).max().unwrap_or_default();
             oversize::recognize(point, diagnosis.fault_flow.as_ref(), narrow, largest);
+            let routed = all_steps(&picture.prediction.branches)
+                .filter(|step| step.hook == Hook::Route && step.place == place)
+                .filter_map(|step| step.device.clone())
+                .filter_map(|device| Some((device.clone(), picture.cluster.mtu(&place, &device)?)));
+            oversize::name_device(point, routed, largest);
+            oversize::large_alone(point, diagnosis.loss.as_ref());
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
@@ -262,6 +275,7 @@ impl Question<'_> {
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
         notes.extend(trials.seen.notes.iter().cloned());
+        notes.extend(byway::remarks(inventory, ends.flow, &diagnosis));
         notes.extend(oneway::remark(&diagnosis).filter(|_| ends.flow.protocol == Protocol::Tcp));
         notes.extend(diagnosis.notes);
         notes.extend(ignored_policies(inventory));

@@ -98,6 +98,25 @@ impl Picture {
     }
 }
 
+impl Picture {
+    /// Adds the ways of packets with each of these code points, where routing asks for them. What most packets have, or
+    /// else the first, is what the prediction itself is about from then on.
+    pub(crate) fn heed(&mut self, ends: &Ends, dscps: &[u8]) {
+        if !self.cluster.heeds_dscp() {
+            return;
+        }
+        let of = |dscp| waymark_sim::predict_with_dscp(&self.cluster, &ends.source, &ends.flow, dscp);
+        let usual = if dscps.contains(&0) { 0 } else { dscps.first().copied().unwrap_or(0) };
+        let mut prediction = of(usual);
+        prediction.by_dscp = dscps
+            .iter()
+            .map(|&dscp| (dscp, of(dscp)))
+            .filter(|(_, other)| other.branches != prediction.branches || other.detour != prediction.detour)
+            .collect();
+        self.prediction = prediction;
+    }
+}
+
 /// A remark on a pod whose connections do not leave from its address. A node has an address on each of its networks,
 /// and which of them its connections leave from is no riddle.
 fn elsewhere_from(prediction: &PathSet, inventory: &Inventory, ends: &Ends) -> Option<Text> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Hook, NetnsName, NodeName, Share, Span, Text, text};
+use crate::{Direction, Hook, NetnsName, NodeName, Share, Span, SpanEnd, Text, text};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,11 +17,13 @@ pub enum AnomalyKind {
     Duplication,
     /// Packets overtake one another.
     Reordering,
+    /// Packets go another way than the prediction has them go.
+    OtherWay,
 }
 
 impl AnomalyKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Delay, Self::Duplication, Self::Reordering];
+    pub const ALL: [Self; 4] = [Self::Delay, Self::Duplication, Self::Reordering, Self::OtherWay];
 }
 
 impl fmt::Display for AnomalyKind {
@@ -48,8 +50,14 @@ pub struct Anomaly {
     /// Which way the packets were going. A delay between two nodes is that of both ways together: their clocks
     /// cannot be compared.
     pub direction: Direction,
-    /// The last hook before, and the first behind it.
+    /// The last hook before, and the first behind it; of another way the first that was predicted.
     pub span: Span,
+    /// The first hook that saw packets where the prediction does not have them, for another way only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<SpanEnd>,
+    /// What should have decided by the prediction: a route, a neighbour, for another way only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Text>,
     /// Packets to which it happened, of those that arrived.
     pub share: Share,
     /// How long half of them or more were held up, in nanoseconds; for delays only.
@@ -71,6 +79,13 @@ impl Anomaly {
             }
             AnomalyKind::Duplication => text!(anomaly::Doubled { answer, place }),
             AnomalyKind::Reordering => text!(anomaly::TakenOutOfOrder { answer, place }),
+            AnomalyKind::OtherWay => text!(anomaly::TookAnotherWay {
+                answer,
+                place,
+                object: self.object.as_ref(),
+                predicted: self.span.first_missing.words(),
+                seen: self.instead.as_ref().map(SpanEnd::words),
+            }),
         }
     }
 

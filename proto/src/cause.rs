@@ -95,6 +95,10 @@ causes! {
     SocketQueueFull, "socket-queue-full", Dropped;
     /// A socket filter or cgroup program refused it.
     SocketFilter, "socket-filter", Dropped;
+    /// The listening socket asks by its options for what the packet does not have: a signature, a TTL, encryption.
+    SocketOption, "socket-option", Dropped;
+    /// The kernel is told not to answer echo requests.
+    EchoIgnored, "echo-ignored", Dropped;
     /// The frame is addressed to another host on the link.
     OtherHost, "other-host", Dropped;
     /// A checksum or a header is wrong.

@@ -74,6 +74,10 @@ hooks! {
     Ip = 16, "ip";
 }
 
+/// Priority of the agent's first chain at each netfilter hook: behind `NF_IP_PRI_FIRST` alone. What a chain with a lower
+/// one drops was not seen to come to the hook.
+pub const FIRST_TRACED_PRIORITY: i32 = i32::MIN + 1;
+
 impl Hook {
     /// Whether this is one of the five netfilter hooks.
     pub fn is_netfilter(self) -> bool {

@@ -72,7 +72,7 @@ pub use facts::{
     ProgramPoint, Route, RouteType, RuleAction, Socket,
 };
 pub use flow::{Flow, Protocol};
-pub use hook::{Hook, HookReport, Observability};
+pub use hook::{FIRST_TRACED_PRIORITY, Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
 pub use intent::{
     Admission, Denial, Deviation, DeviationKind, Exemption, Expectation, Intent, IntentReport, LocalOnly,

@@ -251,7 +251,7 @@ pub struct CheckResult {
     /// How much is lost at the fault point and what that goes with, where only some packets are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossReport>,
-    /// What happens to packets that arrive: delays, duplication, reordering.
+    /// What happens to packets that arrive: delays, duplication, reordering, another way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub anomalies: Vec<Anomaly>,
     /// What Kubernetes' objects ask for, and what is otherwise; absent if the source of the inventory knows no

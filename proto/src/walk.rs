@@ -1,5 +1,6 @@
 //! Walks: the steps, hops and paths that prediction and observation have in common.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -384,6 +385,9 @@ pub struct PathSet {
     /// Nodes whose facts were missing and would have been needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<NodeName>,
+    /// The ways of packets with these code points, where they are others: rules and routes can ask for a TOS.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_dscp: BTreeMap<u8, PathSet>,
     /// The branches are those of an application's packets; this is set where the prober's cannot show them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detour: Option<Detour>,

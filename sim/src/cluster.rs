@@ -141,6 +141,11 @@ impl Cluster {
         self.namespaces.get(place).map(Arc::as_ref)
     }
 
+    /// Whether any policy rule or route asks for a TOS: then packets go ways of their own by their code points.
+    pub fn heeds_dscp(&self) -> bool {
+        self.namespaces().any(Namespace::heeds_dscp)
+    }
+
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Namespace> + Clone {
         self.namespaces.values().map(Arc::as_ref)
     }

@@ -16,6 +16,8 @@ pub(crate) struct Key<'a> {
     /// A required output device.
     pub(crate) oif: Option<u32>,
     pub(crate) mark: u32,
+    /// The DSCP of the packet, or of the socket that sends it.
+    pub(crate) dscp: u8,
     pub(crate) transport: Transport,
 }
 
@@ -100,12 +102,19 @@ fn selects(rule: &PolicyRule, key: &Key<'_>, namespace: &Namespace) -> Option<bo
         && rule.ip_protocol.is_none_or(|protocol| protocol == key.transport.protocol)
         && rule.dst_ports.is_none_or(|ports| ports.contains(key.transport.dst_port))
         && rule.src_ports.is_none_or(|ports| key.transport.src_port.is_none_or(|port| ports.contains(port)))
-        // Packets are sent with a TOS of 0.
-        && rule.tos.is_none_or(|tos| tos == 0);
+        && rule.tos.is_none_or(|tos| has_tos(key, tos));
     if known && undecided(rule, key).next().is_some() {
         return None;
     }
     Some(known != rule.invert)
+}
+
+/// Whether a packet has the TOS that a rule or route asks for: IPv4 looks at what RFC 1349 calls the TOS alone
+/// (`fib_dscp_masked_match`), IPv6 at the whole code point.
+fn has_tos(key: &Key<'_>, tos: u8) -> bool {
+    const LEGACY: u8 = 0x1c;
+    let own = key.dscp << 2;
+    if key.dst.is_ipv6() { own == tos & !0b11 } else { own & LEGACY == tos & LEGACY }
 }
 
 /// The selectors of a rule that cannot be decided.
@@ -195,8 +204,8 @@ fn in_table<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<F
 /// The route with the longest prefix that can be taken, by its prefix's length; `throw` finds none.
 fn longest<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<(u8, Option<Found<'a>>)> {
     let routes = namespace.table(key.dst.is_ipv6(), table);
-    // Packets are sent with a TOS of 0: a route with another one is not for them.
-    for route in routes.iter().filter(|route| route.tos == 0 && route.dst.contains(&key.dst)) {
+    let fits = |route: &&Route| (route.tos == 0 || has_tos(key, route.tos)) && route.dst.contains(&key.dst);
+    for route in routes.iter().filter(fits) {
         let length = route.dst.prefix_len();
         let refused =
             |cause| Some((length, Some(Found::Refused(cause, Text::verbatim(describe(namespace, route))))));

@@ -47,4 +47,4 @@ mod walk;
 pub use cluster::{Cluster, Compiled};
 pub use error::SimError;
 pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
-pub use predict::predict;
+pub use predict::{predict, predict_with_dscp};

@@ -160,6 +160,12 @@ impl Namespace {
         self.tables.get(&(ipv6, table)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a policy rule or a route asks for a TOS.
+    pub(crate) fn heeds_dscp(&self) -> bool {
+        self.rules.iter().flatten().any(|rule| rule.tos.is_some())
+            || self.tables.values().flatten().any(|route| route.tos != 0)
+    }
+
     /// Policy rules of a family, by priority.
     pub(crate) fn rules(&self, ipv6: bool) -> &[PolicyRule] {
         &self.rules[usize::from(ipv6)]

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_proto::{Action, Branch, Disposition, Flow, Hook, NodeName, Path, PathSet, Place, Step, text};
+use waymark_proto::{
+    Action, Branch, Disposition, Flow, Hook, NodeName, Path, PathSet, Place, Protocol, Step, text,
+};
 
 use crate::cluster::Cluster;
 use crate::packet::Packet;
@@ -16,9 +18,14 @@ use crate::walk::{self, Stage, Walk};
 /// whose facts are not in the cluster, it ends as [`Disposition::InsufficientInfo`] and the node stands
 /// in [`PathSet::needs`]: add its facts and predict again.
 pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
+    predict_with_dscp(cluster, start, flow, 0)
+}
+
+/// The same of a packet with a code point.
+pub fn predict_with_dscp(cluster: &Cluster, start: &Place, flow: &Flow, dscp: u8) -> PathSet {
     let mut needs = BTreeSet::new();
     let branches = if cluster.namespace(start).is_some() {
-        let sent = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
+        let sent = Walk::new(start.clone(), Stage::Inject, Packet { dscp, ..Packet::new(*flow, false) });
         let walks = walk::follow(cluster, sent);
         branches(walks, &mut needs, |walk, needs| answer(cluster, start, flow, walk, needs))
     } else {
@@ -35,7 +42,8 @@ pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
     PathSet {
         branches,
         needs: needs.into_iter().collect(),
-        detour: here.and_then(|namespace| sender::detour(namespace, flow)),
+        by_dscp: BTreeMap::new(),
+        detour: here.and_then(|namespace| sender::detour(namespace, flow, dscp)),
         unbound_source: here
             .and_then(|namespace| sender::unbound_source(namespace, flow))
             .filter(|&taken| taken != flow.src),
@@ -50,7 +58,10 @@ fn answer(
     delivered: &Walk,
     needs: &mut BTreeSet<NodeName>,
 ) -> Vec<Branch> {
-    let packet = Packet::new(delivered.packet.flow.reversed(), true);
+    let flow_back = delivered.packet.flow.reversed();
+    // An echo reply has the code point of its request (`icmp_reply`); a listening socket has its own.
+    let dscp = if flow_back.protocol == Protocol::Icmp { delivered.packet.dscp } else { 0 };
+    let packet = Packet { dscp, ..Packet::new(flow_back, true) };
     let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
     back.connections.clone_from(&delivered.connections);
     back.expected = Some((origin.clone(), flow.reversed()));

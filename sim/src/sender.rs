@@ -9,9 +9,10 @@ use crate::namespace::Namespace;
 use crate::netfilter::select_address;
 
 /// Whether the prober's packets are routed otherwise than an application's, whose ports and protocol rules can see.
-pub(crate) fn detour(namespace: &Namespace, flow: &Flow) -> Option<Detour> {
-    let found = |transport| lookup(namespace, flow, transport);
-    let (application, prober) = (found(Transport::of(flow)), found(Transport::RAW));
+pub(crate) fn detour(namespace: &Namespace, flow: &Flow, dscp: u8) -> Option<Detour> {
+    // A header that is written by hand does not tell the socket's TOS either.
+    let application = lookup(namespace, flow, dscp, Transport::of(flow));
+    let prober = lookup(namespace, flow, 0, Transport::RAW);
     let words = |found: &Found<'_>| found.words(namespace, flow.dst);
     (!application.leads_like(&prober))
         .then(|| Detour { application: words(&application), prober: words(&prober) })
@@ -26,7 +27,7 @@ pub(crate) fn unbound_source(namespace: &Namespace, flow: &Flow) -> Option<IpAdd
     };
     // It has no source port yet either.
     let unbound = Flow { src, ..*flow };
-    let Found::Unicast(route, hops) = lookup(namespace, &unbound, Transport::of(flow).without_source())
+    let Found::Unicast(route, hops) = lookup(namespace, &unbound, 0, Transport::of(flow).without_source())
     else {
         return None;
     };
@@ -42,7 +43,7 @@ pub(crate) fn unbound_source(namespace: &Namespace, flow: &Flow) -> Option<IpAdd
     taken.all(|other| other == Some(first)).then_some(first)
 }
 
-fn lookup<'a>(namespace: &'a Namespace, flow: &Flow, transport: Transport) -> Found<'a> {
+fn lookup<'a>(namespace: &'a Namespace, flow: &Flow, dscp: u8, transport: Transport) -> Found<'a> {
     let Flow { dst, src, .. } = *flow;
-    fib::lookup(namespace, &Key { dst, src, iif: "lo", oif: None, mark: 0, transport })
+    fib::lookup(namespace, &Key { dst, src, iif: "lo", oif: None, mark: 0, dscp, transport })
 }

@@ -87,6 +87,17 @@ fn the_outer_source_port_is_a_hash_that_nobody_foresees() {
 }
 
 #[test]
+fn what_comes_before_those_who_watch_is_told() {
+    for (priority, early) in [(i32::MIN, true), (i32::MIN + 1, false), (-300, false)] {
+        let mut lab = Lab::new(Dataplane::Routed);
+        load(&mut lab, &[table("one", priority, DROP)]);
+        let step = last(&lab);
+        assert_eq!((step.hook, step.cause), (Hook::NetfilterForward, Some(Cause::FilterDrop)));
+        assert_eq!(step.note.is_some_and(|note| note.contains("priority -2147483648")), early);
+    }
+}
+
+#[test]
 fn of_equal_chains_the_one_registered_last_is_first() {
     let mut lab = Lab::new(Dataplane::Routed);
     load(&mut lab, &[table("one", 0, DROP), table("two", 0, DROP), table("later", 1, DROP)]);

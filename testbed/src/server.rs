@@ -35,6 +35,8 @@ pub enum Manner {
     FullReceiveBuffer,
     /// Its sockets have a filter that refuses everything.
     Filtered,
+    /// Its sockets are bound to the loopback device.
+    LoopbackDevice,
     /// It is in a cgroup with a BPF program that refuses everything.
     CgroupFiltered,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Manner {
             Self::FullAcceptQueue => "full-accept-queue",
             Self::FullReceiveBuffer => "full-receive-buffer",
             Self::Filtered => "filtered",
+            Self::LoopbackDevice => "loopback-device",
             Self::CgroupFiltered => "cgroup-filtered",
         })
     }
@@ -91,7 +94,11 @@ impl Manner {
     fn filter(self, socket: &Socket) -> io::Result<()> {
         // `BPF_RET | BPF_K`: keep 0 bytes of every packet.
         const NOTHING: SockFilter = SockFilter::new(6, 0, 0, 0);
-        if self == Self::Filtered { socket.attach_filter(&[NOTHING]) } else { Ok(()) }
+        match self {
+            Self::Filtered => socket.attach_filter(&[NOTHING]),
+            Self::LoopbackDevice => socket.bind_device(Some(b"lo")),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -7,7 +7,9 @@
 //! * Duplication: a gate that more copies leave than came to the one before it.
 //! * Reordering: a gate that packets pass in another order than they were sent in, which they passed in order before.
 //!
-//! All three are judged by several packets: one that was held up by a busy machine is none.
+//! * Another way than predicted: `parting`.
+//!
+//! The first three are judged by several packets: one that was held up by a busy machine is none.
 
 use std::collections::BTreeMap;
 
@@ -71,6 +73,8 @@ impl Stretch {
             span,
             share,
             delay_ns,
+            instead: None,
+            object: None,
             advice,
         }
     }
@@ -213,6 +217,10 @@ fn overtaken(times: &[u64]) -> u32 {
 
 fn told(stretch: &Stretch, kind: AnomalyKind, hit: u32, of: usize) -> Option<Anomaly> {
     let share = Share::new(hit, of as u32);
-    (of >= LEAST_PACKETS && hit >= LEAST_HIT && share.rate() >= LEAST_SHARE)
-        .then(|| stretch.anomaly(kind, share, None))
+    told_of(share).then(|| stretch.anomaly(kind, share, None))
+}
+
+/// Whether what happened to so many packets is worth telling.
+pub(super) fn told_of(share: Share) -> bool {
+    share.of as usize >= LEAST_PACKETS && share.lost >= LEAST_HIT && share.rate() >= LEAST_SHARE
 }

@@ -67,12 +67,11 @@ impl Case<'_> {
 
     /// What becomes of an application's packets where the prober's are routed otherwise: the prediction alone can tell,
     /// and only if all that it thinks possible end badly.
-    pub(super) fn foretold(&self, walk: &Walk, detour: &Detour) -> Fate {
+    pub(super) fn foretold(&self, walk: &Walk, branches: &[Branch], detour: &Detour) -> Fate {
         let Detour { application, prober } = detour;
         let ends = |branches: &[Branch], direction| -> Option<Vec<Step>> {
             branches.iter().map(|branch| self.predicted_death(&branch.path, direction)).collect()
         };
-        let branches = &self.prediction.branches;
         let answers =
             || -> Vec<Branch> { branches.iter().flat_map(|branch| branch.answer.clone()).collect() };
         let all_deliver = branches.iter().all(|branch| branch.path.disposition() == Disposition::Delivered);
@@ -157,8 +156,12 @@ impl Case<'_> {
             }
             return fault;
         };
+        let unseen = self.came_before_traces(trail, death, predicted);
         let agrees = predicted.place == death.place
-            && (predicted.hook == death.hook || could_be(death, predicted.hook));
+            && (predicted.hook == death.hook
+                || could_be(death, predicted.hook)
+                || is_of_the_same_rule(death, predicted)
+                || unseen);
         if !agrees && !strays(predicted, death) && !explains(predicted, death) {
             let mut fault = self.fault(trail, death, Confidence::High, alone());
             fault.point.evidence.push(words);
@@ -171,7 +174,14 @@ impl Case<'_> {
             (true, false) => text!(ground::ReportedAsPredicted),
         };
         let mut fault = self.fault(trail, predicted, Confidence::High, ground);
-        fault.point.evidence.push(words);
+        if unseen {
+            // That no hook shows it is explained.
+            let plain = Step { note: None, ..death.clone() };
+            fault.point.evidence.push(reported_in_words(&plain));
+            fault.point.evidence.push(text!(evidence::BeforeTraces { hook: predicted.hook }));
+        } else {
+            fault.point.evidence.push(words);
+        }
         if agrees {
             fault.point.reason.clone_from(&death.reason);
             fault.point.function.clone_from(&death.function);
@@ -188,6 +198,21 @@ impl Case<'_> {
             fault.point.evidence.push(text!(evidence::FollowsFrom { hook, step }));
         }
         fault
+    }
+
+    /// Whether netfilter dropped a packet right before a hook at which the prediction has a chain drop it that comes
+    /// before those which show what comes to the hook.
+    fn came_before_traces(&self, trail: &Trail<'_>, death: &Step, predicted: &Step) -> bool {
+        let Some((path, alignment)) = trail.path.zip(trail.alignment) else { return false };
+        let function = death.function.as_deref().unwrap_or_default();
+        let by_netfilter = reasons::meaning(death.reason.as_deref(), function) == Some(Meaning::Netfilter);
+        let ahead = path.steps().iter().skip(alignment.progress.map_or(0, |progress| progress + 1));
+        let mut between = ahead.take_while(|step| *step != predicted);
+        by_netfilter
+            && death.place == predicted.place
+            && path.last() == predicted
+            && predicted.note.as_ref().is_some_and(|note| note.id() == BEFORE_TRACES)
+            && between.all(|step| self.sight.see(step) != See::Passing)
     }
 
     /// The sending system call failed and no drop was reported.
@@ -321,6 +346,19 @@ fn reported_in_words(death: &Step) -> Text {
         words = text!(evidence::WithNote { evidence: words, note });
     }
     words
+}
+
+/// The remark on what a chain drops that comes before those that are watched.
+const BEFORE_TRACES: &str = "model.before-traces";
+
+/// Whether the rule that was seen to drop a packet is the one that was predicted to: rules say better than hooks where
+/// it was.
+fn is_of_the_same_rule(death: &Step, predicted: &Step) -> bool {
+    death.rule.as_ref().zip(predicted.rule.as_ref()).is_some_and(|(seen, meant)| {
+        seen.handle.is_some()
+            && (&seen.family, &seen.table, &seen.chain, seen.handle)
+                == (&meant.family, &meant.table, &meant.chain, meant.handle)
+    })
 }
 
 /// Whether the kernel's words for an observed drop leave open what it was.

@@ -28,6 +28,11 @@ struct Story {
     receivers: Vec<Place>,
     losses: Losses,
     flow: Flow,
+    /// Namespaces whose rule trace is whole.
+    traced: Vec<Place>,
+    /// What the packets are sent with, and the ways of those whose ways are others.
+    dscps: [u8; PACKETS as usize],
+    by_dscp: BTreeMap<u8, PathSet>,
 }
 
 const PACKETS: u32 = 3;
@@ -58,6 +63,9 @@ impl Story {
             receivers: Vec::new(),
             losses: Losses::default(),
             flow: tcp(),
+            traced: Vec::new(),
+            dscps: [0; PACKETS as usize],
+            by_dscp: BTreeMap::new(),
         }
     }
 
@@ -91,7 +99,7 @@ impl Story {
                 sent_ns: 9_000_000,
                 error: self.errors.map(str::to_owned),
                 size: 44,
-                dscp: 0,
+                dscp: self.dscps[seq as usize],
             })
             .collect();
         let lens = Lens {
@@ -100,7 +108,7 @@ impl Story {
             flow: self.flow,
             source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
-            filters_watched: [].into(),
+            filters_watched: self.traced.iter().cloned().collect(),
             watched: ["node1", "node2"]
                 .map(Into::into)
                 .into_iter()
@@ -115,7 +123,12 @@ impl Story {
             flow: self.flow,
             receivers: &self.receivers,
             one_way: self.one_way,
-            prediction: &PathSet { branches: self.branches, detour: self.detour, ..PathSet::default() },
+            prediction: &PathSet {
+                branches: self.branches,
+                detour: self.detour,
+                by_dscp: self.by_dscp,
+                ..PathSet::default()
+            },
             sent: &sent,
             observed: &observed,
             sight: &self.sight,
@@ -445,6 +458,7 @@ fn sends_that_fail() {
 
 mod anomalies;
 mod choices;
+mod early;
 mod elsewhere;
 mod partial;
 mod unseen;

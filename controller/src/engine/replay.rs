@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use waymark_proto::{CheckResult, Inventory, InventoryError, Sighting};
 
-use super::{Examined, Further, Question, hops, second, witness};
+use super::{Examined, Further, Question, hops, second, survey, witness};
 use crate::gather::{GatherError, Picture};
 use crate::recording::{Examination, RECORDING_API_VERSION, Recording};
 
@@ -43,7 +43,8 @@ pub(super) fn recorded<'a>(
     examination: &'a Examination,
 ) -> Result<Examined<'a>, GatherError> {
     let Examination { id, request, ends, facts, notes, trials } = examination;
-    let picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
+    let mut picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
+    picture.heed(ends, &survey::dscps(request));
     let question = Question { check: *id, inventory, request, ends: ends.clone(), picture };
     let diagnosis = question.diagnose(trials);
     Ok(Examined { question, trials: trials.clone(), diagnosis })

@@ -1,7 +1,7 @@
 //! How many packets, of which kinds: the rounds of a check. Pure.
 //!
-//! The first round is small. Only where some of its packets are lost and others are not, or where all are but chance
-//! may have done it, there are more: packets that differ in size, code point and source port, every combination of them
+//! The first round is small. Only where some of its packets are lost and others are not, or where all are or none is but
+//! chance may have done it, there are more: packets that differ in size, code point and source port, every combination of them
 //! as often as any other, until it is known what the loss goes with, or that it goes with nothing, or until no more may
 //! be sent. Each round doubles what was sent, so that a clear case is cheap and a rare loss is still found.
 
@@ -52,10 +52,7 @@ pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &
     }
     let sizes = sizes(request, full);
     let room = request.max_packets.saturating_sub(sent);
-    let mut dscps = request.dscps.clone();
-    if dscps == [0] {
-        dscps.push(EXPEDITED);
-    }
+    let dscps = dscps(request);
     // Every combination equally often, or a factor that is none looks like one.
     let block = sizes.len() as u32 * dscps.len() as u32 * FLOWS;
     let count = sent.clamp(block, MAX_ROUND).min(room) / block * block;
@@ -66,6 +63,15 @@ pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &
     let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
     let interval = request.interval.min(BRISK);
     Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout })
+}
+
+/// The code points of a check's packets in further rounds; the first round has the first of them, or those asked for.
+pub(crate) fn dscps(request: &Request) -> Vec<u8> {
+    let mut dscps = request.dscps.clone();
+    if dscps == [0] {
+        dscps.push(EXPEDITED);
+    }
+    dscps
 }
 
 /// Packets as they were asked for, as many of them as one round has.
@@ -87,8 +93,8 @@ fn sizes(request: &Request, full: Option<u16>) -> Vec<u16> {
 fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
     match diagnosis.verdict {
         Verdict::Inconsistent => {}
-        Verdict::Unreachable => return diagnosis.doubtful && sent < ENOUGH_PACKETS,
-        Verdict::Reachable | Verdict::Undetermined => return false,
+        Verdict::Unreachable | Verdict::Reachable => return diagnosis.doubtful && sent < ENOUGH_PACKETS,
+        Verdict::Undetermined => return false,
     }
     match &diagnosis.loss {
         None | Some(LossReport { factor: Some(_), .. }) => false,
@@ -133,6 +139,13 @@ mod tests {
         let doubtful = Diagnosis { verdict: Verdict::Unreachable, doubtful: true, ..lossy(5, 5) };
         assert_eq!(next(&request(), None, 5, &doubtful).map(|salvo| salvo.count), Some(32));
         assert_eq!(next(&request(), None, ENOUGH_PACKETS, &doubtful), None);
+    }
+
+    #[test]
+    fn five_that_were_lucky_prove_nothing() {
+        let lucky = Diagnosis { doubtful: true, ..healthy() };
+        assert_eq!(next(&request(), None, 5, &lucky).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, &lucky), None);
     }
 
     #[test]

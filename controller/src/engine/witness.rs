@@ -1,16 +1,20 @@
-//! Witnesses: packets that vanish between two nodes may have come to a third. Nobody looks there at first, since no
-//! prediction leads there; so once, some of the same packets are sent again while the other nodes watch, too.
+//! Witnesses: packets that vanish between two nodes may have come to a third, and those that arrive by another way than
+//! predicted may have gone by one. Nobody looks there at first, since no prediction leads there; so once, some of the
+//! same packets are sent again while the other nodes watch, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use waymark_proto::{CheckResult, Confidence, Hook, Inventory, NodeName, Place, Seq, text};
+use waymark_proto::{
+    AnomalyKind, CheckResult, Confidence, Hook, Inventory, NodeName, Place, Seq, Verdict, text,
+};
 
 use super::Examined;
 use super::round::{Range, Secret, Trials, fire};
 use super::second::vanished_between;
 use super::survey::{self, Salvo};
+use super::ttl;
 use crate::agents::Agents;
 use crate::armed::Progress;
 
@@ -34,19 +38,29 @@ pub(super) async fn ask(
     progress: &Progress,
     result: &CheckResult,
 ) -> Option<Trials> {
-    let stretch = vanished_between(result)?;
     let question = &examined.question;
+    let vanished = vanished_between(result).is_some();
+    let other_way = result.anomalies.iter().any(|anomaly| anomaly.kind == AnomalyKind::OtherWay);
+    let routed = || {
+        let sightings = &examined.trials.seen.sightings;
+        let arrived = result.verdict == Verdict::Reachable;
+        arrived && ttl::is_lost_between_nodes(&question.picture.prediction, sightings)
+    };
+    if !vanished && !other_way && !routed() {
+        return None;
+    }
+    let known = on_the_way(result);
     let witnesses: Vec<Place> = inventory
         .nodes
         .iter()
-        .filter(|node| !stretch.contains(&node.name))
+        .filter(|node| !known.contains(&node.name))
         .map(|node| Place::new(node.name.clone(), node.netns.clone()))
         .take(MOST)
         .collect();
     if witnesses.is_empty() {
         return None;
     }
-    progress.say(format!("looking on {} other nodes for what vanished", witnesses.len()));
+    progress.say(format!("looking on {} other nodes for the packets", witnesses.len()));
     let range = Range {
         agents,
         request: question.request,
@@ -63,16 +77,12 @@ pub(super) async fn ask(
 
 /// Adds what the witnesses saw to the evidence of the fault.
 pub(super) fn weigh(result: &mut CheckResult, trials: &Trials) {
-    let Some(stretch) = vanished_between(result) else { return };
+    let Some(stretch) = vanished_between(result) else { return came_by(result, trials) };
     let Some(point) = &mut result.fault_point else { return };
-    let came = elsewhere(&stretch, trials);
+    let came = elsewhere(&stretch, Some(&stretch[1]), trials);
     let Some(packets) = came.values().map(|(_, packets)| packets.len()).max() else { return };
     let watched = trials.seen.sight.watched().filter(|node| !stretch.contains(node)).count();
-    let mut at: Vec<String> =
-        came.iter().take(NAMED).map(|(node, (device, _))| format!("{node} ({device})")).collect();
-    if came.len() > NAMED {
-        at.push(format!("… ({})", came.len()));
-    }
+    let at = named(&came);
     // What is flooded comes to all.
     let some = came.len() < watched;
     point.evidence.push(text!(evidence::CameElsewhere {
@@ -88,17 +98,56 @@ pub(super) fn weigh(result: &mut CheckResult, trials: &Trials) {
     }
 }
 
-/// Nodes that got packets which did not come to the end of the stretch: by which device, and which of them.
-fn elsewhere(stretch: &[NodeName; 2], trials: &Trials) -> BTreeMap<NodeName, (String, BTreeSet<Seq>)> {
+/// Adds where packets were seen that take another way than predicted.
+fn came_by(result: &mut CheckResult, trials: &Trials) {
+    let known = on_the_way(result);
+    let mut came = elsewhere(&known, None, trials);
+    // Who gets a copy that was flooded passes nothing on.
+    came.retain(|node, _| {
+        let mut sent = trials.seen.sightings.iter().filter(|sighting| sighting.hook == Hook::DriverTx);
+        sent.any(|sighting| sighting.place.node == *node)
+    });
+    let Some(packets) = came.values().map(|(_, packets)| packets.len()).max() else { return };
+    let watched = trials.seen.sight.watched().filter(|node| !known.contains(node)).count();
+    result.notes.push(text!(note::CameBy { packets, sent: trials.sent.len(), at: named(&came), watched }));
+}
+
+/// The nodes that a result calls to look beside: those between which packets vanish, or those of the way that packets
+/// were to take.
+fn on_the_way(result: &CheckResult) -> Vec<NodeName> {
+    if let Some(stretch) = vanished_between(result) {
+        return stretch.to_vec();
+    }
+    let walks = [Some(&result.forward), result.return_.as_ref()].into_iter().flatten();
+    let steps = walks.flat_map(|walk| &walk.steps).flat_map(|step| [&step.predicted, &step.observed]);
+    let nodes: BTreeSet<NodeName> = steps.flatten().map(|step| step.place.node.clone()).collect();
+    nodes.into_iter().collect()
+}
+
+/// Nodes with the devices by which packets came, the first few.
+fn named(came: &Came) -> Vec<String> {
+    let mut at: Vec<String> =
+        came.iter().take(NAMED).map(|(node, (device, _))| format!("{node} ({device})")).collect();
+    if came.len() > NAMED {
+        at.push(format!("… ({})", came.len()));
+    }
+    at
+}
+
+/// Nodes that got packets: by which device, and which of them.
+type Came = BTreeMap<NodeName, (String, BTreeSet<Seq>)>;
+
+/// Nodes beside those known that got packets which did not come to the end where they should have.
+fn elsewhere(known: &[NodeName], end: Option<&NodeName>, trials: &Trials) -> Came {
     let received = || trials.seen.sightings.iter().filter(|sighting| sighting.hook == Hook::DriverRx);
     let arrived: BTreeSet<Seq> = received()
-        .filter(|sighting| sighting.place.node == stretch[1])
+        .filter(|sighting| Some(&sighting.place.node) == end)
         .map(|sighting| sighting.marker.seq)
         .collect();
-    let mut came: BTreeMap<NodeName, (String, BTreeSet<Seq>)> = BTreeMap::new();
+    let mut came = Came::new();
     for sighting in received() {
         let (node, seq) = (&sighting.place.node, sighting.marker.seq);
-        if !stretch.contains(node) && !arrived.contains(&seq) {
+        if !known.contains(node) && !arrived.contains(&seq) {
             let device = sighting.device.clone().unwrap_or_else(|| "?".to_owned());
             came.entry(node.clone()).or_insert_with(|| (device, BTreeSet::new())).1.insert(seq);
         }
@@ -108,7 +157,7 @@ fn elsewhere(stretch: &[NodeName; 2], trials: &Trials) -> BTreeMap<NodeName, (St
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Step, Verdict};
+    use waymark_proto::Step;
 
     use super::*;
     use crate::diagnose::Sent;
@@ -149,6 +198,50 @@ mod tests {
         );
         assert!(!evidence[0].contains("floods"));
         assert_eq!(confidence, Confidence::High);
+    }
+
+    #[tokio::test]
+    async fn who_passes_packets_on_that_took_another_way_is_named() {
+        let told = async |hooks: &[Hook]| {
+            let mut trials = Trials::default();
+            trials.seen.sight.armed("node3".into(), reports(&[]));
+            let all = steps(THERE, tcp()).into_iter();
+            let on_node2 =
+                all.filter(|step| hooks.contains(&step.hook) && step.place.node.as_str() == "node2");
+            let at_node3: Vec<Step> =
+                on_node2.map(|step| Step { place: Place::new("node3", "t-node3"), ..step }).collect();
+            trials.seen.sightings = sightings(&at_node3, 0, false);
+            let mut result = fakes::result().await;
+            result.anomalies = vec![other_way()];
+            weigh(&mut result, &trials);
+            result
+                .notes
+                .iter()
+                .map(ToString::to_string)
+                .filter(|note| note.contains("node3"))
+                .collect::<Vec<_>>()
+        };
+        let said = told(&[Hook::DriverRx, Hook::DriverTx]).await;
+        assert!(said[0].contains("go by node3 (eth0)"), "{said:?}");
+        assert_eq!(told(&[Hook::DriverRx]).await, [""; 0], "a flooded copy");
+    }
+
+    fn other_way() -> waymark_proto::Anomaly {
+        let span = wire().span.expect("it has one");
+        waymark_proto::Anomaly {
+            kind: AnomalyKind::OtherWay,
+            node: "node1".into(),
+            netns: "t-node1".into(),
+            device: None,
+            hook: Hook::Route,
+            direction: waymark_proto::Direction::Forward,
+            share: waymark_proto::Share::new(5, 5),
+            delay_ns: None,
+            instead: Some(span.last_seen.clone()),
+            span,
+            object: None,
+            advice: waymark_proto::Text::default(),
+        }
     }
 
     #[tokio::test]

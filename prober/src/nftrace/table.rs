@@ -26,7 +26,7 @@ use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
 use waymark_proto::marker::MAGIC;
-use waymark_proto::{CheckId, Hook, MarkerKey, Protocol};
+use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, MarkerKey, Protocol};
 
 /// Tables whose names begin so are Waymark's own.
 pub const TABLE_PREFIX: &str = "waymark_";
@@ -52,7 +52,7 @@ const TAG_OFFSETS: [u32; 3] = [8, 58, 78];
 const SEQUENCE_OFFSETS: [u32; 3] = [4, 54, 74];
 
 /// Priorities of the brackets: behind `NF_IP_PRI_FIRST` alone, and with `NF_IP_PRI_LAST`.
-const FIRST: i32 = i32::MIN + 1;
+const FIRST: i32 = FIRST_TRACED_PRIORITY;
 const LAST: i32 = i32::MAX;
 
 /// What a chain of the table stands for.

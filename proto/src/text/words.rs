@@ -83,6 +83,7 @@ impl AnomalyKind {
             Self::Delay => text!(anomaly::Delay),
             Self::Duplication => text!(anomaly::Duplication),
             Self::Reordering => text!(anomaly::Reordering),
+            Self::OtherWay => text!(anomaly::OtherWay),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, RuleRef, Text, text};
+use waymark_proto::{Action, Cause, Choice, ChoiceKind, FIRST_TRACED_PRIORITY, Hook, RuleRef, Text, text};
 
 use super::nat;
 use super::read::Context;
@@ -66,9 +66,10 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
                 match end {
                     End::Accept => survivors.push((run, reroute || again)),
                     ended => {
-                        let rival = rival(context, phase, &phases[at + 1..], &before, &ended);
+                        let remark = rival(context, phase, &phases[at + 1..], &before, &ended)
+                            .or_else(|| before_traces(phase));
                         let mut walk = finish(&walk, hook, device, run, ended);
-                        if let (Some(note), Some(step)) = (rival, walk.steps.last_mut()) {
+                        if let (Some(note), Some(step)) = (remark, walk.steps.last_mut()) {
                             step.note = Some(note);
                         }
                         passages.push(Passage { walk, reroute: false });
@@ -104,6 +105,13 @@ fn rival(at: Context<'_>, phase: &Phase, later: &[Phase], run: &Run, end: &End) 
         }
     }
     None
+}
+
+/// A remark on a packet that a chain ends which comes before those that show that it came to the hook.
+fn before_traces(phase: &Phase) -> Option<Text> {
+    let Phase::Chain(base) = phase else { return None };
+    (base.priority < FIRST_TRACED_PRIORITY)
+        .then(|| text!(model::BeforeTraces { priority: base.priority.to_string() }))
 }
 
 /// One phase; the flag asks for routing again.

@@ -216,7 +216,8 @@ impl Reading<'_> {
         let Some(input) = self.at.input else { return Err(Stop::Break) };
         let flow = &self.packet.flow;
         let transport = Transport::NONE;
-        let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0, transport };
+        let key =
+            fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark: 0, dscp: 0, transport };
         let namespace = self.at.namespace;
         match fib::lookup(namespace, &key) {
             Found::Unicast(_, hops) => {

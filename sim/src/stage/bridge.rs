@@ -57,7 +57,15 @@ fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<
     let flow = walk.packet.flow;
     let on = Some(bridge.name.as_str());
     let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &bridge.name, oif: None, mark, transport };
+    let key = fib::Key {
+        dst: flow.dst,
+        src: flow.src,
+        iif: &bridge.name,
+        oif: None,
+        mark,
+        dscp: walk.packet.dscp,
+        transport,
+    };
     let hops = match fib::lookup(here.namespace, &key) {
         Found::Unicast(_, hops) => hops,
         Found::Unknown(why) => return vec![walk.unknown(Hook::Route, on, why)],

@@ -169,7 +169,8 @@ fn proxies(here: Here<'_>, at: &Place, device: &Device, ip: IpAddr) -> bool {
         return false;
     }
     // Only for what it would send out by another device.
-    let key = fib::Key { dst: ip, src: ip, iif: &name, oif: None, mark: 0, transport: Transport::NONE };
+    let key =
+        fib::Key { dst: ip, src: ip, iif: &name, oif: None, mark: 0, dscp: 0, transport: Transport::NONE };
     match fib::lookup(namespace, &key) {
         Found::Unicast(_, hops) => hops.iter().any(|(_, hop)| hop.index != Some(device.1)),
         _ => false,

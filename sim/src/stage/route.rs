@@ -3,10 +3,13 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route, Text, text};
+use waymark_proto::{
+    Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route, RouteType, Text, text,
+};
 
 use super::{Here, source};
 use crate::fib::{self, Found, Transport};
+use crate::namespace::TABLE_LOCAL;
 use crate::walk::{Egress, Stage, Walk};
 
 /// Routes a packet of this host, by a device if its sender names one.
@@ -14,7 +17,15 @@ pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u3
     let flow = walk.packet.flow;
     // What is routed again is so without its ports (`ip_route_me_harder`).
     let transport = if again { Transport::NONE } else { Transport::of(&flow) };
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif, mark: walk.packet.mark, transport };
+    let key = fib::Key {
+        dst: flow.dst,
+        src: flow.src,
+        iif: "lo",
+        oif,
+        mark: walk.packet.mark,
+        dscp: walk.packet.dscp,
+        transport,
+    };
     match (fib::lookup(here.namespace, &key), oif) {
         // IPv4 then takes everything to be on the link (ip_route_output_key_hash_rcu).
         (Found::Nothing | Found::Refused(..), Some(device)) if !flow.is_ipv6() => {
@@ -117,7 +128,15 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
         return vec![walk.dropped(Hook::Route, on, Cause::MartianAddress, object)];
     }
     let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
-    let key = fib::Key { dst: flow.dst, src: flow.src, iif: &name, oif: None, mark, transport };
+    let key = fib::Key {
+        dst: flow.dst,
+        src: flow.src,
+        iif: &name,
+        oif: None,
+        mark,
+        dscp: walk.packet.dscp,
+        transport,
+    };
     let found = fib::lookup(here.namespace, &key);
     let validates = !looped && !flow.is_ipv6();
     match found {
@@ -151,7 +170,11 @@ fn transit(
     match forwarding(here, name, ipv6) {
         Forwarding::On => {}
         Forwarding::Off(sysctl) => {
-            return vec![walk.dropped(Hook::Route, Some(name), Cause::ForwardingDisabled, sysctl)];
+            let (cause, object) = match homeless(here, walk.packet.flow.dst) {
+                Some(object) => (Cause::NoRoute, object),
+                None => (Cause::ForwardingDisabled, sysctl),
+            };
+            return vec![walk.dropped(Hook::Route, Some(name), cause, object)];
         }
         Forwarding::Unknown(why) => return vec![walk.unknown(Hook::Route, Some(name), why)],
     }
@@ -173,6 +196,15 @@ fn transit(
         }),
         other => vec![refuse(here, walk, None, other)],
     }
+}
+
+/// What is wrong with an address of this host that routing takes for another's: its route in the local table is gone,
+/// or no rule asks that table in time.
+fn homeless(here: Here<'_>, dst: IpAddr) -> Option<Text> {
+    let device = here.namespace.device_with(dst)?;
+    let local = |route: &Route| route.kind == RouteType::Local && route.dst.contains(&dst);
+    let in_table = here.namespace.table(dst.is_ipv6(), TABLE_LOCAL).iter().any(local);
+    Some(text!(object::NoLocalRoute { dst, device: &device.name, in_table }))
 }
 
 /// Whether packets that came in on a device are passed on.

@@ -21,7 +21,7 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
             return vec![walk.dropped(
                 Hook::Socket,
                 on,
-                Cause::SocketFilter,
+                Cause::EchoIgnored,
                 Text::verbatim(format!("net.{sysctl} = 1")),
             )];
         }
@@ -41,11 +41,22 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
         return vec![walk.unknown(Hook::Socket, on, why)];
     }
     let to = std::net::SocketAddr::new(flow.dst, flow.dst_port);
-    let elsewhere = here
-        .namespace
-        .sockets
-        .iter()
-        .find(|socket| socket.protocol == flow.protocol && socket.port == flow.dst_port);
+    let on_port = || {
+        let all = here.namespace.sockets.iter();
+        all.filter(|socket| socket.protocol == flow.protocol && socket.port == flow.dst_port)
+    };
+    if let Some(socket) = on_port().find(|socket| takes(socket, flow.dst))
+        && let Some(bound) = socket.device
+    {
+        let object = text!(object::ListensOnDevice {
+            protocol: flow.protocol,
+            socket: std::net::SocketAddr::new(socket.address, socket.port),
+            bound: here.namespace.name_of(bound),
+            device: &name,
+        });
+        return vec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)];
+    }
+    let elsewhere = on_port().next();
     let object = text!(object::NobodyListens {
         protocol: flow.protocol,
         to,

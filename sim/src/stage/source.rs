@@ -26,7 +26,15 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk>
     let marked = namespace.conf_max(&name, "src_valid_mark") != 0;
     let mark = if marked { walk.packet.mark } else { 0 };
     let transport = Transport::of(&flow.reversed());
-    let key = fib::Key { dst: flow.src, src: flow.dst, iif: "lo", oif: None, mark, transport };
+    let key = fib::Key {
+        dst: flow.src,
+        src: flow.dst,
+        iif: "lo",
+        oif: None,
+        mark,
+        dscp: walk.packet.dscp,
+        transport,
+    };
     let fail = || {
         let object = text!(object::RpFilter { device: &name, mode: mode.to_string(), src: flow.src });
         (mode != 0).then(|| walk.clone().dropped(Hook::Route, on, Cause::SourceValidation, object))

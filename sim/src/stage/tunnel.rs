@@ -133,7 +133,7 @@ fn owner(
 /// The source address that routing chooses for an outer packet that has none yet.
 fn source(here: Here<'_>, flow: &Flow, mark: u32, oif: Option<u32>) -> Option<IpAddr> {
     let (any, to) = (flow.src, flow.dst);
-    let key = fib::Key { dst: to, src: any, iif: "lo", oif, mark, transport: Transport::of(flow) };
+    let key = fib::Key { dst: to, src: any, iif: "lo", oif, mark, dscp: 0, transport: Transport::of(flow) };
     match fib::lookup(here.namespace, &key) {
         Found::Unicast(route, hops) => route.prefsrc.or_else(|| {
             let (_, hop) = hops.first()?;

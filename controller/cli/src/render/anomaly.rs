@@ -14,6 +14,7 @@ pub(super) fn all(out: &mut String, anomalies: &[Anomaly], paint: Paint) {
             AnomalyKind::Delay => text!(label::Delay),
             AnomalyKind::Duplication => text!(label::Duplication),
             AnomalyKind::Reordering => text!(label::Reordering),
+            AnomalyKind::OtherWay => text!(label::OtherWay),
         };
         let packets = text!(anomaly::Packets { some: anomaly.share.lost, all: anomaly.share.of });
         line!(out);

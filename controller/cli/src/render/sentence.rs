@@ -84,6 +84,7 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::FilterReject => text!(why::FilterReject),
         Cause::ServiceWithoutEndpoints => text!(why::ServiceWithoutEndpoints),
         Cause::ServiceWithoutLocalEndpoints => text!(why::ServiceWithoutLocalEndpoints),
+        Cause::NoRoute if is_about(fault, "object.no-local-route") => text!(why::NoLocalRoute),
         Cause::NoRoute => text!(why::NoRoute),
         Cause::BlackholeRoute => text!(why::BlackholeRoute),
         Cause::UnreachableRoute => text!(why::UnreachableRoute),
@@ -106,9 +107,12 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::AddressMissing => text!(why::AddressMissing),
         Cause::WrongReceiver => text!(why::WrongReceiver),
         Cause::AnswerMismatch => text!(why::AnswerMismatch),
+        Cause::NoListener if is_about(fault, "object.listens-on-device") => text!(why::ListensOnDevice),
         Cause::NoListener => text!(why::NoListener),
         Cause::SocketQueueFull => text!(why::SocketQueueFull),
         Cause::SocketFilter => text!(why::SocketFilter),
+        Cause::SocketOption => socket_option(fault.reason.as_deref()),
+        Cause::EchoIgnored => text!(why::EchoIgnored),
         Cause::OtherHost => text!(why::OtherHost),
         Cause::Malformed => text!(why::Malformed),
         Cause::BpfDrop => text!(why::BpfDrop),
@@ -120,5 +124,20 @@ fn why(fault: &FaultPoint) -> Text {
         }
         Cause::SendFailed => text!(why::SendFailed { reason: fault.reason.as_deref() }),
         Cause::Unknown => text!(why::Unknown),
+    }
+}
+
+/// Whether the object of a fault is this one of the catalogue: some say more than their cause.
+fn is_about(fault: &FaultPoint, id: &str) -> bool {
+    fault.object.as_ref().is_some_and(|object| object.id() == id)
+}
+
+/// What a listening socket's options ask for, as far as the kernel says which refused.
+fn socket_option(reason: Option<&str>) -> Text {
+    match reason {
+        Some("TCP_MINTTL") => text!(why::SocketTtl),
+        Some(reason) if reason.starts_with("TCP_MD5") => text!(why::SocketSignature { kind: "TCP MD5" }),
+        Some(reason) if reason.starts_with("TCP_AO") => text!(why::SocketSignature { kind: "TCP-AO" }),
+        _ => text!(why::SocketOption),
     }
 }

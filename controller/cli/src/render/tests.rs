@@ -144,6 +144,8 @@ fn what_happens_to_packets_that_arrive_reads_like_this() {
         span: Span { last_seen: end("node1", Hook::DriverTx), first_missing: end("node2", Hook::DriverRx) },
         share: Share::new(4, 5),
         delay_ns: Some(50_120_000),
+        instead: None,
+        object: None,
         advice: text!(advice::DelayInReceiver { node: "node1" }),
     };
     let doubled = Anomaly {

@@ -155,3 +155,42 @@ fn overtaken_packets_are_found_behind_the_gate_where_they_were_in_order() {
     assert_eq!((reordered.kind, where_(reordered)), (AnomalyKind::Reordering, "node1 wire eth0".to_owned()));
     assert_eq!((reordered.share.lost, reordered.share.of), (2, 3));
 }
+
+/// The way there, of which the prediction has a tunnel that packets do not take before node2.
+fn past_the_tunnel() -> Vec<Step> {
+    let plain = there();
+    let until = plain.iter().position(|step| step.hook == Hook::Wire).unwrap();
+    let tunnelled = steps(&there_by_tunnel(), tcp());
+    let from = tunnelled.iter().position(|step| step.hook == Hook::Wire).unwrap();
+    [&plain[..until], &tunnelled[from..]].concat()
+}
+
+#[test]
+fn another_way_than_predicted_is_named_where_it_begins() {
+    let predicted = steps(&there_by_tunnel(), tcp());
+    let told = |seen: &[Step]| {
+        let branches = vec![branch(predicted.clone(), back())];
+        let found = Story { branches, ..Story::healthy() }.seen(seen, false).seen(&back(), true).told();
+        assert_eq!((found.verdict, found.fault_point), (Verdict::Reachable, None));
+        found.anomalies
+    };
+    assert_eq!(told(&predicted), [], "the predicted way");
+    let all = told(&past_the_tunnel());
+    let [other] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((other.kind, where_(other)), (AnomalyKind::OtherWay, "node1 route -".to_owned()));
+    assert_eq!((other.share.lost, other.share.of), (3, 3));
+    let said = other.sentence();
+    assert!(said.contains("predicted node1 (qdisc flannel.1)"), "{said}");
+    assert!(said.contains("seen node1 (qdisc eth0)"), "{said}");
+    assert!(other.advice.contains("tc filter show dev cni0 ingress"), "{}", other.advice);
+}
+
+#[test]
+fn devices_that_were_merely_not_seen_are_no_other_way() {
+    let predicted = steps(&there_by_tunnel(), tcp());
+    let sparse: Vec<Step> =
+        predicted.iter().filter(|step| step.device.as_deref() != Some("flannel.1")).cloned().collect();
+    let branches = vec![branch(predicted, back())];
+    let found = Story { branches, ..Story::healthy() }.seen(&sparse, false).seen(&back(), true).told();
+    assert_eq!(found.anomalies, []);
+}

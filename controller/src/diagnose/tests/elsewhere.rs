@@ -52,9 +52,9 @@ fn a_packet_that_is_led_away_is_no_copy() {
 
 #[test]
 fn a_responder_that_is_told_to_be_silent() {
-    let deaf = ending(there(), "t-pay", Hook::Socket, "-", Cause::SocketFilter);
+    let deaf = ending(there(), "t-pay", Hook::Socket, "-", Cause::EchoIgnored);
     let found = Story::predicting(deaf.clone()).seen(&there(), false).told();
-    assert_eq!(fault(&found), "t-pay socket - socket-filter");
+    assert_eq!(fault(&found), "t-pay socket - echo-ignored");
     assert_eq!((found.verdict, found.model_errors.len()), (Verdict::Unreachable, 0));
     let found = Story::predicting(deaf).seen(&there(), false).seen(&back(), true).told();
     assert_eq!((found.verdict, found.model_errors.len()), (Verdict::Reachable, 1));

@@ -67,3 +67,22 @@ fn of_a_few_that_died_chance_may_be_the_reason() {
         "all three of them by chance is less than one in a hundred"
     );
 }
+
+/// A rule that asks for a TOS takes some packets and not others: each is held against the prediction of its own.
+#[test]
+fn code_points_have_ways_of_their_own() {
+    let black = ending(there(), "t-node1", Hook::Route, "eth0", Cause::BlackholeRoute);
+    let marked = PathSet { branches: vec![branch(black.clone(), Vec::new())], ..PathSet::default() };
+    let mut story = Story { dscps: [4, 0, 0], by_dscp: [(4, marked)].into(), ..Story::healthy() };
+    let until = &black[..black.len() - 1];
+    story.sightings.extend(sightings(until, 0, false));
+    story.sightings.push(drop_at(black.last().unwrap(), 0, false, "NOT_SPECIFIED", "ip_error+0x1"));
+    for seq in 1..PACKETS {
+        story.sightings.extend(sightings(&there(), seq, false));
+        story.sightings.extend(sightings(&back(), seq, true));
+    }
+    let found = story.told();
+    assert_eq!(found.verdict, Verdict::Inconsistent);
+    assert_eq!(fault(&found), "t-node1 route eth0 blackhole-route");
+    assert!(found.model_errors.is_empty(), "{:?}", found.model_errors);
+}

@@ -229,7 +229,7 @@ pub struct Deviation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Anomaly {
-    /// What happens: delay, duplication or reordering.
+    /// What happens: delay, duplication, reordering or otherWay.
     pub kind: String,
     /// What happens where, in one sentence.
     pub summary: String,

@@ -35,6 +35,8 @@ const PLACES: &[(Cause, Hook, Option<&str>)] = &[
     (Cause::NoListener, Hook::Socket, None),
     (Cause::SocketQueueFull, Hook::Socket, None),
     (Cause::SocketFilter, Hook::Socket, None),
+    (Cause::SocketOption, Hook::Socket, None),
+    (Cause::EchoIgnored, Hook::Socket, None),
     (Cause::OtherHost, Hook::DriverRx, Some("eth0")),
     (Cause::Malformed, Hook::Ip, None),
     (Cause::BpfDrop, Hook::DriverTx, Some("eth0")),
@@ -95,6 +97,9 @@ fn every_cause_reads_like_this() {
         FaultPoint { span: Some(within), ..fault(Cause::SilentLoss) },
         told("TCP_ZEROWINDOW", Some("tcp_data_queue+0x91"), Cause::KernelDrop),
         told("EPERM", None, Cause::SendFailed),
+        told("TCP_MINTTL", Some("tcp_v4_rcv+0x91"), Cause::SocketOption),
+        told("TCP_MD5NOTFOUND", Some("tcp_v4_rcv+0x91"), Cause::SocketOption),
+        told("TCP_AOKEYNOTFOUND", Some("tcp_v4_rcv+0x91"), Cause::SocketOption),
     ];
     let special: Vec<Text> = special.iter().map(fault_in_words).collect();
     for (language, name) in [(Language::En, "faults.txt"), (Language::Zh, "faults.zh.txt")] {

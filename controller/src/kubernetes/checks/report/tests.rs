@@ -181,6 +181,8 @@ fn what_happened_to_packets_that_arrived_is_told() {
         span,
         share: proto::Share::new(3, 5),
         delay_ns: Some(50_120_000),
+        instead: None,
+        object: None,
         advice: Text::verbatim("see its queue"),
     };
     let result = CheckResult { anomalies: vec![late], ..result(proto::Verdict::Reachable) };
