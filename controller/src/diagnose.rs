@@ -13,6 +13,7 @@
 //! * `anomaly`: what happens to packets that arrive
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
+//! * `nobody`: packets for an address that nobody has
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
 
@@ -25,6 +26,7 @@ mod factor;
 mod locate;
 mod loss;
 mod mismatch;
+mod nobody;
 mod sight;
 mod suspect;
 mod trail;
@@ -39,6 +41,7 @@ use waymark_proto::{
     LossReport, Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Text, Verdict,
     WalkComparison, text,
 };
+use waymark_sim::Cluster;
 
 use crate::advice::advice;
 use crate::observe::{Observed, Walk};
@@ -72,6 +75,8 @@ pub struct Sent {
 pub struct Case<'a> {
     /// The cluster.
     pub inventory: &'a Inventory,
+    /// Facts of the nodes that the prediction visits.
+    pub cluster: &'a Cluster,
     /// The namespace that sent.
     pub source: &'a Place,
     /// The flow of the first packet.
@@ -328,9 +333,11 @@ impl<'a> Case<'a> {
         let back = expected.then(|| {
             let best = align::best(answers, &observed.back);
             let leg = self.leg(Direction::Return, &observed.back, best, None, receiver);
-            self.refused_by_asker(leg, &forward, sent)
+            let leg = self.refused_by_asker(leg, &forward, sent);
+            self.answered_nobody(leg, &forward)
         });
-        Packet { forward: self.misdelivered(forward), back }
+        let forward = self.sent_to_nobody(self.misdelivered(forward));
+        Packet { forward, back }
     }
 
     fn leg(

@@ -220,6 +220,7 @@ impl Question<'_> {
         let observed = observe(&seen.sightings, &lens);
         diagnose(&Case {
             inventory,
+            cluster: &picture.cluster,
             source: &ends.source,
             flow: ends.flow,
             receivers: if ends.exclusive { &ends.destinations } else { &[] },

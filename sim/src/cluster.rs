@@ -97,6 +97,20 @@ impl Cluster {
     /// The BPF programs that the devices of a namespace run.
     pub fn programs(&self, place: &Place) -> &[DeviceProgram] {
         self.namespaces.get(place).map_or(&[], |namespace| namespace.programs.as_slice())
+    /// Whether a namespace of those whose facts are there has an address.
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        self.namespaces().any(|namespace| namespace.is_local(ip))
+    }
+
+    /// Whether rules outside the hooks of IP see what leaves a namespace by a device: of its egress, or of bridges.
+    pub fn has_chains_behind(&self, place: &Place, device: &str) -> bool {
+        self.namespaces.get(place).is_some_and(|namespace| {
+            let ruleset = &namespace.ruleset;
+            let of_device = ruleset.remark_on_device("egress", device);
+            of_device.or_else(|| ruleset.remark_on_bridge(&["output", "postrouting"])).is_some()
+        })
+    }
+
     }
 
     /// Adds the facts of a node, in place of older ones.
@@ -177,6 +191,36 @@ impl Cluster {
     /// The device towards the wire that has an address, where facts are there.
     pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<Device> {
         self.uplinks(|namespace, link| {
+    /// The namespace that has an address by the inventory.
+    pub(crate) fn home_of(&self, ip: IpAddr) -> Option<Place> {
+        self.inventory.owner(ip)
+    }
+
+    /// The host's namespace of a node that is known to have lost an address which nobody else has.
+    pub(crate) fn has_lost(&self, node: &NodeName, ip: IpAddr) -> Option<Place> {
+        let place = self.inventory.node(node)?.place();
+        let namespace = self.namespace(&place)?;
+        let whole =
+            ["namespace", "links", "addresses", "routes"].iter().all(|kind| namespace.lacks(kind).is_none());
+        (whole && !self.has_address(ip)).then_some(place)
+    }
+
+    /// A node whose facts might tell who has a link-layer address that no known device has: the one that is known by it,
+    /// else anyone. Of a large cluster nobody is asked, nor if several are known by it: then it is a router's.
+    pub(crate) fn may_know(&self, mac: &str) -> Option<&NodeName> {
+        let entries = self.namespaces().flat_map(Namespace::neighbours);
+        let with_it = entries.filter(|entry| entry.mac.as_deref() == Some(mac) && entry.address.is_ipv4());
+        let known: BTreeSet<IpAddr> = with_it.map(|entry| entry.address).collect();
+        let strangers = || self.inventory.nodes.iter().filter(|node| !self.has(&node.name));
+        let mut named = strangers().filter(|node| known.contains(&node.ip));
+        let node = match (named.next(), named.next()) {
+            (Some(node), None) => Some(node),
+            (None, _) if known.len() < 2 && self.inventory.nodes.len() <= MOST_ASKED => strangers().next(),
+            _ => None,
+        };
+        node.filter(|_| !self.has_mac(mac)).map(|node| &node.name)
+    }
+
             // The address may be that of a bridge over the uplink.
             let with = namespace.device_with(ip);
             with.is_some_and(|with| with.index == link.index || link.master == Some(with.index))

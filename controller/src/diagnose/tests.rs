@@ -28,6 +28,7 @@ struct Story {
     receivers: Vec<Place>,
     losses: Losses,
     flow: Flow,
+    filters_watched: bool,
 }
 
 const PACKETS: u32 = 3;
@@ -58,6 +59,7 @@ impl Story {
             receivers: Vec::new(),
             losses: Losses::default(),
             flow: tcp(),
+            filters_watched: false,
         }
     }
 
@@ -100,7 +102,11 @@ impl Story {
             flow: self.flow,
             source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
-            filters_watched: [].into(),
+            filters_watched: self
+                .filters_watched
+                .then(|| Place::new("node1", "t-node1"))
+                .into_iter()
+                .collect(),
             watched: ["node1", "node2"]
                 .map(Into::into)
                 .into_iter()
@@ -111,6 +117,7 @@ impl Story {
         let observed = observe(&self.sightings, &lens);
         diagnose(&Case {
             inventory: &inventory,
+            cluster: &waymark_sim::Cluster::new(&inventory),
             source: &source,
             flow: self.flow,
             receivers: &self.receivers,
@@ -446,5 +453,6 @@ fn sends_that_fail() {
 mod anomalies;
 mod choices;
 mod elsewhere;
+mod nobody;
 mod partial;
 mod unseen;
