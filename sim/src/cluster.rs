@@ -14,6 +14,9 @@ use crate::SimError;
 use crate::graph::{Device, Graph, Peer, Segment};
 use crate::namespace::Namespace;
 
+/// In larger clusters not every node is asked whose a link-layer address is.
+const MOST_ASKED: usize = 16;
+
 /// A cluster, as far as it is known. Facts are added node by node, as predictions ask for them.
 #[derive(Debug)]
 pub struct Cluster {
@@ -94,9 +97,6 @@ impl Cluster {
         self.namespaces.get(place)?.ruleset.find(rule)
     }
 
-    /// The BPF programs that the devices of a namespace run.
-    pub fn programs(&self, place: &Place) -> &[DeviceProgram] {
-        self.namespaces.get(place).map_or(&[], |namespace| namespace.programs.as_slice())
     /// Whether a namespace of those whose facts are there has an address.
     pub fn has_address(&self, ip: IpAddr) -> bool {
         self.namespaces().any(|namespace| namespace.is_local(ip))
@@ -111,6 +111,9 @@ impl Cluster {
         })
     }
 
+    /// The BPF programs that the devices of a namespace run.
+    pub fn programs(&self, place: &Place) -> &[DeviceProgram] {
+        self.namespaces.get(place).map_or(&[], |namespace| namespace.programs.as_slice())
     }
 
     /// Adds the facts of a node, in place of older ones.
@@ -188,9 +191,6 @@ impl Cluster {
         self.inventory.nodes.iter().find(has).map(|node| &node.name)
     }
 
-    /// The device towards the wire that has an address, where facts are there.
-    pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<Device> {
-        self.uplinks(|namespace, link| {
     /// The namespace that has an address by the inventory.
     pub(crate) fn home_of(&self, ip: IpAddr) -> Option<Place> {
         self.inventory.owner(ip)
@@ -221,6 +221,9 @@ impl Cluster {
         node.filter(|_| !self.has_mac(mac)).map(|node| &node.name)
     }
 
+    /// The device towards the wire that has an address, where facts are there.
+    pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<Device> {
+        self.uplinks(|namespace, link| {
             // The address may be that of a bridge over the uplink.
             let with = namespace.device_with(ip);
             with.is_some_and(|with| with.index == link.index || link.master == Some(with.index))
