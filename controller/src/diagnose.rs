@@ -14,6 +14,7 @@
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
 //! * `nobody`: packets for an address that nobody has
+//! * `rewrite`: packets that something other than address translation changed
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
 
@@ -27,6 +28,7 @@ mod locate;
 mod loss;
 mod mismatch;
 mod nobody;
+mod rewrite;
 mod sight;
 mod suspect;
 mod trail;
@@ -334,10 +336,10 @@ impl<'a> Case<'a> {
             let best = align::best(answers, &observed.back);
             let leg = self.leg(Direction::Return, &observed.back, best, None, receiver);
             let leg = self.refused_by_asker(leg, &forward, sent);
-            self.answered_nobody(leg, &forward)
+            self.came_of_rewrite(self.answered_nobody(leg, &forward), Some(&forward))
         });
         let forward = self.sent_to_nobody(self.misdelivered(forward));
-        Packet { forward, back }
+        Packet { forward: self.came_of_rewrite(forward, None), back }
     }
 
     fn leg(
