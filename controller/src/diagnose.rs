@@ -9,6 +9,7 @@
 //! * `locate`: where one walk ended, and why
 //! * `vanished`: the same where nobody reported it
 //! * `blame`: who sent it to where the prediction has it die
+//! * `diverted`: where a packet left its way for somebody whom it does not concern
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
@@ -22,6 +23,7 @@ mod align;
 mod anomaly;
 mod blame;
 mod compare;
+mod diverted;
 mod errno;
 mod factor;
 mod locate;

@@ -452,7 +452,9 @@ fn sends_that_fail() {
 
 mod anomalies;
 mod choices;
+mod diverted;
 mod elsewhere;
 mod nobody;
 mod partial;
+mod rewritten;
 mod unseen;
