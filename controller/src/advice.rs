@@ -51,6 +51,9 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::MtuExceeded if is_about(fault, NARROW_END) => text!(advice::NarrowEnd { place, enter }),
         Cause::MtuExceeded => text!(advice::MtuExceeded { place, enter }),
         Cause::NeighbourUnresolved => text!(advice::NeighbourUnresolved { place, enter, device }),
+        Cause::WrongNeighbour if fault.object.as_ref().is_some_and(|object| object.id() == MISLED) => {
+            text!(advice::MisledNeighbour { place, enter, device })
+        }
         Cause::WrongNeighbour => text!(advice::WrongNeighbour { place, enter, device }),
         Cause::DeviceDown => text!(advice::DeviceDown { place, enter, device }),
         Cause::NoCarrier => text!(advice::NoCarrier { place, enter, device }),
@@ -59,8 +62,21 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::TunnelNoRemote => text!(advice::TunnelNoRemote { place, enter, device }),
         Cause::TunnelUnknownVni => text!(advice::TunnelUnknownVni { place, enter }),
         Cause::TunnelDrop => text!(advice::TunnelDrop { place, enter, device }),
-        Cause::AddressMissing => text!(advice::AddressMissing { place, enter, dst }),
+        Cause::AddressMissing => {
+            text!(advice::AddressMissing { place, enter, dst: lost(fault).unwrap_or(dst) })
+        }
         Cause::WrongReceiver => wrong_receiver(fault, &place, enter, dst),
+        Cause::NobodysAddress => nobodys_address(fault, place, enter, dst),
+        Cause::Rewritten => match fault.span.as_ref().filter(|_| fault.hook == Hook::Wire) {
+            Some(Span { last_seen, first_missing }) => {
+                text!(advice::RewrittenBetween { from: &last_seen.node, to: &first_missing.node })
+            }
+            None => text!(advice::Rewritten { place, enter, device }),
+        },
+        Cause::NoFreePort => {
+            let look = look_at(fault, &enter);
+            text!(advice::NoFreePort { place, enter, look })
+        }
         Cause::AnswerMismatch => text!(advice::AnswerMismatch { place, enter }),
         Cause::NoListener if is_about(fault, LISTENS_ON_DEVICE) => {
             text!(advice::ListenerOnDevice { place, enter, port: flow.dst_port })
@@ -131,6 +147,39 @@ fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> T
     let function = fault.function.as_deref().map_or_else(|| text!(advice::UnknownFunction), Text::verbatim);
     text!(advice::KernelDrop { place, enter, reason, function })
 }
+
+/// The address that its host has lost, which need not be the packet's: it may be that of a tunnel around it.
+fn lost(fault: &FaultPoint) -> Option<IpAddr> {
+    let object = fault.object.as_ref().filter(|object| object.id() == LOST)?;
+    object.split_whitespace().next()?.parse().ok()
+}
+
+/// What the object is called of a neighbour entry that was learnt from another host.
+pub(crate) const MISLED: &str = "object.misled-neighbour";
+
+/// What the object is called of an address that its host has lost.
+const LOST: &str = "object.address-of-no-device";
+
+/// The command that shows the rule of a fault, or all of them if it is not known.
+fn look_at(fault: &FaultPoint, enter: &str) -> String {
+    fault
+        .rule
+        .as_ref()
+        .map_or_else(|| format!("{enter}nft list ruleset"), |rule| look_at_rule(rule, &fault.netns))
+}
+
+/// A rule gave the packet the address, or none gave it another.
+fn nobodys_address(fault: &FaultPoint, place: Text, enter: String, ip: IpAddr) -> Text {
+    match fault.object.as_ref().map(Text::id) {
+        Some(UNTRANSLATED) => text!(advice::Untranslated { place, enter, ip }),
+        Some(NO_SUCH_PORT) => text!(advice::NoSuchPort { ip }),
+        _ => text!(advice::NobodysAddress { place, look: look_at(fault, &enter), ip }),
+    }
+}
+
+/// What the objects are called of packets for a Service that no rule translated.
+const UNTRANSLATED: &str = "object.untranslated";
+const NO_SUCH_PORT: &str = "object.no-such-port";
 
 /// What to look at depends on which kind of step led it astray.
 fn wrong_receiver(fault: &FaultPoint, place: &Text, enter: String, dst: IpAddr) -> Text {

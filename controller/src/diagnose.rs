@@ -9,6 +9,7 @@
 //! * `locate`: where one walk ended, and why
 //! * `vanished`: the same where nobody reported it
 //! * `blame`: who sent it to where the prediction has it die
+//! * `diverted`: where a packet left its way for somebody whom it does not concern
 //! * `suspect`: where a packet vanished that nobody reported
 //! * `anomaly`: what happens to packets that arrive
 //! * `parting`: packets that arrive by another way than predicted
@@ -16,6 +17,8 @@
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `model`: where the prediction was wrong though packets arrived
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
+//! * `nobody`: packets for an address that nobody has
+//! * `rewrite`: packets that something other than address translation changed
 //! * `errno`: what a failed send says
 //! * `compare`: the steps side by side, for people
 
@@ -23,6 +26,7 @@ mod align;
 mod anomaly;
 mod blame;
 mod compare;
+mod diverted;
 mod errno;
 mod factor;
 mod locate;
@@ -30,7 +34,9 @@ mod loss;
 mod luck;
 mod mismatch;
 mod model;
+mod nobody;
 mod parting;
+mod rewrite;
 mod sight;
 mod suspect;
 mod trail;
@@ -45,6 +51,7 @@ use waymark_proto::{
     LossReport, Losses, NotObservable, Path, PathSet, Place, Protocol, Seq, Step, Text, Verdict,
     WalkComparison, text,
 };
+use waymark_sim::Cluster;
 
 use crate::advice::advice;
 use crate::observe::{Observed, Walk};
@@ -78,6 +85,8 @@ pub struct Sent {
 pub struct Case<'a> {
     /// The cluster.
     pub inventory: &'a Inventory,
+    /// Facts of the nodes that the prediction visits.
+    pub cluster: &'a Cluster,
     /// The namespace that sent.
     pub source: &'a Place,
     /// The flow of the first packet.
@@ -343,9 +352,11 @@ impl<'a> Case<'a> {
         let back = expected.then(|| {
             let best = align::best(answers, &observed.back);
             let leg = self.leg(Direction::Return, &observed.back, best, None, receiver);
-            self.refused_by_asker(leg, &forward, sent)
+            let leg = self.refused_by_asker(leg, &forward, sent);
+            self.came_of_rewrite(self.answered_nobody(leg, &forward), Some(&forward))
         });
-        Packet { forward: self.misdelivered(forward), back }
+        let forward = self.sent_to_nobody(self.misdelivered(forward));
+        Packet { forward: self.came_of_rewrite(forward, None), back }
     }
 
     fn leg(

@@ -227,6 +227,7 @@ impl Question<'_> {
         let observed = observe(&seen.sightings, &lens);
         diagnose(&Case {
             inventory,
+            cluster: &picture.cluster,
             source: &ends.source,
             flow: ends.flow,
             receivers: if ends.exclusive { &ends.destinations } else { &[] },
@@ -250,7 +251,7 @@ impl Question<'_> {
                 // A trace names rules by their handles alone.
                 *rule = known;
             }
-            programs::name(point, picture.cluster.programs(&place));
+            programs::name(point, |place| picture.cluster.programs(place));
         }
         if let Some(point) = &mut diagnosis.fault_point {
             let place = Place::new(point.node.clone(), point.netns.clone());

@@ -2,8 +2,8 @@
 
 use waymark_proto::{
     Action, Cause, CheckId, Confidence, Direction, Disposition, Event, FaultPoint, Flow, Headers, Hook,
-    HookReport, Inventory, Marker, Match, Observability, Outer, Path, Place, Protocol, Seq, Sighting, Span,
-    SpanEnd, Step, Text,
+    HookReport, Inventory, Marker, Match, Observability, Outer, Path, Place, Protocol, RuleRef, Seq,
+    Sighting, Span, SpanEnd, Step, Text,
 };
 
 use crate::diagnose::Sight;
@@ -223,6 +223,30 @@ fn outer() -> Outer {
     }
 }
 
+/// The same steps, of which this one and those behind it have another flow; a hook of netfilter that changes it does so
+/// by a rule.
+pub(crate) fn changed(mut steps: Vec<Step>, netns: &str, hook: Hook, device: &str, flow: Flow) -> Vec<Step> {
+    let here = |step: &Step| {
+        step.place.netns.as_str() == netns && step.hook == hook && step.device.as_deref() == Some(device)
+    };
+    let index = steps.iter().position(here).unwrap_or_else(|| panic!("no {netns} {hook} {device}"));
+    if hook.is_netfilter() {
+        steps[index].action = Action::Translated;
+        steps[index].rule = Some(RuleRef {
+            family: "ip".to_owned(),
+            table: "nat".to_owned(),
+            chain: "TEST".to_owned(),
+            handle: Some(7),
+            position: None,
+            text: None,
+        });
+    }
+    for step in &mut steps[index..] {
+        step.flow = Some(flow);
+    }
+    steps
+}
+
 /// The steps up to the first at this namespace, hook and device, which ends them for this cause.
 pub(crate) fn ending(mut steps: Vec<Step>, netns: &str, hook: Hook, device: &str, cause: Cause) -> Vec<Step> {
     let here = |step: &Step| {
@@ -267,7 +291,18 @@ pub(crate) fn sightings(steps: &[Step], seq: u32, back: bool) -> Vec<Sighting> {
                 found.push(sighting(Event::Transmitted { code: 0 }, 1500));
             }
             hook if hook.is_netfilter() && step.outer.is_none() => {
-                found.push(sighting(Event::Entered, 50_000));
+                let mut entered = sighting(Event::Entered, 50_000);
+                let another = |before: &Step| before.flow.filter(|flow| Some(*flow) != step.flow);
+                let before = steps[..index].iter().rev().find_map(another);
+                if let (Action::Translated, Some(before), Some(headers)) =
+                    (step.action, before, &mut entered.headers)
+                {
+                    headers.flow = before;
+                }
+                found.push(entered);
+                let verdict =
+                    |rule: &RuleRef| Event::Verdict { rule: rule.clone(), verdict: "accept".into() };
+                found.extend(step.rule.as_ref().map(|rule| sighting(verdict(rule), 50_000)));
                 if step.cause.is_none() {
                     found.push(sighting(Event::Left, 50_001));
                 }

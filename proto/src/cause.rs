@@ -87,6 +87,12 @@ causes! {
     AddressMissing, "address-missing", Dropped;
     /// Somebody else received it than it was meant for.
     WrongReceiver, "wrong-receiver", Dropped;
+    /// Its destination is an address that nobody has: a rule gave it that, or none gave it another.
+    NobodysAddress, "nobodys-address", Dropped;
+    /// Something other than address translation changed addresses or ports.
+    Rewritten, "rewritten", Dropped;
+    /// Translation has no address and port left for it that no other connection has.
+    NoFreePort, "no-free-port", Dropped;
     /// The answer's addresses or ports are not the question's: the asking socket does not take it.
     AnswerMismatch, "answer-mismatch", Dropped;
     /// No socket listens on the port.

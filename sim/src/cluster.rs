@@ -14,6 +14,9 @@ use crate::SimError;
 use crate::graph::{Device, Graph, Peer, Segment};
 use crate::namespace::Namespace;
 
+/// In larger clusters not every node is asked whose a link-layer address is.
+const MOST_ASKED: usize = 16;
+
 /// A cluster, as far as it is known. Facts are added node by node, as predictions ask for them.
 #[derive(Debug)]
 pub struct Cluster {
@@ -92,6 +95,20 @@ impl Cluster {
     /// All that is known of a rule that a trace names by its handle or position, if the facts have it.
     pub fn rule(&self, place: &Place, rule: &RuleRef) -> Option<RuleRef> {
         self.namespaces.get(place)?.ruleset.find(rule)
+    }
+
+    /// Whether a namespace of those whose facts are there has an address.
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        self.namespaces().any(|namespace| namespace.is_local(ip))
+    }
+
+    /// Whether rules outside the hooks of IP see what leaves a namespace by a device: of its egress, or of bridges.
+    pub fn has_chains_behind(&self, place: &Place, device: &str) -> bool {
+        self.namespaces.get(place).is_some_and(|namespace| {
+            let ruleset = &namespace.ruleset;
+            let of_device = ruleset.remark_on_device("egress", device);
+            of_device.or_else(|| ruleset.remark_on_bridge(&["output", "postrouting"])).is_some()
+        })
     }
 
     /// The BPF programs that the devices of a namespace run.
@@ -177,6 +194,36 @@ impl Cluster {
     pub(crate) fn node_with(&self, ip: IpAddr) -> Option<&NodeName> {
         let has = |node: &&waymark_proto::Node| node.ip == ip || node.ip6 == Some(ip);
         self.inventory.nodes.iter().find(has).map(|node| &node.name)
+    }
+
+    /// The namespace that has an address by the inventory.
+    pub(crate) fn home_of(&self, ip: IpAddr) -> Option<Place> {
+        self.inventory.owner(ip)
+    }
+
+    /// The host's namespace of a node that is known to have lost an address which nobody else has.
+    pub(crate) fn has_lost(&self, node: &NodeName, ip: IpAddr) -> Option<Place> {
+        let place = self.inventory.node(node)?.place();
+        let namespace = self.namespace(&place)?;
+        let whole =
+            ["namespace", "links", "addresses", "routes"].iter().all(|kind| namespace.lacks(kind).is_none());
+        (whole && !self.has_address(ip)).then_some(place)
+    }
+
+    /// A node whose facts might tell who has a link-layer address that no known device has: the one that is known by it,
+    /// else anyone. Of a large cluster nobody is asked, nor if several are known by it: then it is a router's.
+    pub(crate) fn may_know(&self, mac: &str) -> Option<&NodeName> {
+        let entries = self.namespaces().flat_map(Namespace::neighbours);
+        let with_it = entries.filter(|entry| entry.mac.as_deref() == Some(mac) && entry.address.is_ipv4());
+        let known: BTreeSet<IpAddr> = with_it.map(|entry| entry.address).collect();
+        let strangers = || self.inventory.nodes.iter().filter(|node| !self.has(&node.name));
+        let mut named = strangers().filter(|node| known.contains(&node.ip));
+        let node = match (named.next(), named.next()) {
+            (Some(node), None) => Some(node),
+            (None, _) if known.len() < 2 && self.inventory.nodes.len() <= MOST_ASKED => strangers().next(),
+            _ => None,
+        };
+        node.filter(|_| !self.has_mac(mac)).map(|node| &node.name)
     }
 
     /// The device towards the wire that has an address, where facts are there.

@@ -176,6 +176,11 @@ impl Namespace {
         self.neighbours.iter().find(|entry| entry.index == index && entry.address == ip && !entry.proxy)
     }
 
+    /// What it knows of the link-layer addresses of others.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.neighbours.iter().filter(|entry| !entry.proxy)
+    }
+
     /// Whether this host answers for an address on a device by a proxy entry; for IPv6 it must be told to
     /// (`ndisc_recv_ns`).
     pub(crate) fn proxies(&self, index: u32, ip: IpAddr) -> bool {

@@ -143,6 +143,40 @@ fn devices() {
     check(branch.path.last(), "node1", Hook::Ip, "veth11", Cause::OtherHost, "veth11 has 02:00:00:00:01:21");
 }
 
+/// An entry that was learnt from another node than the one that has the next hop.
+#[test]
+fn neighbours_that_were_learnt_from_strangers() {
+    let misled = |mac: String| {
+        let mut lab = Lab::new(Dataplane::HostGw);
+        lab.netns("node1").neighbours.push(waymark_proto::Neighbour {
+            index: 2,
+            address: ip("192.168.77.2"),
+            mac: Some(mac),
+            state: "reachable".into(),
+            proxy: false,
+        });
+        let branch = lab.one("pod11", &across());
+        let neighbour = |step: &&Step| step.hook == Hook::Neighbour && step.place.netns.as_str() == "node1";
+        let step = branch.path.steps().iter().find(neighbour).cloned();
+        step.and_then(|step| step.object).map(|object| (object.id().to_owned(), object.to_string()))
+    };
+    let truth = Lab::new(Dataplane::HostGw).link("node2", "eth0").mac.clone().unwrap();
+    assert_eq!(misled(truth.clone()).unwrap().0, "verbatim");
+    let (id, told) = misled("02:00:00:00:99:99".to_owned()).unwrap();
+    assert_eq!(id, "object.misled-neighbour");
+    assert!(told.contains("192.168.77.2 belongs to eth0") && told.contains(&truth), "{told}");
+}
+
+#[test]
+fn a_node_that_has_lost_its_address() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    let lost = |address: &waymark_proto::Address| address.address.addr() == ip("192.168.77.2");
+    lab.netns("node2").addresses.retain(|address| !lost(address));
+    lab.netns("node2").routes.retain(|route| route.dst.addr() != ip("192.168.77.2"));
+    let step = last(&lab, "pod11", &across());
+    check(&step, "node2", Hook::Route, "-", Cause::AddressMissing, "192.168.77.2 is an address of no device");
+}
+
 #[test]
 fn neighbours() {
     let mut lab = Lab::new(Dataplane::HostGw);

@@ -245,6 +245,21 @@ fn statistic_makes_branches() {
     assert_eq!(support::choices(&paths.branches[1]), ["filter FORWARD rule 1 matches (prob 0.25)"]);
 }
 
+/// As kube-proxy keeps a client at the endpoint that it had: whom the kernel's list holds nobody knows.
+#[test]
+fn a_list_of_recent_senders_makes_branches() {
+    let mut lab = Lab::new(Dataplane::Routed);
+    lab.iptables(
+        "node1",
+        "*filter\n:FORWARD ACCEPT [0:0]\n:SEEN - [0:0]\n\
+         -A FORWARD -m recent --rcheck --seconds 10800 --reap --name SEP --mask 255.255.255.255 --rsource -j SEEN\n\
+         -A SEEN -m recent --set --name SEP --mask 255.255.255.255 --rsource -j DROP\nCOMMIT\n",
+    );
+    let paths = lab.predict("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let fates: Vec<_> = paths.branches.iter().map(|b| (b.path.disposition(), b.probability)).collect();
+    assert_eq!(fates, [(Disposition::Delivered, 0.5), (Disposition::Dropped, 0.5)]);
+}
+
 #[test]
 fn notrack_makes_answers_invalid() {
     let mut lab = Lab::new(Dataplane::Routed);

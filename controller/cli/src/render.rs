@@ -4,6 +4,7 @@
 //! * `format`: which formats there are
 //! * `rows`: the steps of a walk, for all formats
 //! * `walk`: the steps in columns of text
+//! * `circle`: a walk that goes in circles, its turns folded
 //! * `fault`: the fault point with all that belongs to it
 //! * `sentence`, `rule`: the same in one sentence, and a netfilter rule within it
 //! * `anomaly`: what happens to packets that arrive
@@ -13,6 +14,7 @@
 //! * `dot`, `svg`, `markdown`, `junit`: those formats
 
 mod anomaly;
+mod circle;
 mod dot;
 mod drawing;
 mod fault;

@@ -6,6 +6,7 @@ use waymark_proto::{Action, Cause, Hook, Place, Step};
 
 use super::Case;
 use super::trail::Trail;
+use crate::advice::MISLED;
 
 impl Case<'_> {
     /// Where an end was really decided: a packet that comes to a stranger was sent there by whoever chose route,
@@ -23,6 +24,9 @@ impl Case<'_> {
             })
         };
         let blame = match end.cause {
+            _ if let Some(misled) = misled(path.steps(), &end.place) => {
+                decided(Some(misled), Cause::WrongNeighbour)
+            }
             _ if self.is_strange_pod(trail, end, &home) => {
                 let outside: Vec<&Step> = before().skip_while(|step| step.place == end.place).collect();
                 self.who_sent(&outside, end).and_then(|(step, cause)| decided(Some(step), cause))
@@ -97,6 +101,28 @@ impl Case<'_> {
     }
 }
 
+/// The neighbour entry that sent a packet to another host than its next hop, where nobody saw it any more.
+pub(super) fn vanished_misled(trail: &Trail<'_>) -> Option<Step> {
+    let (path, alignment) = trail.path.zip(trail.alignment)?;
+    let steps = path.steps();
+    let last = &steps[alignment.progress?];
+    let misled = misled(steps, &last.place).or_else(|| {
+        // It was last seen on its way there.
+        let next = steps[alignment.progress?..].iter().find(|step| step.place != last.place)?;
+        misled(steps, &next.place).filter(|step| step.place == last.place)
+    })?;
+    let (action, cause) = (Action::Dropped, Some(Cause::WrongNeighbour));
+    Some(Step { action, cause, flow: last.flow, ..misled.clone() })
+}
+
+/// The step at which a packet was sent to `place` because a neighbour entry has that host's address for another's.
+fn misled<'s>(steps: &'s [Step], place: &Place) -> Option<&'s Step> {
+    let is_it = |step: &Step| step.object.as_ref().is_some_and(|object| object.id() == MISLED);
+    let index = steps.iter().position(is_it)?;
+    let next = steps[index..].iter().find(|step| step.place != steps[index].place)?;
+    (next.place == *place).then_some(&steps[index])
+}
+
 /// The object of a bridge that knows one port for the address of several hosts.
 const SEVERAL: &str = "object.to-one-of-several";
 
@@ -129,7 +155,10 @@ pub(super) fn strays(predicted: &Step, death: &Step) -> bool {
 /// Whether a predicted end is the reason of an observed one at the same place, which tells less: what waits for a
 /// link-layer address behind a device without carrier, or comes to the closed port of a tunnel that is down.
 pub(super) fn explains(predicted: &Step, death: &Step) -> bool {
-    predicted.place == death.place
+    // Nobody answers for an address that its host has lost, whoever asks.
+    let lost =
+        predicted.cause == Some(Cause::AddressMissing) && death.cause == Some(Cause::NeighbourUnresolved);
+    lost || predicted.place == death.place
         && matches!(
             (predicted.cause, predicted.hook, death.cause),
             (Some(Cause::NoCarrier | Cause::DeviceDown), _, Some(Cause::NeighbourUnresolved))

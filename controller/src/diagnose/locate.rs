@@ -5,13 +5,12 @@
 //! watched. If the second was not watched, nothing is said.
 
 use waymark_proto::{
-    Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Step, Text,
-    text,
+    Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Span, SpanEnd,
+    Step, Text, text,
 };
 
-use super::blame::{chose_port, explains, strays};
+use super::blame::{explains, strays, vanished_misled};
 use super::errno;
-use super::sight::See;
 use super::trail::Trail;
 use super::{Case, Leg};
 use crate::observe::Walk;
@@ -43,11 +42,13 @@ impl Case<'_> {
             return Fate::Delivered;
         }
         let predicted = trail.predicted.as_ref();
-        let death = trail.walk.death().filter(|_| !trail.is_flooded());
+        let clash = self.clash(trail);
+        let death = clash.as_ref().or(trail.walk.death()).filter(|_| !trail.is_flooded());
         let predicted = predicted.map_or_else(
             || death.and_then(|death| self.sent_astray(trail, death)),
             |predicted| Some(self.really(trail, predicted)),
         );
+        let predicted = predicted.or_else(|| vanished_misled(trail));
         let predicted = predicted.as_ref();
         // What the prediction has go astray is explained by it.
         let explained = predicted.is_some_and(|predicted| strays(predicted, predicted));
@@ -100,38 +101,6 @@ impl Case<'_> {
         Fate::Died(Box::new(fault))
     }
 
-    /// A packet that was seen to leave the predicted way for somebody whom it does not concern, and died there. What
-    /// led it away was behind the last step of that way.
-    fn diverted(&self, trail: &Trail<'_>) -> Option<Fault> {
-        let (path, alignment) = trail.path.zip(trail.alignment)?;
-        let death = trail.walk.death().filter(|death| !trail.is_on_path(&death.place))?;
-        let home = death.flow.and_then(|flow| self.inventory.owner(flow.dst));
-        let home = home.as_ref().unwrap_or(self.source);
-        let concerns_nobody =
-            death.cause == Some(Cause::OtherHost) || self.is_strange_pod(trail, death, home);
-        if !concerns_nobody || trail.is_flooded() {
-            return None;
-        }
-        let (progress, farthest) = (alignment.progress?, *alignment.matched.iter().flatten().max()?);
-        let (last, first) = (&trail.walk.steps[farthest], trail.walk.steps.get(farthest + 1)?);
-        // A bridge or tunnel in between has chosen, for all that was seen.
-        let mut hidden = path.steps()[progress + 1..].iter();
-        let mut hidden = hidden.by_ref().take_while(|step| self.sight.see(step) != See::Passing);
-        let mut step = hidden.find(|step| chose_port(step)).unwrap_or(last).clone();
-        step.action = Action::Dropped;
-        step.cause = Some(Cause::WrongReceiver);
-        step.flow = last.flow.or(step.flow);
-        step.object = Some(match &first.device {
-            Some(device) => text!(object::WentToDevice { device, place: &first.place }),
-            None => text!(object::WentToPlace { place: &first.place }),
-        });
-        let mut fault = self.fault(trail, &step, Confidence::High, text!(ground::Diverted));
-        fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
-        fault.point.evidence.push(text!(evidence::WentTo { at: first.at() }));
-        fault.point.evidence.push(reported_in_words(death));
-        Some(fault)
-    }
-
     /// Who sent a packet to a stranger that the prediction has it come to, without knowing that it dies there.
     fn sent_astray(&self, trail: &Trail<'_>, death: &Step) -> Option<Step> {
         let ends_there = trail.path.is_some_and(|path| path.last().place == death.place);
@@ -149,6 +118,13 @@ impl Case<'_> {
             let confidence = if vague { Confidence::Medium } else { Confidence::High };
             let mut fault = self.fault(trail, death, confidence, alone());
             fault.point.evidence.push(words);
+            if death.cause == Some(Cause::OtherHost)
+                && let [.., before, _] = trail.walk.steps.as_slice()
+            {
+                // Whoever gave the frame its address did so before.
+                fault.point.span =
+                    Some(Span { last_seen: SpanEnd::from(before), first_missing: SpanEnd::from(death) });
+            }
             // Predictions are about packets of ordinary size and TTL.
             let of_its_own = matches!(death.cause, Some(Cause::TtlExpired | Cause::MtuExceeded));
             if trail.path.is_some_and(|path| path.disposition() == Disposition::Delivered) && !of_its_own {
@@ -213,6 +189,28 @@ impl Case<'_> {
             && path.last() == predicted
             && predicted.note.as_ref().is_some_and(|note| note.id() == BEFORE_TRACES)
             && between.all(|step| self.sight.see(step) != See::Passing)
+    }
+
+    /// A packet that left the hook where its source was translated, and was dropped by netfilter before it came to a queue:
+    /// connection tracking, which confirms connections behind all rules, has another one with those addresses and ports.
+    fn clash(&self, trail: &Trail<'_>) -> Option<Step> {
+        let [.., translated, death] = trail.walk.steps.as_slice() else { return None };
+        let outside = death.cause == Some(Cause::FilterDrop) && death.note == Some(text!(seen::OutsideIp));
+        let gave_a_source = translated.hook == Hook::NetfilterPostrouting
+            && translated.action == Action::Translated
+            && translated.place == death.place
+            && translated.outer.is_none();
+        let device = translated.device.as_deref().or(death.device.as_deref())?;
+        if !outside || !gave_a_source || self.cluster.has_chains_behind(&death.place, device) {
+            return None;
+        }
+        Some(Step {
+            action: Action::Dropped,
+            cause: Some(Cause::NoFreePort),
+            reason: death.reason.clone(),
+            function: death.function.clone(),
+            ..translated.clone()
+        })
     }
 
     /// The sending system call failed and no drop was reported.
@@ -333,7 +331,7 @@ impl Case<'_> {
 }
 
 /// A drop as it was reported.
-fn reported_in_words(death: &Step) -> Text {
+pub(super) fn reported_in_words(death: &Step) -> Text {
     let mut words = match &death.function {
         Some(function) => {
             let reason = death.reason.as_deref();

@@ -84,10 +84,11 @@ impl<'a> Case<'a> {
         };
         let known = |flow: Flow| questions().any(|question| ends(question.reversed()) == ends(flow));
         let mut steps = back.walk.steps.iter().enumerate();
-        let (index, step) = steps.find(|(index, step)| {
+        let translated = steps.find(|(index, step)| {
             let predicted = back.predicted(*index).is_some_and(|p| p.action == Action::Translated);
             step.action == Action::Translated && !predicted && step.flow.is_some_and(|flow| !known(flow))
-        })?;
+        });
+        let Some((index, step)) = translated else { return self.changed_answer(back, &packet.forward) };
         let mut culprit = back.with_rule(index, step);
         culprit.cause = Some(Cause::AnswerMismatch);
         let ground = text!(ground::AnswerRewritten);

@@ -119,6 +119,7 @@ impl Story {
         let observed = observe(&self.sightings, &lens);
         diagnose(&Case {
             inventory: &inventory,
+            cluster: &waymark_sim::Cluster::new(&inventory),
             source: &source,
             flow: self.flow,
             receivers: &self.receivers,
@@ -458,7 +459,10 @@ fn sends_that_fail() {
 
 mod anomalies;
 mod choices;
+mod diverted;
 mod early;
 mod elsewhere;
+mod nobody;
 mod partial;
+mod rewritten;
 mod unseen;

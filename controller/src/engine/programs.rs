@@ -1,25 +1,70 @@
-//! Which BPF program dropped a packet: the kernel says that one did, and where; the facts say which run there.
+//! Which BPF program it was: the kernel says that one dropped a packet, or hooks that something changed it, and where; the
+//! facts say which run there.
 
-use waymark_proto::{Cause, DeviceProgram, FaultPoint, Hook, ProgramPoint, Text, listed, text};
+use waymark_proto::{
+    Cause, DeviceProgram, FaultPoint, Hook, NodeName, Place, ProgramPoint, SpanEnd, Text, listed, text,
+};
 
-/// Names the programs that may have dropped the packet: as the object, if there is one only.
-pub(super) fn name(point: &mut FaultPoint, programs: &[DeviceProgram]) {
-    if point.cause != Cause::BpfDrop {
-        return;
-    }
-    let here = |program: &&DeviceProgram| {
-        point.device.as_ref() == Some(&program.device)
-            && runs_at(program.point, point.hook, point.reason.as_deref())
-    };
-    let named: Vec<Text> = programs.iter().filter(here).map(DeviceProgram::words).collect();
-    match named.as_slice() {
-        [] => {}
-        [only] => point.object = point.object.take().or_else(|| Some(only.clone())),
-        several => point.evidence.push(text!(evidence::OfPrograms { programs: listed(several) })),
+/// Names the programs that may have done it, given those of each place: as the object, if there is only one that can
+/// have; else as evidence.
+pub(super) fn name<'p>(point: &mut FaultPoint, programs: impl Fn(&Place) -> &'p [DeviceProgram]) {
+    match point.cause {
+        Cause::BpfDrop => {
+            let named = there(&end_of(point), point.reason.as_deref(), &programs);
+            match named.as_slice() {
+                [] => {}
+                [only] => point.object = point.object.take().or_else(|| Some(only.clone())),
+                several => point.evidence.push(text!(evidence::OfPrograms { programs: listed(several) })),
+            }
+        }
+        Cause::Rewritten | Cause::WrongReceiver | Cause::OtherHost | Cause::Unknown => {
+            let mut ends = vec![end_of(point)];
+            if let Some(span) = &point.span {
+                ends.extend([span.last_seen.clone(), span.first_missing.clone()]);
+            }
+            let mut told: Vec<(NodeName, Text)> = Vec::new();
+            for end in &ends {
+                let mut named = there(end, None, &programs);
+                named.retain(|program| !told.contains(&(end.node.clone(), program.clone())));
+                if named.is_empty() {
+                    continue;
+                }
+                if let ([only], Cause::Rewritten, None) = (named.as_slice(), point.cause, &point.object) {
+                    point.object = Some(only.clone());
+                } else {
+                    let programs = listed(&named);
+                    point.evidence.push(text!(evidence::ProgramsThere { node: &end.node, programs }));
+                }
+                told.extend(named.into_iter().map(|program| (end.node.clone(), program)));
+            }
+        }
+        _ => {}
     }
 }
 
-/// Whether a program that runs at `point` drops packets at a hook, and with the kernel's reason if it gave one.
+fn end_of(point: &FaultPoint) -> SpanEnd {
+    SpanEnd {
+        node: point.node.clone(),
+        netns: point.netns.clone(),
+        hook: point.hook,
+        device: point.device.clone(),
+    }
+}
+
+/// The programs that a packet comes by at a hook of a device.
+fn there<'p>(
+    end: &SpanEnd,
+    reason: Option<&str>,
+    programs: impl Fn(&Place) -> &'p [DeviceProgram],
+) -> Vec<Text> {
+    let place = Place::new(end.node.clone(), end.netns.clone());
+    let here = |program: &&DeviceProgram| {
+        end.device.as_ref() == Some(&program.device) && runs_at(program.point, end.hook, reason)
+    };
+    programs(&place).iter().filter(here).map(DeviceProgram::words).collect()
+}
+
+/// Whether a program that runs at `point` sees packets at a hook, with the kernel's reason for a drop if it gave one.
 fn runs_at(point: ProgramPoint, hook: Hook, reason: Option<&str>) -> bool {
     let (at, why) = match point {
         ProgramPoint::XdpDriver | ProgramPoint::XdpGeneric | ProgramPoint::XdpHardware => {
@@ -30,6 +75,8 @@ fn runs_at(point: ProgramPoint, hook: Hook, reason: Option<&str>) -> bool {
     };
     let another =
         ["XDP", "TC_INGRESS", "TC_EGRESS"].into_iter().any(|other| reason == Some(other) && other != why);
+    // What comes to the driver came by the queue.
+    let hook = if hook == Hook::DriverTx { Hook::Qdisc } else { hook };
     at == hook && !another
 }
 
@@ -47,7 +94,7 @@ mod tests {
     }
 
     fn named(mut fault: FaultPoint, programs: &[DeviceProgram]) -> (Option<Text>, Vec<Text>) {
-        name(&mut fault, programs);
+        name(&mut fault, |_| programs);
         (fault.object, fault.evidence)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use waymark_proto::{
-    CheckResult, Direction, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Text, Verdict, text,
+    Cause, CheckResult, Direction, FaultPoint, Flow, Hook, Inventory, NodeName, Protocol, Text, Verdict, text,
 };
 
 use super::replay::recorded;
@@ -120,7 +120,8 @@ fn same_stretch(point: &FaultPoint, other: Option<&FaultPoint>) -> bool {
 
 /// The nodes between which packets vanish.
 fn nodes(point: &FaultPoint) -> Option<[NodeName; 2]> {
-    let span = point.span.as_ref().filter(|_| point.hook == Hook::Wire)?;
+    // What is changed between them comes through.
+    let span = point.span.as_ref().filter(|_| point.hook == Hook::Wire && point.cause != Cause::Rewritten)?;
     let (from, to) = (span.last_seen.node.clone(), span.first_missing.node.clone());
     (from != to).then_some([from, to])
 }

@@ -97,6 +97,9 @@ fn classify(seq: Seq, headers: &Headers, lens: &Lens<'_>) -> Class {
     match headers.matched {
         Match::TcpSeq if headers.tcp_flags & RST != 0 => Class::Aftermath,
         Match::TcpAck if headers.tcp_flags & (RST | SYN) == RST => Class::Reset,
+        // Who has a connection with these ends already answers a SYN that does not belong to it with what it waits for
+        // (RFC 5961), which may be what another packet of this check began. What answers a SYN is one, too.
+        Match::TcpAck if headers.tcp_flags & SYN == 0 => Class::Aftermath,
         Match::TcpAck | Match::EchoReply => Class::Way(Direction::Return),
         Match::Quoted => Class::Error,
         Match::Tag if headers.flow.protocol == Protocol::Udp => Class::Way(udp(seq, headers, lens)),

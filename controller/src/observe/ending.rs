@@ -106,7 +106,10 @@ fn step(item: &Item, later: &[Item]) -> Step {
         What::Passed { note } => step.note.clone_from(note),
         What::Filtered { left, after, verdicts } => {
             let rewritten = after.filter(|after| item.flow != Some(*after));
-            let next_flow = rewritten.or_else(|| here.clone().find_map(|other| other.flow));
+            let next = here.clone().find(|other| other.flow.is_some());
+            // What it left with says it best: a queue may have a program before it that changes packets, too.
+            let next = next.filter(|next| after.is_none() || next.hook != Hook::Qdisc);
+            let next_flow = rewritten.or_else(|| next.and_then(|next| next.flow));
             if let (Some(before), Some(after)) = (item.flow, next_flow)
                 && before != after
                 && (*left || here.clone().next().is_some())

@@ -56,6 +56,20 @@ fn a_round_trip_comes_out_in_the_order_of_the_datapath() {
     assert!(observed.back.arrived_ns.is_some());
 }
 
+/// A connection that has these ends already acknowledges what it waits for.
+#[test]
+fn what_acknowledges_another_packet_is_no_answer() {
+    let mut seen = sightings(&steps(THERE, tcp()), 0, false);
+    let mut challenge = sightings(&steps(BACK, tcp().reversed()), 0, true);
+    for headers in challenge.iter_mut().filter_map(|sighting| sighting.headers.as_mut()) {
+        headers.tcp_flags = 0x10;
+    }
+    seen.extend(challenge);
+    let observed = read(&seen);
+    assert!(observed.forward.delivered());
+    assert_eq!(observed.back.steps, []);
+}
+
 #[test]
 fn encapsulated_steps_stand_between_those_of_the_inner_packet() {
     let there = steps(&there_by_tunnel(), tcp());

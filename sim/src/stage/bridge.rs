@@ -89,7 +89,7 @@ fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<
             return branch.to(next.clone());
         }
         match neighbour::lookup(here, &branch.at, bridge, next_hop) {
-            Resolved::To(mac) => {
+            Resolved::To(mac, _) => {
                 branch.packet.mac = mac;
                 branch.to(next.clone())
             }

@@ -12,8 +12,8 @@ use crate::walk::{Egress, Stage, Walk};
 
 /// What is known about a next hop's link-layer address.
 pub(super) enum Resolved {
-    /// The address; absent where only the wire knows it.
-    To(Option<String>),
+    /// The address, absent where only the wire knows it; and what is wrong with it.
+    To(Option<String>, Option<Text>),
     /// It fails; why, and what decides.
     Fails(Cause, Text),
     Unknown(Text),
@@ -38,11 +38,11 @@ pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Wa
         return vec![walk.to(next)];
     }
     match lookup(here, &walk.at, link, egress.next_hop) {
-        Resolved::To(mac) => {
+        Resolved::To(mac, remark) => {
             walk.packet.mac.clone_from(&mac);
             let step = walk.step(Hook::Neighbour, on, Action::Forwarded);
-            step.object =
-                mac.map(|mac| Text::verbatim(format!("{} dev {} lladdr {mac}", egress.next_hop, link.name)));
+            let told = |mac| Text::verbatim(format!("{} dev {} lladdr {mac}", egress.next_hop, link.name));
+            step.object = remark.or(mac.map(told));
             vec![walk.to(next)]
         }
         Resolved::Fails(cause, object) => vec![walk.dropped(Hook::Neighbour, on, cause, object)],
@@ -93,7 +93,8 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
     let wrong = |object| Resolved::Fails(Cause::WrongNeighbour, object);
     if !matches!(entry.state.to_ascii_lowercase().as_str(), "permanent" | "noarp") {
         // Learnt: if it is out of date, the frame goes to the old place, and what is there will tell.
-        return Resolved::To(Some(mac));
+        let remark = misled(here, shown(), &mac, entry.address, segment, owners);
+        return Resolved::To(Some(mac), remark);
     }
     let truths: Vec<(&Device, String)> =
         owners.iter().filter_map(|device| Some((device, mac_of(here, device)?))).collect();
@@ -114,7 +115,40 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
             mac: truth,
         }));
     }
-    Resolved::To(Some(mac))
+    Resolved::To(Some(mac), None)
+}
+
+/// What is wrong with a learnt entry: that its address is that of another host's device than of the one that has the next
+/// hop. The frame goes there, and what becomes of it there tells whether that is a fault: the other may pass it on.
+fn misled(
+    here: Here<'_>,
+    entry: String,
+    mac: &str,
+    ip: IpAddr,
+    segment: &Segment,
+    owners: &[Device],
+) -> Option<Text> {
+    let has_it = |device: &&Device| mac_of(here, device).as_deref() == Some(mac);
+    // Of several that have an address, it is the one's who should.
+    let home = here.cluster.home_of(ip);
+    let rightful = owners.iter().filter(|owner| home.as_ref().is_none_or(|home| owner.0 == *home));
+    let rightful: Vec<&Device> = rightful.collect();
+    if rightful.iter().any(has_it) {
+        return None;
+    }
+    let owner = *rightful.first()?;
+    let stranger = segment.devices.iter().find(has_it);
+    let name = |device: &Device| here.cluster.link(device).map(|link| link.name.clone()).unwrap_or_default();
+    Some(text!(object::MisledNeighbour {
+        entry,
+        of: stranger.map(name),
+        stranger: stranger.map(|device| &device.0),
+        twice: stranger.is_some_and(|stranger| owners.contains(stranger)),
+        ip,
+        device: name(owner),
+        place: &owner.0,
+        mac: mac_of(here, owner)?,
+    }))
 }
 
 /// Asks on the link.
@@ -137,8 +171,8 @@ fn ask(
         .cloned()
         .or_else(|| segment.devices.iter().find(|device| proxies(here, at, device, next_hop)).cloned());
     match answerer {
-        Some(device) => Resolved::To(mac_of(here, &device)),
-        None if !segment.whole => Resolved::To(None),
+        Some(device) => Resolved::To(mac_of(here, &device), None),
+        None if !segment.whole => Resolved::To(None, None),
         None => match here.namespace.lacks("neighbours") {
             Some(why) => Resolved::Unknown(why),
             None => Resolved::Fails(

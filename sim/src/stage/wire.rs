@@ -1,6 +1,8 @@
 //! What lies between nodes. Nobody watches it; who receives is known by the next hop's address.
 
-use waymark_proto::{Action, Disposition, Hook, NodeName, Text, text};
+use std::net::IpAddr;
+
+use waymark_proto::{Action, Cause, Disposition, Hook, NodeName, Place, Text, text};
 
 use super::Here;
 use crate::graph::Device;
@@ -15,6 +17,8 @@ enum Receiver {
     Needs(NodeName),
     /// A node whose facts do not fit.
     Unclear(Text),
+    /// A node that has lost the address by which the others know it.
+    Addressless(Place, IpAddr),
     Nobody(Text),
 }
 
@@ -34,6 +38,12 @@ pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
             return vec![walk.unknown(Hook::Wire, on, why)];
         }
         Receiver::Unclear(why) => return vec![walk.unknown(Hook::Wire, on, why)],
+        Receiver::Addressless(place, ip) => {
+            walk.step(Hook::Wire, on, Action::Forwarded);
+            walk.at = place;
+            let object = text!(object::AddressOfNoDevice { ip });
+            return vec![walk.dropped(Hook::Route, None, Cause::AddressMissing, object)];
+        }
         Receiver::Nobody(note) => {
             walk.step(Hook::Wire, on, Action::Forwarded).note = Some(note);
             walk.fate = Some(Disposition::ExitsCluster);
@@ -52,6 +62,14 @@ fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
     let other = |found: &Device| *found != (walk.at.clone(), device);
     let by_mac = walk.packet.mac.as_deref().and_then(|mac| cluster.uplink_with_mac(mac)).filter(other);
     let by_address = walk.next_hop.and_then(|ip| cluster.uplink_with(ip)).filter(other);
+    let of_another =
+        |found: &Device| cluster.link(found).and_then(|link| link.mac.as_ref()) != walk.packet.mac.as_ref();
+    if by_mac.is_none()
+        && by_address.as_ref().is_some_and(of_another)
+        && let Some(node) = walk.packet.mac.as_deref().and_then(|mac| cluster.may_know(mac))
+    {
+        return Receiver::Needs(node.clone());
+    }
     if let Some(device) = by_mac.or(by_address) {
         return Receiver::Device(device);
     }
@@ -59,14 +77,21 @@ fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
         if !cluster.has(node) {
             return Receiver::Needs(node.clone());
         }
-        return Receiver::Unclear(text!(model::UplinkWithoutAddress { node }));
+        let lost = walk.next_hop.and_then(|ip| Some((cluster.has_lost(node, ip)?, ip)));
+        return match lost {
+            Some((place, ip)) => Receiver::Addressless(place, ip),
+            None => Receiver::Unclear(text!(model::UplinkWithoutAddress { node })),
+        };
     }
     // A packet to a node by way of a router that is none: the underlay is taken to route.
     let dst = walk.packet.flow.dst;
     if let Some(node) = cluster.node_with(dst).filter(|node| **node != walk.at.node) {
         return match cluster.uplink_with(dst) {
             Some(device) => Receiver::Routed(device),
-            None if cluster.has(node) => Receiver::Unclear(text!(model::UplinkWithout { node, ip: dst })),
+            None if cluster.has(node) => match cluster.has_lost(node, dst) {
+                Some(place) => Receiver::Addressless(place, dst),
+                None => Receiver::Unclear(text!(model::UplinkWithout { node, ip: dst })),
+            },
             None => Receiver::Needs(node.clone()),
         };
     }

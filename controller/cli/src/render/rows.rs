@@ -94,7 +94,11 @@ impl<'a> Rows<'a> {
     pub(super) fn of(walk: &'a WalkComparison, fault: Option<&FaultPoint>) -> Self {
         let packets = walk.steps.iter().map(|step| step.packets).max().unwrap_or(0);
         let mut flows = [None, None];
-        let at_fault = fault.and_then(|fault| walk.steps.iter().position(|step| is_at(step, fault)));
+        let at_fault = fault.and_then(|fault| {
+            let at = |wanted: &dyn Fn(&ComparedStep) -> bool| walk.steps.iter().position(wanted);
+            // What sent it astray let it pass; then the end is where that led it.
+            at(&|step| is_at(step, fault)).or_else(|| at(&is_foretold_end))
+        });
         let all: Vec<Row<'_>> = (walk.steps.iter().enumerate())
             .filter_map(|(index, step)| {
                 let mut row = row(step, packets, &mut flows)?;
@@ -241,6 +245,12 @@ fn words(step: &Step, flow: &mut Option<Flow>, why: bool) -> Text {
         why: step.reason.clone().or_else(|| step.cause.map(|cause| cause.to_string())),
         object: step.object.as_ref().filter(|_| why && !step.action.continues()),
     })
+}
+
+/// Whether the prediction has a packet die at a step, and nobody saw it do otherwise.
+fn is_foretold_end(step: &ComparedStep) -> bool {
+    let dies = step.predicted.as_ref().is_some_and(|step| step.cause.is_some());
+    dies && matches!(step.agreement, Agreement::NotObservable | Agreement::Missing)
 }
 
 fn is_at(step: &ComparedStep, fault: &FaultPoint) -> bool {

@@ -19,14 +19,15 @@ pub(crate) fn sentence(fault: &FaultPoint) -> Text {
 /// What happens to it.
 fn fate(fault: &FaultPoint) -> Text {
     match (fault.cause, fault.cause.fate()) {
-        (Cause::WrongReceiver | Cause::WrongRoute, _) => text!(sentence::LedAstray),
+        (Cause::WrongReceiver | Cause::WrongRoute | Cause::NobodysAddress, _) => text!(sentence::LedAstray),
+        (Cause::Rewritten, _) => text!(sentence::Rewritten),
         (Cause::AnswerMismatch, _) => text!(sentence::Refused),
         (Cause::SendFailed, _) => text!(sentence::NotSent),
         (_, Disposition::Rejected) => text!(sentence::Rejected),
         (_, Disposition::NoRoute | Disposition::NeighbourUnreachable) => text!(sentence::Stopped),
         (_, Disposition::Loop) => text!(sentence::InCircles),
         (Cause::SilentLoss, _) => text!(sentence::Lost),
-        _ if fault.span.is_some() => text!(sentence::Lost),
+        _ if fault.span.is_some() && fault.cause != Cause::OtherHost => text!(sentence::Lost),
         _ => text!(sentence::Dropped),
     }
 }
@@ -106,6 +107,9 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::TunnelDrop => text!(why::TunnelDrop),
         Cause::AddressMissing => text!(why::AddressMissing),
         Cause::WrongReceiver => text!(why::WrongReceiver),
+        Cause::NobodysAddress => text!(why::NobodysAddress),
+        Cause::Rewritten => text!(why::Rewritten),
+        Cause::NoFreePort => text!(why::NoFreePort),
         Cause::AnswerMismatch => text!(why::AnswerMismatch),
         Cause::NoListener if is_about(fault, "object.listens-on-device") => text!(why::ListensOnDevice),
         Cause::NoListener => text!(why::NoListener),

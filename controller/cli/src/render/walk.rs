@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use waymark_proto::{CheckResult, FaultPoint, Hook, Observability, Step, Text, WalkComparison, text};
 
+use super::circle::Circle;
 use super::rows::{Mark, Row, Rows, predicted as predicted_rows};
 use super::text::{padded, width};
 use super::{Paint, line};
@@ -32,7 +33,15 @@ pub(super) fn whole(out: &mut String, walk: &WalkComparison, fault: Option<&Faul
 pub(super) fn brief(out: &mut String, walk: &WalkComparison, fault: Option<&FaultPoint>, paint: Paint) {
     let rows = Rows::of(walk, fault);
     let nodes = rows.all.iter().map(|row| width(row.place.node.as_str())).max().unwrap_or(0);
-    for hop in hops(&rows.all) {
+    let hops = hops(&rows.all);
+    let circle = Circle::of(&hops, |hop| (hop.node, hop.mark, &hop.words));
+    for (index, hop) in hops.iter().enumerate() {
+        if circle.begins(index) {
+            line!(out, "    {}", paint.faint(&paint.say(&text!(walk::MoreTurns { turns: circle.turns }))));
+        }
+        if circle.hides(index) {
+            continue;
+        }
         let mark = hop.mark.paint(hop.mark.symbol(), paint);
         line!(out, "  {mark} {}  {}", padded(hop.node, nodes), paint.say(&hop.words));
     }
@@ -122,7 +131,15 @@ fn table(out: &mut String, rows: &[Row<'_>], paint: Paint) {
     let devices = widest(&|row| width(row.device));
     let predictions = widest(&|row| width(&row.predicted(paint.language))).min(40);
     let mut place = None;
-    for row in rows {
+    let circle = Circle::of(rows, |row| (row.place, row.hook, row.device, row.mark));
+    for (index, row) in rows.iter().enumerate() {
+        if circle.begins(index) {
+            line!(out, "    {}", paint.faint(&paint.say(&text!(walk::MoreTurns { turns: circle.turns }))));
+            place = None;
+        }
+        if circle.hides(index) {
+            continue;
+        }
         if place != Some(row.place) {
             place = Some(row.place);
             let words = text!(walk::Netns { node: &row.place.node, netns: &row.place.netns });

@@ -161,21 +161,22 @@ fn who_answers_in_the_receivers_stead_is_no_receiver() {
 
 #[test]
 fn an_answer_that_was_rewritten_before_it_died() {
-    let mut dying = ending(back(), "t-node1", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
-    let left =
-        dying.iter().position(|step| step.hook == Hook::Qdisc && step.place.netns.as_str() == "t-node2");
-    for step in &mut dying[left.expect("it leaves node2")..] {
-        step.flow.as_mut().expect("steps of tests have flows").src = "10.1.2.77".parse().unwrap();
-    }
+    let given = Flow { src: "10.1.2.77".parse().unwrap(), ..tcp().reversed() };
+    let by = |hook| {
+        let changed = crate::fixture::changed(back(), "t-node2", hook, "eth0", given);
+        ending(changed, "t-node1", Hook::NetfilterForward, "eth0", Cause::FilterDrop)
+    };
     let told = |dying: &[Step]| {
         let story = Story::healthy().seen(&there(), false).seen(dying, true);
         story.dropped(dying.last().unwrap(), true, "NETFILTER_DROP", "nf_hook_slow+0x1").told()
     };
-    let found = told(&dying);
+    let found = told(&by(Hook::NetfilterPostrouting));
     assert_eq!(fault(&found), "t-node1 netfilter-forward eth0 filter-drop", "the rule is read elsewhere");
     let culprit = found.rewritten.expect("it was seen to be rewritten");
     assert_eq!((culprit.netns.as_str(), culprit.hook), ("t-node2", Hook::NetfilterPostrouting));
     assert_eq!((culprit.cause, culprit.direction), (Cause::AnswerMismatch, Direction::Return));
+    let culprit = told(&by(Hook::Qdisc)).rewritten.expect("it was seen to be changed");
+    assert_eq!((culprit.hook, culprit.cause), (Hook::Qdisc, Cause::Rewritten));
 
     let untouched = ending(back(), "t-node1", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
     assert_eq!(told(&untouched).rewritten, None);
@@ -203,4 +204,27 @@ fn an_answer_from_elsewhere_is_no_answer() {
     assert_eq!(found.verdict, Verdict::Unreachable);
     let point = found.fault_point.expect("a fault");
     assert_eq!((point.cause, point.direction), (Cause::AnswerMismatch, Direction::Return));
+}
+
+#[test]
+fn a_neighbour_that_was_learnt_from_a_stranger_is_to_blame_for_what_never_came() {
+    let misled = waymark_proto::text!(object::MisledNeighbour {
+        entry: "neighbour 172.18.0.2 dev eth0 lladdr 02:00:00:00:00:03 REACHABLE",
+        of: Some("eth0"),
+        stranger: Some("node3/t-node3"),
+        twice: true,
+        ip: "172.18.0.2",
+        device: "eth0",
+        place: "node2/t-node2",
+        mac: "02:00:00:00:00:02",
+    });
+    let mut dying = ending(there(), "t-node2", Hook::NetfilterPrerouting, "eth0", Cause::OtherHost);
+    let entry = |step: &&mut Step| step.hook == Hook::Neighbour && step.place.netns.as_str() == "t-node1";
+    dying.iter_mut().find(entry).unwrap().object = Some(misled);
+    let seen = ending(there(), "t-node1", Hook::Wire, "eth0", Cause::SilentLoss);
+    let found = Story::predicting(dying).seen(&seen[..seen.len() - 1], false).told();
+    assert_eq!(fault(&found), "t-node1 neighbour eth0 wrong-neighbour", "{found:#?}");
+    let point = found.fault_point.unwrap();
+    assert!(point.object.unwrap().contains("eth0 of node3/t-node3"));
+    assert!(point.advice.contains("another host"), "{}", point.advice);
 }

@@ -10,6 +10,9 @@ use super::super::symbols;
 use super::super::value::{Elements, Pattern, Value};
 use super::options::Opt;
 
+/// How likely a list of `-m recent` holds an address: nobody knows.
+const LISTED: f64 = 0.5;
+
 /// Compiles the options before the target. What it does not know becomes a test that cannot be decided.
 pub(super) fn compile(options: &[Opt], ipv6: bool) -> Vec<Statement> {
     let mut statements = Vec::new();
@@ -32,9 +35,9 @@ pub(super) fn compile(options: &[Opt], ipv6: bool) -> Vec<Statement> {
 /// Modules that match by their mere name, or cannot be modelled at all.
 fn bare_module(module: &str, options: &[Opt], ipv6: bool) -> Vec<Statement> {
     match module {
-        "socket" | "cgroup" | "bpf" | "string" | "u32" | "time" | "recent" | "quota" | "connlimit"
-        | "connbytes" | "policy" | "realm" | "ipvs" | "osf" | "cpu" | "helper" | "length" | "mac"
-        | "dscp" | "tos" | "ecn" | "tcpmss" => {
+        "socket" | "cgroup" | "bpf" | "string" | "u32" | "time" | "quota" | "connlimit" | "connbytes"
+        | "policy" | "realm" | "ipvs" | "osf" | "cpu" | "helper" | "length" | "mac" | "dscp" | "tos"
+        | "ecn" | "tcpmss" => {
             vec![Statement::Test(Test::Unknown(text!(model::NotModelled { what: format!("-m {module}") })))]
         }
         "rpfilter" => {
@@ -124,6 +127,17 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             let every: u32 = arg.parse().ok().filter(|every| *every > 0)?;
             let share = 1.0 / f64::from(every);
             Some(vec![Statement::Test(Test::Random(if opt.negated { 1.0 - share } else { share }))])
+        }
+        // The list is the kernel's own: whom it holds the facts do not say. To be entered in it always works.
+        "--rcheck" | "--update" | "--remove" if module == "recent" => {
+            let counts = options.iter().any(|opt| opt.name == "--hitcount");
+            (!counts).then(|| vec![Statement::Test(Test::Random(LISTED))])
+        }
+        "--set" if module == "recent" => Some(if opt.negated { vec![never()] } else { Vec::new() }),
+        "--seconds" | "--reap" | "--rttl" | "--name" | "--mask" | "--rsource" | "--rdest" | "--hitcount"
+            if module == "recent" =>
+        {
+            nothing
         }
         "--match-set" => ipset(opt, options),
         "--pkt-type" => test(Field::PacketType, vec![is(symbols::packet_type(arg)?)]),
