@@ -11,6 +11,7 @@ use waymark_proto::{
 
 use super::blame::{explains, strays, vanished_misled};
 use super::errno;
+use super::sight::See;
 use super::trail::Trail;
 use super::{Case, Leg};
 use crate::observe::Walk;

@@ -204,6 +204,8 @@ fn is_of_address(end: &FaultPoint) -> bool {
         | Cause::NoListener
         | Cause::SocketQueueFull
         | Cause::SocketFilter
+        | Cause::SocketOption
+        | Cause::EchoIgnored
         | Cause::OtherHost
         | Cause::Malformed
         | Cause::BpfDrop

@@ -205,6 +205,8 @@ fn may_come_of_change(cause: Cause) -> bool {
         | Cause::NoFreePort
         | Cause::SocketQueueFull
         | Cause::SocketFilter
+        | Cause::SocketOption
+        | Cause::EchoIgnored
         | Cause::BpfDrop
         | Cause::SendFailed => false,
     }

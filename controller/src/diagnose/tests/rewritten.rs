@@ -106,7 +106,8 @@ fn a_source_without_a_free_port_is_the_rules_that_gave_it() {
     let there = changed(there(), "t-node1", Hook::NetfilterPostrouting, "eth0", lent);
     let until = ending(there.clone(), "t-node1", Hook::Neighbour, "eth0", Cause::FilterDrop);
     let last = until.last().unwrap().clone();
-    let story = Story { traced: vec![Place::new("node1", "t-node1")], ..Story::predicting(there) }.seen(&until, false);
+    let story = Story { traced: vec![Place::new("node1", "t-node1")], ..Story::predicting(there) }
+        .seen(&until, false);
     let found = story.dropped(&last, false, "NETFILTER_DROP", "nf_hook_slow+0x1").told();
     assert_eq!(fault(&found), "t-node1 netfilter-postrouting eth0 no-free-port", "{found:#?}");
     assert!(found.fault_point.unwrap().rule.is_some());
