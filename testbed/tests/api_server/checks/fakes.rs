@@ -149,7 +149,9 @@ fn sighting(
     matched: Match,
     at_ns: u64,
 ) -> Sighting {
-    let headers = Headers { flow, matched, ttl: 60, len: 60, ip_id: 0, tcp_flags: 0, mark: 0, outer: None };
+    // SYN, and SYN with ACK.
+    let tcp_flags = if matched == Match::TcpAck { 0x12 } else { 0x02 };
+    let headers = Headers { flow, matched, ttl: 60, len: 60, ip_id: 0, tcp_flags, mark: 0, outer: None };
     Sighting {
         place: Place::new(node, netns),
         at_ns,
