@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
+use waymark_proto::texts::object;
 use waymark_proto::{
-    AnomalyKind, Cause, FaultPoint, Flow, Hook, NetnsName, Place, RuleRef, Span, Text, text,
+    AnomalyKind, Arg, Cause, FaultPoint, Flow, Hook, NetnsName, Place, RuleRef, Span, Text, text,
 };
 
 use crate::reasons::{self, NO_REASON};
@@ -29,7 +30,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         },
         Cause::ServiceWithoutEndpoints => text!(advice::ServiceWithoutEndpoints),
         Cause::ServiceWithoutLocalEndpoints => text!(advice::ServiceWithoutLocalEndpoints { place }),
-        Cause::NoRoute if is_about(fault, NO_LOCAL_ROUTE) => {
+        Cause::NoRoute if fault.is_about::<object::NoLocalRoute>() => {
             text!(advice::LocalRoute { place, enter, family, dst, device })
         }
         Cause::NoRoute => text!(advice::NoRoute { place, route }),
@@ -48,10 +49,12 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
         Cause::SourceValidation => text!(advice::SourceValidation { place, src, device, enter, family }),
         Cause::MartianAddress => text!(advice::MartianAddress { place, src, dst, enter }),
         Cause::TtlExpired => text!(advice::TtlExpired { place, route }),
-        Cause::MtuExceeded if is_about(fault, NARROW_END) => text!(advice::NarrowEnd { place, enter }),
+        Cause::MtuExceeded if fault.is_about::<object::NarrowEnd>() => {
+            text!(advice::NarrowEnd { place, enter })
+        }
         Cause::MtuExceeded => text!(advice::MtuExceeded { place, enter }),
         Cause::NeighbourUnresolved => text!(advice::NeighbourUnresolved { place, enter, device }),
-        Cause::WrongNeighbour if fault.object.as_ref().is_some_and(|object| object.id() == MISLED) => {
+        Cause::WrongNeighbour if fault.is_about::<object::MisledNeighbour>() => {
             text!(advice::MisledNeighbour { place, enter, device })
         }
         Cause::WrongNeighbour => text!(advice::WrongNeighbour { place, enter, device }),
@@ -78,7 +81,7 @@ pub fn advice(fault: &FaultPoint, flow: &Flow) -> Text {
             text!(advice::NoFreePort { place, enter, look })
         }
         Cause::AnswerMismatch => text!(advice::AnswerMismatch { place, enter }),
-        Cause::NoListener if is_about(fault, LISTENS_ON_DEVICE) => {
+        Cause::NoListener if fault.is_about::<object::ListensOnDevice>() => {
             text!(advice::ListenerOnDevice { place, enter, port: flow.dst_port })
         }
         Cause::NoListener if flow.protocol.has_ports() => {
@@ -150,15 +153,12 @@ fn by_reason(fault: &FaultPoint, place: Text, enter: String, route: String) -> T
 
 /// The address that its host has lost, which need not be the packet's: it may be that of a tunnel around it.
 fn lost(fault: &FaultPoint) -> Option<IpAddr> {
-    let object = fault.object.as_ref().filter(|object| object.id() == LOST)?;
-    object.split_whitespace().next()?.parse().ok()
+    let object = fault.object.as_ref().filter(|object| object.is::<object::AddressOfNoDevice>())?;
+    match object.arg("ip")? {
+        Arg::Name(ip) => ip.parse().ok(),
+        _ => None,
+    }
 }
-
-/// What the object is called of a neighbour entry that was learnt from another host.
-pub(crate) const MISLED: &str = "object.misled-neighbour";
-
-/// What the object is called of an address that its host has lost.
-const LOST: &str = "object.address-of-no-device";
 
 /// The command that shows the rule of a fault, or all of them if it is not known.
 fn look_at(fault: &FaultPoint, enter: &str) -> String {
@@ -170,16 +170,14 @@ fn look_at(fault: &FaultPoint, enter: &str) -> String {
 
 /// A rule gave the packet the address, or none gave it another.
 fn nobodys_address(fault: &FaultPoint, place: Text, enter: String, ip: IpAddr) -> Text {
-    match fault.object.as_ref().map(Text::id) {
-        Some(UNTRANSLATED) => text!(advice::Untranslated { place, enter, ip }),
-        Some(NO_SUCH_PORT) => text!(advice::NoSuchPort { ip }),
-        _ => text!(advice::NobodysAddress { place, look: look_at(fault, &enter), ip }),
+    if fault.is_about::<object::Untranslated>() {
+        text!(advice::Untranslated { place, enter, ip })
+    } else if fault.is_about::<object::NoSuchPort>() {
+        text!(advice::NoSuchPort { ip })
+    } else {
+        text!(advice::NobodysAddress { place, look: look_at(fault, &enter), ip })
     }
 }
-
-/// What the objects are called of packets for a Service that no rule translated.
-const UNTRANSLATED: &str = "object.untranslated";
-const NO_SUCH_PORT: &str = "object.no-such-port";
 
 /// What to look at depends on which kind of step led it astray.
 fn wrong_receiver(fault: &FaultPoint, place: &Text, enter: String, dst: IpAddr) -> Text {
@@ -197,17 +195,6 @@ fn wrong_receiver(fault: &FaultPoint, place: &Text, enter: String, dst: IpAddr) 
     }
 }
 
-/// Whether the object of a fault is this one of the catalogue.
-fn is_about(fault: &FaultPoint, id: &str) -> bool {
-    fault.object.as_ref().is_some_and(|object| object.id() == id)
-}
-
-/// An address without its route in the local table.
-const NO_LOCAL_ROUTE: &str = "object.no-local-route";
-/// A cable of which one end is narrower.
-const NARROW_END: &str = "object.narrow-end";
-/// A listener that is bound to another device.
-const LISTENS_ON_DEVICE: &str = "object.listens-on-device";
 /// What the kernel says of a policy of `IPsec`.
 const BY_POLICY: &str = "XFRM_POLICY";
 /// What it says of a packet that came over more routers than its socket allows.

@@ -17,6 +17,7 @@
 //! * `loss`, `factor`: what is lost of many packets, and what the loss goes with
 //! * `model`: where the prediction was wrong though packets arrived
 //! * `mismatch`: packets that arrived, but at the wrong place or as the wrong answer
+//! * `consequence`: what of a packet may have led to its end
 //! * `nobody`: packets for an address that nobody has
 //! * `rewrite`: packets that something other than address translation changed
 //! * `errno`: what a failed send says
@@ -26,6 +27,7 @@ mod align;
 mod anomaly;
 mod blame;
 mod compare;
+mod consequence;
 mod diverted;
 mod errno;
 mod factor;

@@ -30,9 +30,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use waymark_proto::{
-    API_VERSION, CheckId, CheckResult, Hook, Inventory, NodeName, Place, Protocol, Text, text,
-};
+use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Text, text};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
@@ -244,7 +242,7 @@ impl Question<'_> {
     fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = self;
         for point in [&mut diagnosis.fault_point, &mut diagnosis.rewritten].into_iter().flatten() {
-            let place = Place::new(point.node.clone(), point.netns.clone());
+            let place = point.place();
             if let Some(rule) = &mut point.rule
                 && let Some(known) = picture.cluster.rule(&place, rule)
             {
@@ -254,17 +252,8 @@ impl Question<'_> {
             programs::name(point, |place| picture.cluster.programs(place));
         }
         if let Some(point) = &mut diagnosis.fault_point {
-            let place = Place::new(point.node.clone(), point.netns.clone());
-            let narrow =
-                point.device.as_deref().and_then(|device| picture.cluster.narrow_end(&place, device));
-            let largest = trials.sent.iter().map(|packet| packet.size).max().unwrap_or_default();
-            oversize::recognize(point, diagnosis.fault_flow.as_ref(), narrow, largest);
-            let routed = all_steps(&picture.prediction.branches)
-                .filter(|step| step.hook == Hook::Route && step.place == place)
-                .filter_map(|step| step.device.clone())
-                .filter_map(|device| Some((device.clone(), picture.cluster.mtu(&place, &device)?)));
-            oversize::name_device(point, routed, largest);
-            oversize::large_alone(point, diagnosis.loss.as_ref());
+            let (flow, loss) = (diagnosis.fault_flow.as_ref(), diagnosis.loss.as_ref());
+            oversize::explain(point, flow, loss, &trials.sent, picture);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {

@@ -284,13 +284,12 @@ pub(crate) fn sightings(steps: &[Step], seq: u32, back: bool) -> Vec<Sighting> {
                 found.push(sighting(Event::Arrived, 0));
                 found.push(sighting(Event::Seen, 1));
             }
-            Hook::Qdisc => found.push(sighting(Event::Seen, 0)),
-            Hook::DriverTx => {
-                found.push(sighting(Event::Seen, 0));
-                // After the other end of a veth received.
-                found.push(sighting(Event::Transmitted { code: 0 }, 1500));
-            }
+            Hook::Qdisc | Hook::DriverTx => found.push(sighting(Event::Seen, 0)),
             hook if hook.is_netfilter() && step.outer.is_none() => {
+                if step.action == Action::Forwarded {
+                    found.push(sighting(Event::Passed, 50_001));
+                    continue;
+                }
                 let mut entered = sighting(Event::Entered, 50_000);
                 let another = |before: &Step| before.flow.filter(|flow| Some(*flow) != step.flow);
                 let before = steps[..index].iter().rev().find_map(another);

@@ -96,9 +96,7 @@ impl Picture {
         let full_size = mtu.and_then(|mtu| u16::try_from(mtu).ok());
         Self { prediction, cluster, facts: Vec::new(), full_size, notes }
     }
-}
 
-impl Picture {
     /// Adds the ways of packets with each of these code points, where routing asks for them. What most packets have, or
     /// else the first, is what the prediction itself is about from then on.
     pub(crate) fn heed(&mut self, ends: &Ends, dscps: &[u8]) {

@@ -84,6 +84,7 @@ fn declare(
         }
         writeln!(out, "}}")?;
     }
+    writeln!(out, "impl super::super::Entry for {camel} {{ const ID: &'static str = {id:?}; }}")?;
     let text = if variables.is_empty() { "_text" } else { "text" };
     // A text may have the name of what is meant otherwise: `From`, `None`.
     writeln!(out, "impl ::core::convert::From<{camel}> for super::super::Text {{")?;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Anomaly, Cause, CheckId, Disposition, Flow, Hook, HookReport, IntentReport, LossReport, Losses,
-    NetnsName, NodeName, RuleRef, Step, Text, text,
+    Anomaly, Cause, CheckId, Disposition, Entry, Flow, Hook, HookReport, IntentReport, LossReport, Losses,
+    NetnsName, NodeName, Place, RuleRef, Step, Text, text,
 };
 
 /// Version of the result documents.
@@ -72,6 +72,11 @@ pub struct SpanEnd {
 }
 
 impl SpanEnd {
+    /// Its namespace.
+    pub fn place(&self) -> Place {
+        Place::new(self.node.clone(), self.netns.clone())
+    }
+
     /// `node1 (driver-tx eth0)`
     pub fn words(&self) -> Text {
         text!(place::End { node: &self.node, hook: self.hook, device: self.device.as_deref() })
@@ -166,6 +171,18 @@ pub struct FaultPoint {
     /// What it rests on, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<Text>,
+}
+
+impl FaultPoint {
+    /// Its namespace.
+    pub fn place(&self) -> Place {
+        Place::new(self.node.clone(), self.netns.clone())
+    }
+
+    /// Whether its object is this entry of the catalogue: some objects say more than the cause does.
+    pub fn is_about<E: Entry>(&self) -> bool {
+        self.object.as_ref().is_some_and(Text::is::<E>)
+    }
 }
 
 /// How one step of the prediction and of the observation compare.

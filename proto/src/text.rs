@@ -45,6 +45,12 @@ pub mod texts {
     include!(concat!(env!("OUT_DIR"), "/texts.rs"));
 }
 
+/// An entry of the catalogue, as its type.
+pub trait Entry {
+    /// Its section and name: `evidence.last-seen`.
+    const ID: &'static str;
+}
+
 /// A language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
@@ -100,6 +106,16 @@ impl Text {
     /// The entry of the catalogue.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether it is this entry of the catalogue: `text.is::<texts::evidence::LastSeen>()`.
+    pub fn is<E: Entry>(&self) -> bool {
+        self.id == E::ID
+    }
+
+    /// What one of its variables stands for; `None` if it has no such variable.
+    pub fn arg(&self, name: &str) -> Option<&Arg> {
+        self.args.get(name)
     }
 
     /// The words, in the language in which they were written.

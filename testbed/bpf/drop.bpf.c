@@ -11,17 +11,22 @@
 #define ETH_P_IP 0x0008   /* in the order of the wire, on a little-endian machine */
 #define ETH_P_IPV6 0xdd86
 
-SEC("xdp")
-int wm_xdp_drop(struct xdp_md *ctx)
+static inline __attribute__((always_inline)) int is_ip(const struct xdp_md *ctx)
 {
-	unsigned char *data = (void *)(long)ctx->data;
-	unsigned char *end = (void *)(long)ctx->data_end;
+	const unsigned char *data = (void *)(long)ctx->data;
+	const unsigned char *end = (void *)(long)ctx->data_end;
 	unsigned short type;
 
 	if (data + ETH_HLEN > end)
-		return XDP_PASS;
-	type = *(unsigned short *)(data + ETH_HLEN - 2);
-	return type == ETH_P_IP || type == ETH_P_IPV6 ? XDP_DROP : XDP_PASS;
+		return 0;
+	type = *(const unsigned short *)(data + ETH_HLEN - 2);
+	return type == ETH_P_IP || type == ETH_P_IPV6;
+}
+
+SEC("xdp")
+int wm_xdp_drop(struct xdp_md *ctx)
+{
+	return is_ip(ctx) ? XDP_DROP : XDP_PASS;
 }
 
 SEC("classifier")
@@ -34,14 +39,7 @@ int wm_tcx_drop(struct __sk_buff *skb)
 SEC("xdp.frags")
 int wm_xdp_back(struct xdp_md *ctx)
 {
-	unsigned char *data = (void *)(long)ctx->data;
-	unsigned char *end = (void *)(long)ctx->data_end;
-	unsigned short type;
-
-	if (data + ETH_HLEN > end)
-		return XDP_PASS;
-	type = *(unsigned short *)(data + ETH_HLEN - 2);
-	return type == ETH_P_IP || type == ETH_P_IPV6 ? XDP_TX : XDP_PASS;
+	return is_ip(ctx) ? XDP_TX : XDP_PASS;
 }
 
 static long (*store_bytes)(struct __sk_buff *skb, __u32 at, const void *from, __u32 len, __u64 flags) =

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Cause, Hook, Place, Step};
+use waymark_proto::texts::object::{MisledNeighbour, ToOneOfSeveral};
+use waymark_proto::{Action, Cause, Hook, Place, Step, Text};
 
 use super::Case;
 use super::trail::Trail;
-use crate::advice::MISLED;
 
 impl Case<'_> {
     /// Where an end was really decided: a packet that comes to a stranger was sent there by whoever chose route,
@@ -55,7 +55,7 @@ impl Case<'_> {
         let port = before.iter().copied().find(|step| chose_port(step));
         // A frame that is taken carries the address of who takes it. The bridge is right then, unless the address is
         // that of its receiver as well.
-        let is_ambiguous = |step: &Step| step.object.as_ref().is_some_and(|o| o.id() == SEVERAL);
+        let is_ambiguous = |step: &Step| step.object.as_ref().is_some_and(Text::is::<ToOneOfSeveral>);
         let by_port = port.filter(|port| end.cause == Some(Cause::OtherHost) || is_ambiguous(port));
         let resolved = |step: &Step| step.object.as_ref().is_some_and(|object| object.contains(" lladdr "));
         let by_neighbour = || find(Hook::Neighbour).filter(|step| resolved(step));
@@ -117,14 +117,11 @@ pub(super) fn vanished_misled(trail: &Trail<'_>) -> Option<Step> {
 
 /// The step at which a packet was sent to `place` because a neighbour entry has that host's address for another's.
 fn misled<'s>(steps: &'s [Step], place: &Place) -> Option<&'s Step> {
-    let is_it = |step: &Step| step.object.as_ref().is_some_and(|object| object.id() == MISLED);
+    let is_it = |step: &Step| step.object.as_ref().is_some_and(Text::is::<MisledNeighbour>);
     let index = steps.iter().position(is_it)?;
     let next = steps[index..].iter().find(|step| step.place != steps[index].place)?;
     (next.place == *place).then_some(&steps[index])
 }
-
-/// The object of a bridge that knows one port for the address of several hosts.
-const SEVERAL: &str = "object.to-one-of-several";
 
 /// Whether a step chooses a bridge's port or a tunnel's remote.
 pub(super) fn chose_port(step: &Step) -> bool {

@@ -4,6 +4,7 @@
 //! packet vanished where the prediction has it die; it vanished between two hooks, of which the second was
 //! watched. If the second was not watched, nothing is said.
 
+use waymark_proto::texts::model::BeforeTraces;
 use waymark_proto::{
     Action, Branch, Cause, Confidence, Detour, Direction, Disposition, FaultPoint, Flow, Hook, Span, SpanEnd,
     Step, Text, text,
@@ -188,7 +189,7 @@ impl Case<'_> {
         by_netfilter
             && death.place == predicted.place
             && path.last() == predicted
-            && predicted.note.as_ref().is_some_and(|note| note.id() == BEFORE_TRACES)
+            && predicted.note.as_ref().is_some_and(Text::is::<BeforeTraces>)
             && between.all(|step| self.sight.see(step) != See::Passing)
     }
 
@@ -346,9 +347,6 @@ pub(super) fn reported_in_words(death: &Step) -> Text {
     }
     words
 }
-
-/// The remark on what a chain drops that comes before those that are watched.
-const BEFORE_TRACES: &str = "model.before-traces";
 
 /// Whether the rule that was seen to drop a packet is the one that was predicted to: rules say better than hooks where
 /// it was.

@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{
-    Action, Cause, Confidence, Direction, FaultPoint, Flow, Hook, ObjectRef, Place, Service, Step, Text, text,
-};
+use waymark_proto::{Action, Cause, Confidence, Direction, Flow, Hook, ObjectRef, Service, Step, Text, text};
 
+use super::consequence::may_come_of_address;
 use super::locate::{Fate, Fault};
 use super::{Case, Leg};
 
@@ -15,7 +14,7 @@ impl<'a> Case<'a> {
     pub(super) fn sent_to_nobody(&self, mut leg: Leg<'a>) -> Leg<'a> {
         let Fate::Died(fault) = &leg.fate else { return leg };
         let ip = fault.flow.dst;
-        if !is_of_address(&fault.point) {
+        if !may_come_of_address(&fault.point) {
             return leg;
         }
         let blamed = if self.is_nobodys(ip) {
@@ -36,7 +35,7 @@ impl<'a> Case<'a> {
     pub(super) fn answered_nobody(&self, mut leg: Leg<'a>, question: &Leg<'a>) -> Leg<'a> {
         let Fate::Died(fault) = &leg.fate else { return leg };
         let ip = fault.flow.dst;
-        if !is_of_address(&fault.point) || !self.is_nobodys(ip) {
+        if !may_come_of_address(&fault.point) || !self.is_nobodys(ip) {
             return leg;
         }
         if let Some((step, was)) = given(question, &self.origin(), ip) {
@@ -127,8 +126,7 @@ impl<'a> Case<'a> {
 /// What became of a packet, as evidence for why it did.
 pub(super) fn came_of_it(end: &Fault) -> Vec<Text> {
     let point = &end.point;
-    let mut step =
-        Step::new(Place::new(point.node.clone(), point.netns.clone()), point.hook, Action::Dropped);
+    let mut step = Step::new(point.place(), point.hook, Action::Dropped);
     step.device.clone_from(&point.device);
     let mut evidence = vec![text!(evidence::CameOfIt { at: step.at(), cause: point.cause })];
     evidence.extend(point.evidence.iter().cloned());
@@ -162,53 +160,4 @@ struct End {
     asked: IpAddr,
     of: fn(&Flow) -> IpAddr,
     hooks: [Hook; 2],
-}
-
-/// Whether a packet may die in this way because its destination is nobody's.
-fn is_of_address(end: &FaultPoint) -> bool {
-    match end.cause {
-        // What routes refuse the kernel does not always name.
-        Cause::KernelDrop => end.hook == Hook::Route,
-        Cause::NoRoute
-        | Cause::BlackholeRoute
-        | Cause::UnreachableRoute
-        | Cause::ProhibitRoute
-        | Cause::WrongRoute
-        | Cause::ForwardingDisabled
-        | Cause::TtlExpired
-        | Cause::NeighbourUnresolved
-        | Cause::BridgePort
-        | Cause::TunnelNoRemote
-        | Cause::AddressMissing
-        | Cause::RoutingLoop
-        | Cause::SilentLoss
-        | Cause::Unknown => true,
-        Cause::FilterDrop
-        | Cause::FilterReject
-        | Cause::ServiceWithoutEndpoints
-        | Cause::ServiceWithoutLocalEndpoints
-        | Cause::SourceValidation
-        | Cause::MartianAddress
-        | Cause::MtuExceeded
-        | Cause::WrongNeighbour
-        | Cause::DeviceDown
-        | Cause::NoCarrier
-        | Cause::QueueDrop
-        | Cause::TunnelUnknownVni
-        | Cause::TunnelDrop
-        | Cause::WrongReceiver
-        | Cause::NobodysAddress
-        | Cause::Rewritten
-        | Cause::NoFreePort
-        | Cause::AnswerMismatch
-        | Cause::NoListener
-        | Cause::SocketQueueFull
-        | Cause::SocketFilter
-        | Cause::SocketOption
-        | Cause::EchoIgnored
-        | Cause::OtherHost
-        | Cause::Malformed
-        | Cause::BpfDrop
-        | Cause::SendFailed => false,
-    }
 }

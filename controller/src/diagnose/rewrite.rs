@@ -8,6 +8,7 @@ use waymark_proto::{
     Action, Cause, Confidence, Direction, FaultPoint, Flow, Hook, Service, Span, SpanEnd, Step, text,
 };
 
+use super::consequence::may_come_of_change;
 use super::locate::{Fate, Fault};
 use super::nobody::came_of_it;
 use super::{Case, Leg};
@@ -161,53 +162,4 @@ fn answers(question: &Walk, answer: Flow) -> bool {
             (wanted.src, wanted.dst) == (answer.src, answer.dst)
         }
     })
-}
-
-/// Whether a packet may die for this cause because it was changed: for who it is for, where it comes from, or a checksum
-/// that does not fit any more. Rules, devices and queues have reasons of their own.
-fn may_come_of_change(cause: Cause) -> bool {
-    match cause {
-        Cause::NoRoute
-        | Cause::BlackholeRoute
-        | Cause::UnreachableRoute
-        | Cause::ProhibitRoute
-        | Cause::WrongRoute
-        | Cause::ForwardingDisabled
-        | Cause::SourceValidation
-        | Cause::MartianAddress
-        | Cause::TtlExpired
-        | Cause::NeighbourUnresolved
-        | Cause::BridgePort
-        | Cause::TunnelNoRemote
-        | Cause::AddressMissing
-        | Cause::WrongReceiver
-        | Cause::AnswerMismatch
-        | Cause::NoListener
-        | Cause::OtherHost
-        | Cause::Malformed
-        | Cause::RoutingLoop
-        | Cause::SilentLoss
-        | Cause::KernelDrop
-        | Cause::Unknown => true,
-        Cause::FilterDrop
-        | Cause::FilterReject
-        | Cause::ServiceWithoutEndpoints
-        | Cause::ServiceWithoutLocalEndpoints
-        | Cause::MtuExceeded
-        | Cause::WrongNeighbour
-        | Cause::DeviceDown
-        | Cause::NoCarrier
-        | Cause::QueueDrop
-        | Cause::TunnelUnknownVni
-        | Cause::TunnelDrop
-        | Cause::NobodysAddress
-        | Cause::Rewritten
-        | Cause::NoFreePort
-        | Cause::SocketQueueFull
-        | Cause::SocketFilter
-        | Cause::SocketOption
-        | Cause::EchoIgnored
-        | Cause::BpfDrop
-        | Cause::SendFailed => false,
-    }
 }

@@ -5,18 +5,42 @@
 //! * For a device to which routing leads: which one is it, and how wide.
 //! * For what lies between two nodes, where nobody says so: path MTU discovery learns nothing of it.
 
-use waymark_proto::{Cause, Factor, FactorKind, FaultPoint, Flow, Hook, LossReport, Place, Text, text};
+use waymark_proto::{Arg, Cause, Factor, FactorKind, FaultPoint, Flow, Hook, LossReport, Place, Text, text};
 
+use super::round::all_steps;
 use crate::advice::advice;
+use crate::diagnose::Sent;
+use crate::gather::Picture;
 
 /// Functions of the kernel that ask `is_skb_forwardable`.
 const ASKERS: [&str; 4] = ["__dev_forward_skb", "____dev_forward_skb", "veth_xmit", "br_dev_queue_push_xmit"];
+
+/// Says what sizes and MTUs tell of a fault, at which packets of this flow died.
+pub(super) fn explain(
+    point: &mut FaultPoint,
+    flow: Option<&Flow>,
+    loss: Option<&LossReport>,
+    sent: &[Sent],
+    picture: &Picture,
+) {
+    let Picture { cluster, prediction, .. } = picture;
+    let place = point.place();
+    let largest = sent.iter().map(|packet| packet.size).max().unwrap_or_default();
+    let narrow = point.device.as_deref().and_then(|device| cluster.narrow_end(&place, device));
+    recognize(point, flow, narrow, largest);
+    let routed = all_steps(&prediction.branches)
+        .filter(|step| step.hook == Hook::Route && step.place == place)
+        .filter_map(|step| step.device.clone())
+        .filter_map(|device| Some((device.clone(), cluster.mtu(&place, &device)?)));
+    name_device(point, routed, largest);
+    large_alone(point, loss);
+}
 
 /// Tells a packet that is larger than an MTU from one for a device that is down, or a port that does not forward.
 ///
 /// `narrow` is the narrower end of the device's cable, if it has one; `largest` is the largest packet that was sent, in
 /// bytes.
-pub(super) fn recognize(
+fn recognize(
     point: &mut FaultPoint,
     flow: Option<&Flow>,
     narrow: Option<(Place, String, u32)>,
@@ -38,11 +62,7 @@ pub(super) fn recognize(
 
 /// Names the device that is too narrow for the largest packet. `devices` are those to which routing leads at the place of
 /// the fault, with their MTUs in bytes.
-pub(super) fn name_device(
-    point: &mut FaultPoint,
-    devices: impl Iterator<Item = (String, u32)>,
-    largest: u32,
-) {
+fn name_device(point: &mut FaultPoint, devices: impl Iterator<Item = (String, u32)>, largest: u32) {
     if point.cause != Cause::MtuExceeded || point.hook != Hook::Ip || point.object.is_some() {
         return;
     }
@@ -51,7 +71,7 @@ pub(super) fn name_device(
 }
 
 /// Tells what lies between two nodes and loses large packets alone from what loses any.
-pub(super) fn large_alone(point: &mut FaultPoint, loss: Option<&LossReport>) {
+fn large_alone(point: &mut FaultPoint, loss: Option<&LossReport>) {
     let between =
         point.span.as_ref().filter(|_| point.hook == Hook::Wire && point.cause == Cause::SilentLoss);
     let factor = loss.and_then(|loss| loss.factor.as_ref()).filter(|factor| factor.kind == FactorKind::Size);
@@ -65,7 +85,13 @@ pub(super) fn large_alone(point: &mut FaultPoint, loss: Option<&LossReport>) {
 /// The smallest size that is lost and the largest that is not, if all are lost that are large and no others.
 fn sizes(factor: &Factor) -> Option<(u32, u32)> {
     let bytes = |texts: &[Text]| -> Option<Vec<u32>> {
-        texts.iter().map(|text| text.split_whitespace().next()?.parse().ok()).collect()
+        texts
+            .iter()
+            .map(|text| match text.arg("size")? {
+                Arg::Number(size) => u32::try_from(*size).ok(),
+                _ => None,
+            })
+            .collect()
     };
     let dies = bytes(&factor.values)?.into_iter().min()?;
     let passes = bytes(&factor.others)?.into_iter().max()?;

@@ -57,11 +57,10 @@ fn there<'p>(
     reason: Option<&str>,
     programs: impl Fn(&Place) -> &'p [DeviceProgram],
 ) -> Vec<Text> {
-    let place = Place::new(end.node.clone(), end.netns.clone());
     let here = |program: &&DeviceProgram| {
         end.device.as_ref() == Some(&program.device) && runs_at(program.point, end.hook, reason)
     };
-    programs(&place).iter().filter(here).map(DeviceProgram::words).collect()
+    programs(&end.place()).iter().filter(here).map(DeviceProgram::words).collect()
 }
 
 /// Whether a program that runs at `point` sees packets at a hook, with the kernel's reason for a drop if it gave one.

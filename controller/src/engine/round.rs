@@ -138,7 +138,7 @@ pub(super) async fn fire(
 
 /// Waits until a salvo can be fired beside those that others have under way.
 ///
-/// Every packet makes some two hundred records. Agents and the controller keep up with so many packets a second: what
+/// Every packet makes some seventy sightings. Agents and the controller keep up with so many packets a second: what
 /// exceeds that is lost, and what is lost leaves a check without an answer.
 async fn turn(salvo: &Salvo) -> SemaphorePermit<'static> {
     static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(packets_at_once() as usize));

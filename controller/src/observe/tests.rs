@@ -1,4 +1,4 @@
-use waymark_proto::{Cause, Event, Hook, text};
+use waymark_proto::{Cause, Event, Hook, Text, text};
 
 use super::*;
 use crate::fixture::{BACK, THERE, drop_at, ending, inventory, sightings, steps, tcp, there_by_tunnel};
@@ -152,7 +152,7 @@ fn headers_that_say_nothing_follow_their_buffer() {
     let back = steps(BACK, tcp().reversed());
     let mut seen = sightings(&back, 0, true);
     for sighting in seen.iter_mut().filter(|sighting| sighting.place.netns.as_str() == "t-cart") {
-        if !matches!(sighting.event, Event::Entered | Event::Left) {
+        if sighting.event != Event::Passed {
             sighting.headers = None;
         }
     }
@@ -175,10 +175,8 @@ fn udp_answers_are_told_by_ports() {
 fn the_second_prerouting_of_a_bridged_packet_is_no_step() {
     let there = steps(THERE, tcp());
     let mut seen = sightings(&there, 0, false);
-    let entered =
-        |sighting: &&Sighting| sighting.hook == Hook::NetfilterPrerouting && sighting.event == Event::Entered;
-    let first = seen.iter().find(entered).unwrap();
-    let again = Sighting { at_ns: first.at_ns + 2, ..first.clone() };
+    let first = seen.iter().find(|sighting| sighting.hook == Hook::NetfilterPrerouting).unwrap();
+    let again = Sighting { at_ns: first.at_ns + 2, event: Event::Entered, ..first.clone() };
     seen.push(again);
     let mut expected = brief(&there);
     let received = expected.iter().position(|step| step == "node1/t-node1 driver-rx cni0").unwrap();
@@ -202,6 +200,19 @@ fn a_buffer_that_holds_another_packet_now_is_not_followed() {
     };
     seen.push(stranger);
     assert_eq!(brief(&read(&seen).forward.steps), brief(&there));
+}
+
+/// It answers after all that its transmission set off.
+#[test]
+fn a_driver_that_does_not_take_a_packet_says_so() {
+    let mut seen = sightings(&steps(THERE, tcp()), 0, false);
+    let sent = seen.iter().find(|sighting| sighting.hook == Hook::DriverTx).unwrap();
+    seen.push(Sighting { at_ns: sent.at_ns + 1500, event: Event::Transmitted { code: 16 }, ..sent.clone() });
+    let observed = read(&seen);
+    let told: Vec<(Hook, &Text)> =
+        observed.forward.steps.iter().filter_map(|step| Some((step.hook, step.note.as_ref()?))).collect();
+    let [(Hook::DriverTx, note)] = told.as_slice() else { panic!("{told:?}") };
+    assert!(note.contains("16"), "{note}");
 }
 
 #[test]
@@ -228,8 +239,11 @@ fn hooks_of_a_bridged_frame_stand_between_its_ports() {
 fn a_translation_at_the_end_of_the_walk_is_seen() {
     let mut back = sightings(&steps(BACK, tcp().reversed()), 0, true);
     let translated = Flow { src_port: 8080, ..tcp().reversed() };
-    let left = back.iter_mut().rfind(|s| s.hook == Hook::NetfilterInput && s.event == Event::Left);
-    left.expect("it leaves input").headers.as_mut().expect("with headers").flow = translated;
+    let input = back.iter_mut().rfind(|sighting| sighting.hook == Hook::NetfilterInput).expect("input");
+    let mut left = Sighting { event: Event::Left, ..input.clone() };
+    input.event = Event::Entered;
+    left.headers.as_mut().expect("with headers").flow = translated;
+    back.push(left);
     let observed = read(&back);
     let input = observed.back.steps.iter().rfind(|step| step.hook == Hook::NetfilterInput).expect("input");
     assert_eq!((input.action, input.flow), (Action::Translated, Some(translated)));

@@ -34,6 +34,17 @@ fn texts_within_texts_are_said_in_the_same_language() {
 }
 
 #[test]
+fn a_text_knows_what_it_is_and_says() {
+    let text = text!(factor::Bytes { size: 1450_u32 });
+    assert!(text.is::<texts::factor::Bytes>() && !text.is::<texts::evidence::LastSeen>());
+    assert_eq!((text.arg("size"), text.arg("at")), (Some(&Arg::Number(1450)), None));
+    // Also when it has been written and read.
+    let read: Text = serde_json::from_value(serde_json::to_value(&text).unwrap()).unwrap();
+    assert!(read.is::<texts::factor::Bytes>());
+    assert_eq!(read.arg("size"), text.arg("size"));
+}
+
+#[test]
 fn documents_are_translated_with_all_that_is_in_them() {
     let document = json!({
         "rule": {"id": 5, "text": "not a text of ours"},

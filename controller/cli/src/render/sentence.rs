@@ -1,6 +1,7 @@
 //! The fault in one sentence, as a person would say it who knows the machine:
 //! `dropped on node2 in netfilter forward: rule 14 of chain WM-FW drops tcp dport 80 from 10.1.0.0/16 (filter-drop)`.
 
+use waymark_proto::texts::object::{ListensOnDevice, NoLocalRoute};
 use waymark_proto::{Cause, Direction, Disposition, FaultPoint, Hook, SpanEnd, Text, text};
 
 use super::rule;
@@ -85,7 +86,7 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::FilterReject => text!(why::FilterReject),
         Cause::ServiceWithoutEndpoints => text!(why::ServiceWithoutEndpoints),
         Cause::ServiceWithoutLocalEndpoints => text!(why::ServiceWithoutLocalEndpoints),
-        Cause::NoRoute if is_about(fault, "object.no-local-route") => text!(why::NoLocalRoute),
+        Cause::NoRoute if fault.is_about::<NoLocalRoute>() => text!(why::NoLocalRoute),
         Cause::NoRoute => text!(why::NoRoute),
         Cause::BlackholeRoute => text!(why::BlackholeRoute),
         Cause::UnreachableRoute => text!(why::UnreachableRoute),
@@ -111,7 +112,7 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::Rewritten => text!(why::Rewritten),
         Cause::NoFreePort => text!(why::NoFreePort),
         Cause::AnswerMismatch => text!(why::AnswerMismatch),
-        Cause::NoListener if is_about(fault, "object.listens-on-device") => text!(why::ListensOnDevice),
+        Cause::NoListener if fault.is_about::<ListensOnDevice>() => text!(why::ListensOnDevice),
         Cause::NoListener => text!(why::NoListener),
         Cause::SocketQueueFull => text!(why::SocketQueueFull),
         Cause::SocketFilter => text!(why::SocketFilter),
@@ -129,11 +130,6 @@ fn why(fault: &FaultPoint) -> Text {
         Cause::SendFailed => text!(why::SendFailed { reason: fault.reason.as_deref() }),
         Cause::Unknown => text!(why::Unknown),
     }
-}
-
-/// Whether the object of a fault is this one of the catalogue: some say more than their cause.
-fn is_about(fault: &FaultPoint, id: &str) -> bool {
-    fault.object.as_ref().is_some_and(|object| object.id() == id)
 }
 
 /// What a listening socket's options ask for, as far as the kernel says which refused.
