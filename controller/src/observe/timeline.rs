@@ -99,7 +99,8 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
             // The driver's answer comes after all that its transmission set off, for example the reception
             // by a veth's other end; it belongs to the transmission before it.
             Event::Transmitted { code } => {
-                let note = Some(text!(seen::DriverAnswered { code: code.to_string() }));
+                // Older recordings hold the answers of drivers that took a packet, too.
+                let note = (*code != 0).then(|| text!(seen::DriverAnswered { code: code.to_string() }));
                 let sent = items.iter_mut().rev().find(|item| {
                     item.hook == Hook::DriverTx
                         && item.place == sighting.place
@@ -107,7 +108,9 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
                 });
                 match sent {
                     Some(sent) => {
-                        sent.what = What::Passed { note };
+                        if note.is_some() {
+                            sent.what = What::Passed { note };
+                        }
                         continue;
                     }
                     None => What::Passed { note },
