@@ -99,6 +99,15 @@ pub struct Case<'a> {
     pub one_way: bool,
     /// The prediction.
     pub prediction: &'a PathSet,
+    /// The packets that were watched as closely as can be.
+    pub look: Look<'a>,
+    /// The packets before them, at which the first look was light.
+    pub glance: Look<'a>,
+}
+
+/// Packets that were watched in the same way.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
     /// The packets.
     pub sent: &'a [Sent],
     /// What was seen of them.
@@ -147,6 +156,7 @@ pub struct Diagnosis {
 
 /// One packet with all that was found out about it.
 struct Packet<'a> {
+    sent: &'a Sent,
     forward: Leg<'a>,
     /// Absent if no answer is expected.
     back: Option<Leg<'a>>,
@@ -171,6 +181,19 @@ impl Packet<'_> {
         }
     }
 
+    /// Takes a fault that others met while they were watched closely for the one that this packet met before its eyes
+    /// could tell, if it died in the same stretch of the same way.
+    fn see_through(&mut self, fault: &Fault) {
+        let legs = [Some(&mut self.forward), self.back.as_mut()];
+        for leg in legs.into_iter().flatten() {
+            if let Fate::Died(own) = &mut leg.fate
+                && holds(&own.point, &fault.point)
+            {
+                **own = fault.clone();
+            }
+        }
+    }
+
     fn arrived(&self) -> bool {
         let delivered = |leg: &Leg<'_>| leg.fate == Fate::Delivered;
         delivered(&self.forward) && self.back.as_ref().is_none_or(delivered)
@@ -187,13 +210,19 @@ impl Packet<'_> {
 /// Diagnoses a case.
 pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let silence = Observed::default();
-    let packets: Vec<Packet<'_>> = case
-        .sent
-        .iter()
-        .map(|sent| case.packet(sent, case.observed.get(&sent.seq).unwrap_or(&silence)))
-        .collect();
-    let fault = main_fault(&packets);
-    let fault_point = fault.map(|fault| conclude(fault, &packets, case.prediction.detour.is_none()));
+    let glancing = Case { look: case.glance, ..case.clone() };
+    let mut all = glancing.packets(&silence);
+    let earlier = all.len();
+    all.extend(case.packets(&silence));
+    if let Some(fault) = main_fault(&all[earlier..]).cloned() {
+        all[..earlier].iter_mut().for_each(|packet| packet.see_through(&fault));
+    }
+    let (first, watched) = all.split_at(earlier);
+    // What was never met again after the first look is told as it was seen then.
+    let by_glance = watched.is_empty() || (main_fault(watched).is_none() && main_fault(first).is_some());
+    let (case, packets) = if by_glance { (&glancing, first) } else { (case, watched) };
+    let fault = main_fault(packets);
+    let fault_point = fault.map(|fault| conclude(fault, &all, case.prediction.detour.is_none()));
     let legs = |direction: Direction| -> Vec<&Leg<'_>> {
         let leg = |packet| match direction {
             Direction::Forward => Some(legs_forward(packet)),
@@ -202,13 +231,19 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         packets.iter().filter_map(leg).collect()
     };
     let compare = |direction| case.compare(&legs(direction), fault, direction);
-    let count = |wanted: &dyn Fn(&Packet<'_>) -> bool| packets.iter().filter(|p| wanted(p)).count() as u32;
-    let mut notes = mysteries(&packets);
-    notes.extend(case.silent_servers(&packets));
-    let (luck, unmet) = case.luck(&packets);
+    let count = |wanted: &dyn Fn(&Packet<'_>) -> bool| all.iter().filter(|p| wanted(p)).count() as u32;
+    let mut notes = mysteries(packets);
+    notes.extend(case.silent_servers(&all));
+    let (luck, unmet) = case.luck(&all);
     notes.extend(luck);
+    let mut anomalies = case.anomalies(packets);
+    let seen_before = glancing.anomalies(first).into_iter();
+    let not_again = seen_before.filter(|one| anomalies.iter().all(|again| again.kind != one.kind));
+    let not_again: Vec<Anomaly> = not_again.collect();
+    anomalies.extend(not_again);
+    let whole = [case.look, case.glance].iter().all(|look| look.losses.total() == 0);
     Diagnosis {
-        verdict: verdict(&packets, case.losses.total() == 0),
+        verdict: verdict(&all, whole),
         delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
         replied: (!case.one_way).then(|| {
             count(&|packet| {
@@ -224,14 +259,14 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
             };
             case.foreign(packets.iter().find(met)?)
         }),
-        loss: fault.and_then(|fault| case.loss(&packets, fault)),
-        anomalies: case.anomalies(&packets),
+        loss: fault.and_then(|fault| loss::loss(&all, fault)),
+        anomalies,
         fault_flow: fault.map(|fault| fault.flow),
-        doubtful: unmet || case.is_doubtful(&packets),
+        doubtful: unmet || case.is_doubtful(&all),
         forward: compare(Direction::Forward),
         return_: (!legs(Direction::Return).is_empty()).then(|| compare(Direction::Return)),
-        model_errors: case.model_errors(&packets),
-        not_observable: case.not_observable(&packets),
+        model_errors: case.model_errors(&all),
+        not_observable: case.not_observable(packets),
         notes,
     }
 }
@@ -280,6 +315,12 @@ fn main_fault<'p>(packets: &'p [Packet<'_>]) -> Option<&'p Fault> {
     groups.into_iter().rev().max_by_key(|(count, _)| *count).map(|(_, fault)| fault)
 }
 
+/// Whether a fault that was seen from afar may be another that was seen closely.
+fn holds(afar: &FaultPoint, close: &FaultPoint) -> bool {
+    let ends = afar.span.iter().flat_map(|span| [&span.last_seen.node, &span.first_missing.node]);
+    afar.direction == close.direction && ends.chain([&afar.node]).any(|node| *node == close.node)
+}
+
 fn same_fault(a: &FaultPoint, b: &FaultPoint) -> bool {
     (&a.node, &a.netns, &a.device, a.hook, a.cause, a.direction)
         == (&b.node, &b.netns, &b.device, b.hook, b.cause, b.direction)
@@ -326,6 +367,12 @@ impl<'a> Case<'a> {
         by_chance || faults.any(|fault| !same_fault(&fault.point, &first.point))
     }
 
+    /// The packets, each with what became of it. `silence` is what was seen of those that nobody saw.
+    fn packets(&self, silence: &'a Observed) -> Vec<Packet<'a>> {
+        let Look { sent, observed, .. } = self.look;
+        sent.iter().map(|sent| self.packet(sent, observed.get(&sent.seq).unwrap_or(silence))).collect()
+    }
+
     /// What is predicted of packets like this one.
     fn prediction_of(&self, sent: &Sent) -> &'a PathSet {
         self.prediction.by_dscp.get(&sent.dscp).unwrap_or(self.prediction)
@@ -337,7 +384,7 @@ impl<'a> Case<'a> {
         if let Some(detour) = &prediction.detour {
             let (fit, choices) = best;
             let fate = self.foretold(&observed.forward, &prediction.branches, detour);
-            return Packet { forward: Leg { walk: &observed.forward, fit, choices, fate }, back: None };
+            return Packet { sent, forward: Leg { walk: &observed.forward, fit, choices, fate }, back: None };
         }
         let forward = self.leg(Direction::Forward, &observed.forward, best, sent.error.as_deref(), None);
         let forward =
@@ -358,7 +405,7 @@ impl<'a> Case<'a> {
             self.came_of_rewrite(self.answered_nobody(leg, &forward), Some(&forward))
         });
         let forward = self.sent_to_nobody(self.misdelivered(forward));
-        Packet { forward: self.came_of_rewrite(forward, None), back }
+        Packet { sent, forward: self.came_of_rewrite(forward, None), back }
     }
 
     fn leg(
@@ -450,10 +497,10 @@ impl<'a> Case<'a> {
     /// Round trips of the packets that were answered.
     fn rtt(&self) -> Option<[u64; 3]> {
         let of = |sent: &Sent| {
-            let arrived = self.observed.get(&sent.seq)?.back.arrived_ns?;
+            let arrived = self.look.observed.get(&sent.seq)?.back.arrived_ns?;
             arrived.checked_sub(sent.sent_ns)
         };
-        let mut times: Vec<u64> = self.sent.iter().filter_map(of).collect();
+        let mut times: Vec<u64> = self.look.sent.iter().filter_map(of).collect();
         times.sort_unstable();
         Some([*times.first()?, times[times.len() / 2], *times.last()?])
     }
@@ -461,7 +508,7 @@ impl<'a> Case<'a> {
     fn not_observable(&self, packets: &[Packet<'_>]) -> Vec<NotObservable> {
         let legs = packets.iter().flat_map(|packet| [Some(&packet.forward), packet.back.as_ref()]).flatten();
         let steps = legs.filter_map(|leg| leg.fit.as_ref()).flat_map(|(branch, _)| branch.path.steps());
-        self.sight.not_observable(steps)
+        self.look.sight.not_observable(steps)
     }
 
     /// A remark about UDP receivers that took packets and sent no marked answer.

@@ -26,18 +26,20 @@ mod survey;
 mod ttl;
 mod witness;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use waymark_proto::{API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Text, text};
+use waymark_proto::{
+    API_VERSION, CheckId, CheckResult, Inventory, Losses, NodeName, Place, Protocol, Seq, Text, text,
+};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::{Progress, Seen};
 use crate::deviation;
 use crate::diagnose::{Case, Diagnosis, diagnose};
 use crate::gather::{GatherError, Keep, Picture, gather, with_source_port};
-use crate::observe::{Lens, observe};
+use crate::observe::{Lens, Observed, observe};
 use crate::recording::{Examination, Recording};
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
@@ -139,13 +141,21 @@ async fn follow_up(
 /// What was asked, sent and seen, and what that says.
 struct Examined<'a> {
     question: Question<'a>,
+    /// The light rounds, in which devices and ends alone were watched.
+    glance: Trials,
+    /// The others, if there had to be any.
     trials: Trials,
     diagnosis: Diagnosis,
 }
 
 impl Examined<'_> {
     fn result(&self) -> CheckResult {
-        self.question.conclude(self.diagnosis.clone(), &self.trials)
+        self.question.conclude(self.diagnosis.clone(), [&self.glance, &self.trials])
+    }
+
+    /// What was sent and seen while most was watched.
+    fn told(&self) -> &Trials {
+        if self.trials.sent.is_empty() { &self.glance } else { &self.trials }
     }
 }
 
@@ -166,16 +176,18 @@ async fn examine<'a>(
     let question = Question { check: first.check, inventory, request, ends, picture };
     let Question { ends, picture, .. } = &question;
     let range = Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], progress };
-    let (mut trials, mut secret) = (Trials::default(), first);
+    let (mut glance, mut trials, mut secret) = (Trials::default(), Trials::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {
-        let more = trials.take(fire(&range, &secret, &salvo).await)?;
+        let round = fire(&range, &secret, &salvo).await;
+        let before = (glance.sent.len() + trials.sent.len()) as u32;
+        let more = if salvo.light { &mut glance } else { &mut trials }.take(round, before)?;
         progress.say("comparing the walks");
-        let diagnosis = question.diagnose(&trials);
-        let sent = trials.sent.len() as u32;
-        let next = survey::next(request, picture.full_size, sent, &diagnosis);
+        let diagnosis = question.diagnose(&glance, &trials);
+        let sent = (glance.sent.len() + trials.sent.len()) as u32;
+        let next = survey::next(request, picture.full_size, sent, salvo.light, &diagnosis);
         let Some(next) = next.filter(|_| more) else {
-            return Ok(Examined { question, trials, diagnosis });
+            return Ok(Examined { question, glance, trials, diagnosis });
         };
         (salvo, secret) = (next, Secret::random()?);
     }
@@ -199,9 +211,26 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Compares what was predicted with what was seen.
-    fn diagnose(&self, trials: &Trials) -> Diagnosis {
+    /// Compares what was predicted with what was seen: in the light rounds, and in the others if there were any.
+    fn diagnose(&self, glance: &Trials, trials: &Trials) -> Diagnosis {
         let Self { inventory, request, ends, picture, .. } = self;
+        let [glanced, observed] = [glance, trials].map(|trials| self.observe(trials));
+        diagnose(&Case {
+            inventory,
+            cluster: &picture.cluster,
+            source: &ends.source,
+            flow: ends.flow,
+            receivers: if ends.exclusive { &ends.destinations } else { &[] },
+            one_way: request.one_way,
+            prediction: &picture.prediction,
+            look: trials.look(&observed),
+            glance: glance.look(&glanced),
+        })
+    }
+
+    /// The walks of the packets of some rounds.
+    fn observe(&self, trials: &Trials) -> BTreeMap<Seq, Observed> {
+        let Self { inventory, ends, picture, .. } = self;
         let Trials { sent, seen } = trials;
         let steps = || picture.prediction.branches.iter().flat_map(|branch| branch.path.steps());
         let mut visited: Vec<NodeName> = vec![ends.source.node.clone()];
@@ -222,24 +251,11 @@ impl Question<'_> {
             watched: watched_nodes(seen, inventory),
             nodes: visited,
         };
-        let observed = observe(&seen.sightings, &lens);
-        diagnose(&Case {
-            inventory,
-            cluster: &picture.cluster,
-            source: &ends.source,
-            flow: ends.flow,
-            receivers: if ends.exclusive { &ends.destinations } else { &[] },
-            one_way: request.one_way,
-            prediction: &picture.prediction,
-            sent,
-            observed: &observed,
-            sight: &seen.sight,
-            losses: seen.losses,
-        })
+        observe(&seen.sightings, &lens)
     }
 
-    /// The answer.
-    fn conclude(&self, mut diagnosis: Diagnosis, trials: &Trials) -> CheckResult {
+    /// The answer, by all rounds.
+    fn conclude(&self, mut diagnosis: Diagnosis, rounds: [&Trials; 2]) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = self;
         for point in [&mut diagnosis.fault_point, &mut diagnosis.rewritten].into_iter().flatten() {
             let place = point.place();
@@ -253,7 +269,8 @@ impl Question<'_> {
         }
         if let Some(point) = &mut diagnosis.fault_point {
             let (flow, loss) = (diagnosis.fault_flow.as_ref(), diagnosis.loss.as_ref());
-            oversize::explain(point, flow, loss, &trials.sent, picture);
+            let largest = rounds.iter().flat_map(|trials| &trials.sent).map(|packet| packet.size).max();
+            oversize::explain(point, flow, loss, largest.unwrap_or_default(), picture);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
@@ -264,7 +281,11 @@ impl Question<'_> {
         };
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
-        notes.extend(trials.seen.notes.iter().cloned());
+        for note in rounds.iter().flat_map(|trials| &trials.seen.notes) {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
         notes.extend(byway::remarks(inventory, ends.flow, &diagnosis));
         notes.extend(oneway::remark(&diagnosis).filter(|_| ends.flow.protocol == Protocol::Tcp));
         notes.extend(diagnosis.notes);
@@ -274,7 +295,10 @@ impl Question<'_> {
             .collect();
         remarks.dedup();
         notes.extend(remarks);
-        let losses = trials.seen.losses;
+        let mut losses = Losses::default();
+        for trials in rounds {
+            losses += trials.seen.losses;
+        }
         CheckResult {
             api_version: API_VERSION.to_owned(),
             kind: "CheckResult".to_owned(),
@@ -283,7 +307,7 @@ impl Question<'_> {
             destination: request.destination.to_string(),
             flow: ends.flow,
             verdict: diagnosis.verdict,
-            sent: trials.sent.len() as u32,
+            sent: rounds.iter().map(|trials| trials.sent.len() as u32).sum(),
             delivered: diagnosis.delivered,
             replied: diagnosis.replied,
             rtt_ns: diagnosis.rtt_ns,

@@ -71,7 +71,11 @@ pub(crate) struct Examination {
     /// Remarks from before the first packet: facts that were missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<Text>,
-    /// What was sent and seen in all rounds.
+    /// What was sent and seen in the light rounds.
+    #[serde(default, skip_serializing_if = "Trials::is_empty")]
+    pub(crate) glance: Trials,
+    /// What was sent and seen in all others.
+    #[serde(default, skip_serializing_if = "Trials::is_empty")]
     pub(crate) trials: Trials,
 }
 

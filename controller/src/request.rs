@@ -55,7 +55,8 @@ pub struct Request {
     pub sizes: Vec<u16>,
     /// Differentiated services code points, taken in turn.
     pub dscps: Vec<u8>,
-    /// Most packets with those of further rounds, which are sent where some are lost and some are not.
+    /// Most packets with those of further rounds, which are sent where some are lost and some are not. Where something
+    /// is wrong there may be twice the count nevertheless, for a closer look.
     pub max_packets: u32,
     /// How long to wait after the last packet.
     pub timeout: Duration,
@@ -67,6 +68,9 @@ pub struct Request {
     pub one_way: bool,
     /// Whether IPv6 is asked for; otherwise IPv4 is preferred.
     pub ipv6: bool,
+    /// Whether all hooks are watched from the first packet on, not only once something is wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wide: bool,
 }
 
 /// What is wrong with a question.
@@ -130,6 +134,7 @@ impl Request {
             ttl: DEFAULT_TTL,
             one_way: false,
             ipv6: false,
+            wide: false,
         }
     }
 
@@ -224,6 +229,7 @@ impl TryFrom<rpc::CheckRequest> for Request {
         }
         request.one_way = asked.one_way;
         request.ipv6 = asked.ipv6;
+        request.wide = asked.wide;
         request.checked()
     }
 }

@@ -26,6 +26,7 @@ use crate::tracer::{self, ArmSpec, Tracer, prepare_names};
 use crate::watch::Budget;
 pub use error::AgentError;
 use probing::Probing;
+use waymark_tracer_ebpf::HookSet;
 
 /// What an agent refuses to exceed, whoever asks.
 #[derive(Clone, Debug)]
@@ -187,7 +188,8 @@ impl Agent {
         )?;
         let (namespaces, closed) = self.0.open_namespaces().await?;
         let wanted = |netns: &Netns| {
-            order.netns.is_empty() || order.netns.iter().any(|name| name == netns.name().as_str())
+            (order.netns.is_empty() && !order.light)
+                || order.netns.iter().any(|name| name == netns.name().as_str())
         };
         let spec = ArmSpec {
             check,
@@ -195,6 +197,7 @@ impl Agent {
             count: order.count,
             protocol: protocol(order.protocol)?,
             lease,
+            set: if order.light { HookSet::Light } else { HookSet::Wide },
             netfilter: namespaces
                 .iter()
                 .map(|(_, netns)| netns)

@@ -42,6 +42,15 @@ pub mod maps {
 
 pub use record::Marker as MapMarker;
 
+/// Which programs a check attaches: every packet of the node pays for those that are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HookSet {
+    /// Those that tell whether packets arrive, and by which devices.
+    Light,
+    /// All of them.
+    Wide,
+}
+
 /// One BPF program: the row that a hook has in the registry.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
@@ -49,15 +58,17 @@ pub struct Program {
     pub tracepoint: &'static str,
     /// The hook that it serves; `None` for those that serve whichever hook the packet was at.
     pub hook: Option<Hook>,
+    /// The set that it belongs to.
+    pub set: HookSet,
 }
 
 /// The programs of the floor tier.
 pub const PROGRAMS: &[Program] = &[
-    Program { tracepoint: "netif_rx", hook: Some(Hook::DriverRx) },
-    Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx) },
-    Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc) },
-    Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx) },
-    Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx) },
-    Program { tracepoint: "kfree_skb", hook: None },
-    Program { tracepoint: "consume_skb", hook: None },
+    Program { tracepoint: "netif_rx", hook: Some(Hook::DriverRx), set: HookSet::Wide },
+    Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx), set: HookSet::Light },
+    Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc), set: HookSet::Wide },
+    Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx), set: HookSet::Light },
+    Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx), set: HookSet::Wide },
+    Program { tracepoint: "kfree_skb", hook: None, set: HookSet::Light },
+    Program { tracepoint: "consume_skb", hook: None, set: HookSet::Light },
 ];

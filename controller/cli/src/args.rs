@@ -188,6 +188,9 @@ pub(crate) struct CheckArguments {
     /// Do not wait for answers.
     #[arg(long)]
     pub(crate) one_way: bool,
+    /// Watch every hook and rule from the first packet on, not only once something is wrong. --explain does, too.
+    #[arg(long)]
+    pub(crate) wide: bool,
     /// Keep all that the answer rests on in this file, for `waymark replay`; compressed if it ends in .gz. It tells the configuration of the nodes on the path.
     #[arg(long, value_name = "FILE", value_parser = recording)]
     pub(crate) record: Option<PathBuf>,
@@ -302,6 +305,7 @@ impl CheckArguments {
             dscps: self.dscp.iter().map(|&dscp| dscp.into()).collect(),
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             one_way: self.one_way,
+            wide: self.wide || self.look.explain,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             ttl: self.ttl.into(),
             record: self.record.is_some(),

@@ -72,7 +72,7 @@ impl Case<'_> {
                 () if died => Agreement::Died,
                 () if packets > 0 && packets >= reached => Agreement::Seen,
                 () if packets > 0 => Agreement::Partly,
-                () if self.sight.see(step) != See::Passing => Agreement::NotObservable,
+                () if self.look.sight.see(step) != See::Passing => Agreement::NotObservable,
                 // It went on, so it was here or the prediction is wrong about this step: not a death.
                 () if reached > 0 => Agreement::Partly,
                 () => Agreement::Missing,

@@ -26,7 +26,7 @@ impl Case<'_> {
         // hooks that routing runs.
         let steps = path.steps();
         let passed = |index: &usize| alignment.matched[*index].is_some();
-        let missed = |index: &usize| !passed(index) && self.sight.see(&steps[*index]) == See::Passing;
+        let missed = |index: &usize| !passed(index) && self.look.sight.see(&steps[*index]) == See::Passing;
         let first = (0..steps.len()).find(passed)?;
         let missing = (first..steps.len()).find(missed).unwrap_or(steps.len());
         let progress = (0..missing).rfind(passed)?;

@@ -190,7 +190,7 @@ impl Case<'_> {
             && death.place == predicted.place
             && path.last() == predicted
             && predicted.note.as_ref().is_some_and(Text::is::<BeforeTraces>)
-            && between.all(|step| self.sight.see(step) != See::Passing)
+            && between.all(|step| self.look.sight.see(step) != See::Passing)
     }
 
     /// A packet that left the hook where its source was translated, and was dropped by netfilter before it came to a queue:

@@ -8,7 +8,7 @@ use waymark_proto::{
 
 use super::factor::{Trial, decisive};
 use super::locate::Fault;
-use super::{Case, Fate, Packet, Sent, same_fault};
+use super::{Fate, Packet, same_fault};
 
 /// Losses after which a factor that mattered would have shown: with fewer, chance can hide it.
 pub const ENOUGH_LOSSES: u32 = 10;
@@ -40,27 +40,25 @@ impl Packet<'_> {
     }
 }
 
-impl Case<'_> {
-    /// What is known of a fault that some packets met and others did not; `None` if all did that came to it.
-    pub(super) fn loss(&self, packets: &[Packet<'_>], fault: &Fault) -> Option<LossReport> {
-        let trials: Vec<Trial> =
-            self.sent.iter().zip(packets).filter_map(|(sent, packet)| trial(sent, packet, fault)).collect();
-        let lost = trials.iter().filter(|trial| trial.lost).count() as u32;
-        let share = Share::new(lost, trials.len() as u32);
-        if share.lost == share.of {
-            return None;
-        }
-        let factor = decisive(&trials);
-        let wanted = (factor.is_none() && share.lost < ENOUGH_LOSSES)
-            .then(|| (ENOUGH_LOSSES * share.of).div_ceil(share.lost.max(1)))
-            .map(|all| all.saturating_sub(share.of).max(1));
-        Some(LossReport { share, factor, wanted })
+/// What is known of a fault that some packets met and others did not; `None` if all did that came to it.
+pub(super) fn loss(packets: &[Packet<'_>], fault: &Fault) -> Option<LossReport> {
+    let trials: Vec<Trial> = packets.iter().filter_map(|packet| trial(packet, fault)).collect();
+    let lost = trials.iter().filter(|trial| trial.lost).count() as u32;
+    let share = Share::new(lost, trials.len() as u32);
+    if share.lost == share.of {
+        return None;
     }
+    let factor = decisive(&trials);
+    let wanted = (factor.is_none() && share.lost < ENOUGH_LOSSES)
+        .then(|| (ENOUGH_LOSSES * share.of).div_ceil(share.lost.max(1)))
+        .map(|all| all.saturating_sub(share.of).max(1));
+    Some(LossReport { share, factor, wanted })
 }
 
 /// What one packet says about a fault: it met it, or it came by, wherever it died behind it. One that died before it
 /// or whose fate is not known says nothing.
-fn trial(sent: &Sent, packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
+fn trial(packet: &Packet<'_>, fault: &Fault) -> Option<Trial> {
+    let sent = packet.sent;
     let lost = match packet.fault() {
         Some(own) if same_fault(&own.point, &fault.point) => true,
         Some(_) => packet.came_by(&fault.point).then_some(false)?,

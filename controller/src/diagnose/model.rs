@@ -23,11 +23,8 @@ impl Case<'_> {
                 });
             }
         };
-        let ordinary = || {
-            let both = self.sent.iter().zip(packets);
-            both.filter(|(sent, _)| std::ptr::eq(self.prediction_of(sent), self.prediction))
-                .map(|(_, packet)| packet)
-        };
+        let ordinary =
+            || packets.iter().filter(|packet| std::ptr::eq(self.prediction_of(packet.sent), self.prediction));
         let delivered = ordinary().filter(|packet| packet.forward.fate == Fate::Delivered).count();
         judge(&self.prediction.branches, Direction::Forward, delivered);
         let answered: Vec<&Packet<'_>> =

@@ -75,7 +75,7 @@ impl Case<'_> {
         let misses = |index: &usize| {
             is_device(&steps[*index])
                 && matched[*index].is_none()
-                && self.sight.see(&steps[*index]) == See::Passing
+                && self.look.sight.see(&steps[*index]) == See::Passing
         };
         (0..alignment.progress?).filter(misses).find_map(|index| {
             let at = matched[..index].iter().rposition(Option::is_some)?;

@@ -69,7 +69,7 @@ impl<'a> Case<'a> {
         // Each translates at a hook, which tells what it leaves with.
         let tells = to.action != Action::Translated && from.action.continues();
         let crosses = (from.hook, to.hook) == (Hook::DriverTx, Hook::DriverRx);
-        let watched = || from.place == to.place && self.sight.watches_filters(&from.place);
+        let watched = || from.place == to.place && self.look.sight.watches_filters(&from.place);
         tells && (crosses || watched())
     }
 

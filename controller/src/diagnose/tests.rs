@@ -1,4 +1,4 @@
-use waymark_proto::{Agreement, Cause, Confidence, Detour, Text};
+use waymark_proto::{Agreement, Cause, Confidence, Detour, NodeName, Text};
 
 use super::*;
 use crate::fixture::{
@@ -33,6 +33,8 @@ struct Story {
     /// What the packets are sent with, and the ways of those whose ways are others.
     dscps: [u8; PACKETS as usize],
     by_dscp: BTreeMap<u8, PathSet>,
+    /// The packets before, at which the first look was light.
+    glance: Option<Box<Story>>,
 }
 
 const PACKETS: u32 = 3;
@@ -66,6 +68,7 @@ impl Story {
             traced: Vec::new(),
             dscps: [0; PACKETS as usize],
             by_dscp: BTreeMap::new(),
+            glance: None,
         }
     }
 
@@ -89,34 +92,46 @@ impl Story {
         self
     }
 
-    fn told(self) -> Diagnosis {
-        let inventory = inventory_with_strangers();
-        let source = Place::new("node1", "t-cart");
-        let sent: Vec<Sent> = (0..PACKETS)
-            .map(|seq| Sent {
-                seq: Seq(seq),
-                source_port: tcp().src_port,
-                sent_ns: 9_000_000,
-                error: self.errors.map(str::to_owned),
-                size: 44,
-                dscp: self.dscps[seq as usize],
-            })
-            .collect();
+    /// What was sent before at which the first look was light: `first` tells what was seen of it, and of what.
+    fn after(self, first: Self) -> Self {
+        Self { glance: Some(Box::new(first)), ..self }
+    }
+
+    fn sent(&self) -> Vec<Sent> {
+        let sent = |seq| Sent {
+            seq: Seq(seq),
+            source_port: tcp().src_port,
+            sent_ns: 9_000_000,
+            error: self.errors.map(str::to_owned),
+            size: 44,
+            dscp: self.dscps[seq as usize],
+        };
+        (0..PACKETS).map(sent).collect()
+    }
+
+    fn observed(&self, inventory: &Inventory, source: &Place, sent: &[Sent]) -> BTreeMap<Seq, Observed> {
+        let nodes = || ["node1", "node2"].map(NodeName::from).into_iter();
         let lens = Lens {
-            inventory: &inventory,
-            source: &source,
+            inventory,
+            source,
             flow: self.flow,
             source_ports: sent.iter().map(|sent| (sent.seq, sent.source_port)).collect(),
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
             filters_watched: self.traced.iter().cloned().collect(),
-            watched: ["node1", "node2"]
-                .map(Into::into)
-                .into_iter()
-                .filter(|node| self.sight.watches(node))
-                .collect(),
-            nodes: vec!["node1".into(), "node2".into()],
+            watched: nodes().filter(|node| self.sight.watches(node)).collect(),
+            nodes: nodes().collect(),
         };
-        let observed = observe(&self.sightings, &lens);
+        observe(&self.sightings, &lens)
+    }
+
+    fn told(self) -> Diagnosis {
+        let inventory = inventory_with_strangers();
+        let source = Place::new("node1", "t-cart");
+        let (sent, no_packets) = (self.sent(), Vec::new());
+        let observed = self.observed(&inventory, &source, &sent);
+        let look = |story: &'_ Self| (story.sight.clone(), story.losses);
+        let first = self.glance.as_ref().map(|first| first.observed(&inventory, &source, &sent));
+        let (first_sight, first_losses) = self.glance.as_deref().map(look).unwrap_or_default();
         diagnose(&Case {
             inventory: &inventory,
             cluster: &waymark_sim::Cluster::new(&inventory),
@@ -130,10 +145,13 @@ impl Story {
                 by_dscp: self.by_dscp,
                 ..PathSet::default()
             },
-            sent: &sent,
-            observed: &observed,
-            sight: &self.sight,
-            losses: self.losses,
+            look: Look { sent: &sent, observed: &observed, sight: &self.sight, losses: self.losses },
+            glance: Look {
+                sent: if first.is_some() { &sent } else { &no_packets },
+                observed: &first.unwrap_or_default(),
+                sight: &first_sight,
+                losses: first_losses,
+            },
         })
     }
 }
@@ -462,6 +480,7 @@ mod choices;
 mod diverted;
 mod early;
 mod elsewhere;
+mod glance;
 mod nobody;
 mod partial;
 mod rewritten;

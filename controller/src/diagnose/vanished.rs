@@ -15,8 +15,8 @@ use super::trail::Trail;
 impl Case<'_> {
     /// Nothing reported a drop: the packet was seen, and then not any more.
     pub(super) fn vanished(&self, trail: &Trail<'_>, predicted: Option<&Step>) -> Result<Fault, Text> {
-        let records_lost = self.losses.total();
-        if records_lost >= self.sent.len() as u64 {
+        let records_lost = self.look.losses.total();
+        if records_lost >= self.look.sent.len() as u64 {
             // Any packet may have lost the record that would have told.
             return Err(text!(note::RecordsLostProveNothing { records: records_lost }));
         }
@@ -26,7 +26,7 @@ impl Case<'_> {
         let steps = path.steps();
         let progress = alignment.progress;
         let next = progress.map_or(0, |index| index + 1);
-        let missing = (next..steps.len()).find(|&index| self.sight.see(&steps[index]) == See::Passing);
+        let missing = (next..steps.len()).find(|&index| self.look.sight.see(&steps[index]) == See::Passing);
         let strayed = trail.went_beyond();
         if let Some(death) = predicted {
             // It dies as predicted if nothing that should have seen it before that did not.
@@ -56,7 +56,7 @@ impl Case<'_> {
 
     /// It vanished where the prediction has it die.
     fn as_predicted(&self, trail: &Trail<'_>, death: &Step, progress: Option<usize>) -> Result<Fault, Text> {
-        if !self.sight.watches(&death.place.node) {
+        if !self.look.sight.watches(&death.place.node) {
             return Err(text!(note::PredictedBut { step: death.words(), why: self.unwatched(&death.place) }));
         }
         let mut fault = self.fault(trail, death, Confidence::High, text!(ground::VanishedAsPredicted));
@@ -88,17 +88,17 @@ impl Case<'_> {
         if trail.walk.death().is_none() {
             fault.point.evidence.push(text!(evidence::NoDropReported));
         }
-        if self.losses.total() > 0 {
+        if self.look.losses.total() > 0 {
             fault.point.confidence = Confidence::Low;
             fault.point.ground = Some(text!(ground::BetweenWithGaps));
-            fault.point.evidence.push(text!(evidence::RecordsLost { records: self.losses.total() }));
+            fault.point.evidence.push(text!(evidence::RecordsLost { records: self.look.losses.total() }));
         }
         fault
     }
 
     /// The receiver took the packet and sent no answer that anybody saw.
     fn unanswered(&self, trail: &Trail<'_>, receiver: &Step) -> Result<Fault, Text> {
-        if !self.sight.watches(&receiver.place.node) {
+        if !self.look.sight.watches(&receiver.place.node) {
             return Err(text!(note::NoAnswerAnd { why: self.unwatched(&receiver.place) }));
         }
         let mut step = receiver.clone();
@@ -137,7 +137,8 @@ impl Case<'_> {
             return Ok(fault);
         }
         let rest = &path.steps()[progress + 1..];
-        let blind = rest.iter().find(|step| !self.sight.watches(&step.place.node) && step.hook != Hook::Wire);
+        let blind =
+            rest.iter().find(|step| !self.look.sight.watches(&step.place.node) && step.hook != Hook::Wire);
         Err(match blind {
             Some(step) => text!(note::LastSeenAnd { at: last.at(), why: self.unwatched(&step.place) }),
             None => text!(note::LastSeenOnly { at: last.at() }),
@@ -163,7 +164,7 @@ impl Case<'_> {
         fault.point.evidence.push(text!(evidence::LastSeen { at: last.at() }));
         fault.point.evidence.push(text!(evidence::Unpredicted));
         // What left a hook was not dropped in it. What comes next in any kernel needs no prediction.
-        if let Some(next) = next_of_any(last).filter(|next| self.sight.see(next) == See::Passing) {
+        if let Some(next) = next_of_any(last).filter(|next| self.look.sight.see(next) == See::Passing) {
             fault.point.span =
                 Some(Span { last_seen: SpanEnd::from(last), first_missing: SpanEnd::from(&next) });
             fault.point.evidence.push(text!(evidence::NeverSeen { at: next.at() }));
@@ -172,7 +173,7 @@ impl Case<'_> {
     }
 
     fn nothing_seen(&self) -> Text {
-        if self.sight.watches(&self.source.node) {
+        if self.look.sight.watches(&self.source.node) {
             text!(note::NothingSeen)
         } else {
             self.unwatched(self.source)
@@ -180,7 +181,7 @@ impl Case<'_> {
     }
 
     fn unwatched(&self, place: &Place) -> Text {
-        let why = self.sight.why_blind(&place.node).cloned().unwrap_or_else(|| text!(note::NobodyAsked));
+        let why = self.look.sight.why_blind(&place.node).cloned().unwrap_or_else(|| text!(note::NobodyAsked));
         text!(note::Unwatched { node: &place.node, why })
     }
 }

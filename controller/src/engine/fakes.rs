@@ -26,6 +26,8 @@ pub(crate) struct Fakes {
     pub(crate) fading: bool,
     /// The node whose agent never answers when it is to arm.
     pub(crate) stuck: Option<NodeName>,
+    /// Whether each order to arm was for a light look.
+    pub(crate) light: Mutex<Vec<bool>>,
     /// How many injections were asked for.
     pub(crate) injections: watch::Sender<usize>,
 }
@@ -43,7 +45,7 @@ impl Agents for Fakes {
     async fn arm(
         &self,
         node: &NodeName,
-        _arm: rpc::Arm,
+        arm: rpc::Arm,
         sink: mpsc::Sender<Sighting>,
     ) -> Result<Vec<HookReport>, AgentError> {
         if self.absent.as_ref() == Some(node) {
@@ -52,6 +54,7 @@ impl Agents for Fakes {
         if self.stuck.as_ref() == Some(node) {
             std::future::pending::<()>().await;
         }
+        self.light.lock().unwrap().push(arm.light);
         self.sinks.lock().unwrap().insert(node.clone(), sink);
         let own = if node.as_str() == "node1" { ["t-cart", "t-node1"] } else { ["t-pay", "t-node2"] };
         Ok(reports(&own))
@@ -97,15 +100,16 @@ impl Agents for Fakes {
     }
 }
 
-/// What a check finds that they carry out, and its recording.
-pub(crate) async fn recorded() -> (CheckResult, Recording) {
+/// What a check finds that they carry out, `wide` from the first packet on or not, and its recording.
+pub(crate) async fn recorded(wide: bool) -> (CheckResult, Recording) {
     let agents: Arc<dyn Agents> = Arc::new(Fakes::default());
-    let request = Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap());
+    let [source, destination] = ["pod/shop/cart", "pod/shop/pay:80"].map(|end| end.parse().unwrap());
+    let request = Request { wide, ..Request::new(source, destination) };
     let (progress, _lines) = Progress::channel();
     check_and_record(&agents, &inventory(), &request, &progress).await.unwrap()
 }
 
 /// What a check finds that they carry out.
 pub(crate) async fn result() -> CheckResult {
-    recorded().await.0
+    recorded(false).await.0
 }

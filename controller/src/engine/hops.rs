@@ -84,7 +84,7 @@ fn own_way<'a>(examined: &'a Examined<'_>, result: &CheckResult, from: &NodeName
     let sent_from = |sighting: &&Sighting| {
         sighting.hook == Hook::DriverTx && sighting.place.node == *from && sighting.device == point.device
     };
-    let headers = examined.trials.seen.sightings.iter().filter(sent_from).filter_map(|s| s.headers.as_ref());
+    let headers = examined.told().seen.sightings.iter().filter(sent_from).filter_map(|s| s.headers.as_ref());
     let mut headers = headers.filter(|headers| headers.matched != Match::Quoted).peekable();
     headers.peek()?;
     let prediction = &question.picture.prediction;
@@ -137,6 +137,7 @@ async fn probe(agents: &Arc<dyn Agents>, way: &Way<'_>, hop: u8, progress: &Prog
         flows: 0,
         interval: INTERVAL,
         timeout: PATIENCE,
+        light: false,
     };
     let range = Range {
         agents,

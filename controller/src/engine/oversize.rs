@@ -9,23 +9,22 @@ use waymark_proto::{Arg, Cause, Factor, FactorKind, FaultPoint, Flow, Hook, Loss
 
 use super::round::all_steps;
 use crate::advice::advice;
-use crate::diagnose::Sent;
 use crate::gather::Picture;
 
 /// Functions of the kernel that ask `is_skb_forwardable`.
 const ASKERS: [&str; 4] = ["__dev_forward_skb", "____dev_forward_skb", "veth_xmit", "br_dev_queue_push_xmit"];
 
-/// Says what sizes and MTUs tell of a fault, at which packets of this flow died.
+/// Says what sizes and MTUs tell of a fault, at which packets of this flow died. `largest` is the largest packet that was
+/// sent, in bytes.
 pub(super) fn explain(
     point: &mut FaultPoint,
     flow: Option<&Flow>,
     loss: Option<&LossReport>,
-    sent: &[Sent],
+    largest: u32,
     picture: &Picture,
 ) {
     let Picture { cluster, prediction, .. } = picture;
     let place = point.place();
-    let largest = sent.iter().map(|packet| packet.size).max().unwrap_or_default();
     let narrow = point.device.as_deref().and_then(|device| cluster.narrow_end(&place, device));
     recognize(point, flow, narrow, largest);
     let routed = all_steps(&prediction.branches)

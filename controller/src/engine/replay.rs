@@ -42,12 +42,12 @@ pub(super) fn recorded<'a>(
     inventory: &'a Inventory,
     examination: &'a Examination,
 ) -> Result<Examined<'a>, GatherError> {
-    let Examination { id, request, ends, facts, notes, trials } = examination;
+    let Examination { id, request, ends, facts, notes, glance, trials } = examination;
     let mut picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
     picture.heed(ends, &survey::dscps(request));
     let question = Question { check: *id, inventory, request, ends: ends.clone(), picture };
-    let diagnosis = question.diagnose(trials);
-    Ok(Examined { question, trials: trials.clone(), diagnosis })
+    let diagnosis = question.diagnose(glance, trials);
+    Ok(Examined { question, glance: glance.clone(), trials: trials.clone(), diagnosis })
 }
 
 impl Examined<'_> {
@@ -71,10 +71,11 @@ impl Examined<'_> {
 
     /// The same without the cluster.
     pub(super) fn examination(self) -> Examination {
-        let Self { question, mut trials, .. } = self;
+        let Self { question, mut glance, mut trials, .. } = self;
+        number_buffers(&mut glance.seen.sightings);
         number_buffers(&mut trials.seen.sightings);
         let Question { check: id, request, ends, picture: Picture { facts, notes, .. }, .. } = question;
-        Examination { id, request: request.clone(), ends, facts, notes, trials }
+        Examination { id, request: request.clone(), ends, facts, notes, glance, trials }
     }
 }
 

@@ -16,8 +16,9 @@ use super::CheckError;
 use super::survey::Salvo;
 use crate::agents::Agents;
 use crate::armed::{Armed, Progress, Seen, Settled};
-use crate::diagnose::Sent;
+use crate::diagnose::{Look, Sent};
 use crate::gather::source_port;
+use crate::observe::Observed;
 use crate::request::Request;
 use crate::resolve::Ends;
 
@@ -25,7 +26,7 @@ use crate::resolve::Ends;
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// Packets per second of all checks together, for each processor of the controller: twice as many were measured.
-const PACKETS_PER_PROCESSOR: u32 = 1000;
+const PACKETS_PER_PROCESSOR: u32 = 2000;
 
 /// What a salvo takes beside its packets, at least.
 const OVERHEAD: Duration = Duration::from_millis(100);
@@ -74,17 +75,19 @@ impl Secret {
 }
 
 impl Trials {
-    /// Adds a round. One that failed is told as a remark if there were others, which say enough without it, and then
-    /// there should be no more: `false`.
+    /// Adds a round. One that failed is told as a remark if there were others `before`, which say enough without it, and
+    /// then there should be no more: `false`.
     ///
     /// # Errors
     /// The first round failed, or nobody waits for the result any more.
-    pub(super) fn take(&mut self, round: Result<(Vec<Sent>, Seen), CheckError>) -> Result<bool, CheckError> {
+    pub(super) fn take(
+        &mut self,
+        round: Result<(Vec<Sent>, Seen), CheckError>,
+        before: u32,
+    ) -> Result<bool, CheckError> {
         match round {
             Ok(round) => self.add(round),
-            Err(error) if self.sent.is_empty() || matches!(error, CheckError::Cancelled) => {
-                return Err(error);
-            }
+            Err(error) if before == 0 || matches!(error, CheckError::Cancelled) => return Err(error),
             Err(error) => {
                 self.seen.notes.push(text!(note::NoMorePackets { error: error.to_string() }));
                 return Ok(false);
@@ -93,10 +96,20 @@ impl Trials {
         Ok(true)
     }
 
+    /// What was seen of its packets, as a diagnosis wants it.
+    pub(super) fn look<'a>(&'a self, observed: &'a BTreeMap<Seq, Observed>) -> Look<'a> {
+        Look { sent: &self.sent, observed, sight: &self.seen.sight, losses: self.seen.losses }
+    }
+
+    /// Whether there was no round.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.seen.notes.is_empty()
+    }
+
     /// Those of a round of its own, beside the check. One that fails says nothing.
     pub(super) fn beside(round: Result<(Vec<Sent>, Seen), CheckError>) -> Option<Self> {
         let mut trials = Self::default();
-        trials.take(round).ok()?;
+        trials.take(round, 0).ok()?;
         Some(trials)
     }
 
@@ -162,13 +175,20 @@ fn rate(salvo: &Salvo) -> u32 {
 async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
     let Range { request, ends, prediction, witnesses, .. } = *range;
     let on_path: BTreeSet<Place> = all_steps(&prediction.branches).map(|step| step.place.clone()).collect();
+    // Of each node the namespaces whose netfilter hooks are watched.
     let mut nodes: BTreeMap<NodeName, BTreeSet<NetnsName>> = BTreeMap::new();
-    for place in on_path.iter().chain(&ends.destinations).chain([&ends.source]) {
+    for place in ends.destinations.iter().chain([&ends.source]) {
         nodes.entry(place.node.clone()).or_default().insert(place.netns.clone());
+    }
+    for place in &on_path {
+        let names = nodes.entry(place.node.clone()).or_default();
+        if !salvo.light {
+            names.insert(place.netns.clone());
+        }
     }
     let answers = prediction.branches.iter().flat_map(|branch| &branch.answer);
     let mut all = prediction.branches.iter().chain(answers);
-    if all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo) {
+    if !salvo.light && all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo) {
         // Where the prediction knows no further, any namespace of these nodes may be next.
         nodes.values_mut().for_each(BTreeSet::clear);
     }
@@ -183,6 +203,7 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
         lease_ms: lease.as_millis() as u32,
         protocol: ends.flow.protocol.number(ends.flow.is_ipv6()).into(),
         netns: Vec::new(),
+        light: salvo.light,
     };
     let settled = Settled { source: ends.source.clone(), one_way: request.one_way, on_path };
     Armed::arm(range.agents, secret.check, &order, &nodes, settled).await
@@ -257,6 +278,7 @@ mod tests {
             flows: 0,
             interval: Duration::from_millis(interval_ms),
             timeout: Duration::ZERO,
+            light: false,
         };
         assert_eq!(rate(&salvo(10, 10)), 50);
         assert_eq!(rate(&salvo(1, 10_000)), 1);

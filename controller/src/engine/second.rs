@@ -141,6 +141,7 @@ fn others(inventory: &Inventory, request: &Request, point: &FaultPoint, flow: &F
         timeout: PATIENCE,
         sizes: request.sizes.clone(),
         ipv6: flow.is_ipv6(),
+        wide: true,
         ..Request::new(source, destination)
     };
     let mut all = Vec::new();

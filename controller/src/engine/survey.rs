@@ -1,9 +1,13 @@
 //! How many packets, of which kinds: the rounds of a check. Pure.
 //!
-//! The first round is small. Only where some of its packets are lost and others are not, or where all are or none is but
-//! chance may have done it, there are more: packets that differ in size, code point and source port, every combination of them
-//! as often as any other, until it is known what the loss goes with, or that it goes with nothing, or until no more may
-//! be sent. Each round doubles what was sent, so that a clear case is cheap and a rare loss is still found.
+//! The first round is small, and light: devices and ends alone are watched, which tells whether packets come through and
+//! costs others on the nodes the least. While that is so and nothing else is strange, so are the rounds after it. Once
+//! something is wrong, the rest of what was asked for is sent while all hooks are watched, or the same again.
+//!
+//! Only where some of the packets are lost and others are not, or where all are or none is but chance may have done it,
+//! there are more: packets that differ in size, code point and source port, every combination of them as often as any
+//! other, until it is known what the loss goes with, or that it goes with nothing, or until no more may be sent. Each round
+//! doubles what was sent, so that a clear case is cheap and a rare loss is still found.
 
 use std::time::Duration;
 
@@ -23,6 +27,11 @@ const ENOUGH_PACKETS: u32 = 192;
 const BRISK: Duration = Duration::from_millis(2);
 /// How long further rounds wait for packets that may be lost: this many of the longest round trips seen.
 const ROUND_TRIPS: u32 = 20;
+/// Packets of the first round, at most: what is broken shows with them, and the others can be watched closely.
+const FIRST: u32 = 16;
+/// How long a light round waits at most. What is late is no conclusion yet: the next round has all the patience that
+/// was asked for.
+const LIGHT_TIMEOUT: Duration = Duration::from_millis(500);
 /// But at least so long.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -37,19 +46,41 @@ pub(crate) struct Salvo {
     pub(crate) flows: u32,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
+    /// Whether devices and ends alone are watched.
+    pub(crate) light: bool,
 }
 
 /// The first round. `full` is the largest packet that leaves the source, where that is known.
 pub(crate) fn first(request: &Request, full: Option<u16>) -> Salvo {
-    as_asked(request, full, request.count)
+    if request.wide {
+        return as_asked(request, full, request.count);
+    }
+    light(request, full, request.count.min(FIRST))
 }
 
-/// The next round after `sent` packets; `None` if all is known that can be.
-pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosis) -> Option<Salvo> {
-    let asked = request.count.saturating_sub(sent);
-    if asked > 0 {
-        return Some(as_asked(request, full, asked));
+/// The next round after `sent` packets, of which the last round was `light` or not; `None` if all is known that can be.
+pub(crate) fn next(
+    request: &Request,
+    full: Option<u16>,
+    sent: u32,
+    was_light: bool,
+    diagnosis: &Diagnosis,
+) -> Option<Salvo> {
+    let left = request.count.saturating_sub(sent);
+    if was_light && is_clear(diagnosis) {
+        return (left > 0).then(|| light(request, full, left));
     }
+    // Whatever is wrong, it was not watched closely yet.
+    let again = if was_light { request.count.min(FIRST) } else { 0 };
+    if left > 0 {
+        return Some(as_asked(request, full, left.max(again)));
+    }
+    let further = further(request, full, sent, diagnosis);
+    further.or_else(|| (again > 0).then(|| as_asked(request, full, again)))
+}
+
+/// Packets of all kinds, if they would tell more.
+fn further(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosis) -> Option<Salvo> {
     let sizes = sizes(request, full);
     let room = request.max_packets.saturating_sub(sent);
     let dscps = dscps(request);
@@ -62,7 +93,7 @@ pub(crate) fn next(request: &Request, full: Option<u16>, sent: u32, diagnosis: &
     let slowest = diagnosis.rtt_ns.map_or(Duration::ZERO, |[.., most]| Duration::from_nanos(most));
     let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
     let interval = request.interval.min(BRISK);
-    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout })
+    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, light: false })
 }
 
 /// The code points of a check's packets in further rounds; the first round has the first of them, or those asked for.
@@ -78,7 +109,22 @@ pub(crate) fn dscps(request: &Request) -> Vec<u8> {
 fn as_asked(request: &Request, full: Option<u16>, count: u32) -> Salvo {
     let Request { interval, timeout, .. } = *request;
     let (sizes, dscps) = (sizes(request, full), request.dscps.clone());
-    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout }
+    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, light: false }
+}
+
+/// The same while devices and ends alone are watched.
+fn light(request: &Request, full: Option<u16>, count: u32) -> Salvo {
+    let timeout = request.timeout.min(LIGHT_TIMEOUT);
+    Salvo { timeout, light: true, ..as_asked(request, full, count) }
+}
+
+/// Whether packets come through, as they should, and nothing else is strange about them.
+fn is_clear(diagnosis: &Diagnosis) -> bool {
+    diagnosis.verdict == Verdict::Reachable
+        && diagnosis.fault_point.is_none()
+        && !diagnosis.doubtful
+        && diagnosis.anomalies.is_empty()
+        && diagnosis.model_errors.is_empty()
 }
 
 /// The lengths of a check's packets.
@@ -104,7 +150,7 @@ fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Factor, FactorKind, Share};
+    use waymark_proto::{Factor, FactorKind, Share, Text};
 
     use super::*;
     use crate::diagnose::tests::healthy;
@@ -129,30 +175,30 @@ mod tests {
 
     #[test]
     fn what_is_clear_takes_one_round() {
-        assert_eq!(next(&request(), None, 5, &healthy()), None);
+        assert_eq!(next(&request(), None, 5, false, &healthy()), None);
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..lossy(5, 5) };
-        assert_eq!(next(&request(), None, 5, &dead), None);
+        assert_eq!(next(&request(), None, 5, false, &dead), None);
     }
 
     #[test]
     fn five_that_chance_may_have_killed_prove_nothing() {
         let doubtful = Diagnosis { verdict: Verdict::Unreachable, doubtful: true, ..lossy(5, 5) };
-        assert_eq!(next(&request(), None, 5, &doubtful).map(|salvo| salvo.count), Some(32));
-        assert_eq!(next(&request(), None, ENOUGH_PACKETS, &doubtful), None);
+        assert_eq!(next(&request(), None, 5, false, &doubtful).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, false, &doubtful), None);
     }
 
     #[test]
     fn five_that_were_lucky_prove_nothing() {
         let lucky = Diagnosis { doubtful: true, ..healthy() };
-        assert_eq!(next(&request(), None, 5, &lucky).map(|salvo| salvo.count), Some(32));
-        assert_eq!(next(&request(), None, ENOUGH_PACKETS, &lucky), None);
+        assert_eq!(next(&request(), None, 5, false, &lucky).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, false, &lucky), None);
     }
 
     #[test]
     fn rounds_double_until_the_factor_is_known_or_the_room_is_used_up() {
         let request = Request { max_packets: 400, ..request() };
         let (mut sent, mut counts) = (5, Vec::new());
-        while let Some(salvo) = next(&request, Some(1500), sent, &lossy(1, sent)) {
+        while let Some(salvo) = next(&request, Some(1500), sent, false, &lossy(1, sent)) {
             assert_eq!(salvo.count % 64, 0, "every combination equally often");
             counts.push(salvo.count);
             sent += salvo.count;
@@ -168,22 +214,53 @@ mod tests {
             without: Share::new(0, 32),
             chance: 0.001,
         });
-        assert_eq!(next(&request, None, 69, &known), None);
+        assert_eq!(next(&request, None, 69, false, &known), None);
     }
 
     #[test]
     fn a_loss_that_goes_with_nothing_ends_the_rounds_once_it_is_frequent() {
-        assert_eq!(next(&request(), None, 256, &lossy(ENOUGH_LOSSES, 256)), None);
-        assert!(next(&request(), None, 64, &lossy(ENOUGH_LOSSES, 64)).is_some(), "a factor may hide yet");
+        assert_eq!(next(&request(), None, 256, false, &lossy(ENOUGH_LOSSES, 256)), None);
+        assert!(
+            next(&request(), None, 64, false, &lossy(ENOUGH_LOSSES, 64)).is_some(),
+            "a factor may hide yet"
+        );
     }
 
     #[test]
     fn a_large_count_goes_out_in_rounds_that_agents_take() {
-        let request = Request { count: 2500, max_packets: 2500, ..request() };
+        let request = Request { count: 2500, max_packets: 2500, wide: true, ..request() };
         assert_eq!(first(&request, None).count, MAX_ROUND);
         let counts = [MAX_ROUND, 2 * MAX_ROUND];
-        let counts = counts.map(|sent| next(&request, None, sent, &healthy()).unwrap().count);
+        let counts = counts.map(|sent| next(&request, None, sent, false, &healthy()).unwrap().count);
         assert_eq!(counts, [MAX_ROUND, 500]);
-        assert_eq!(next(&request, None, 2500, &healthy()), None);
+        assert_eq!(next(&request, None, 2500, false, &healthy()), None);
+    }
+
+    #[test]
+    fn what_comes_through_is_watched_lightly_to_the_end() {
+        let request = Request { count: 400, ..request() };
+        let start = first(&request, None);
+        assert_eq!((start.count, start.light), (FIRST, true));
+        let rest = next(&request, None, FIRST, true, &healthy()).unwrap();
+        assert_eq!((rest.count, rest.light, rest.timeout), (384, true, LIGHT_TIMEOUT));
+        assert_eq!(next(&request, None, 400, true, &healthy()), None);
+        assert!(!first(&Request { wide: true, ..request }, None).light);
+    }
+
+    #[test]
+    fn what_is_wrong_is_watched_closely() {
+        let dead = Diagnosis { verdict: Verdict::Unreachable, ..healthy() };
+        let again = next(&request(), None, 5, true, &dead).unwrap();
+        assert_eq!((again.count, again.light, again.timeout), (5, false, request().timeout));
+        let rest = next(&Request { count: 400, ..request() }, None, FIRST, true, &dead).unwrap();
+        assert_eq!((rest.count, rest.light), (384, false));
+        let few = next(&Request { count: 20, ..request() }, None, FIRST, true, &dead).unwrap();
+        assert_eq!((few.count, few.light), (FIRST, false), "as many as were seen to die");
+        let kinds = next(&request(), None, 5, true, &lossy(1, 5)).unwrap();
+        assert_eq!((kinds.count, kinds.flows, kinds.light), (32, FLOWS, false));
+        let no_room = Request { max_packets: 0, ..request() };
+        assert_eq!(next(&no_room, None, 5, true, &lossy(1, 5)).unwrap().count, 5);
+        let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..healthy() };
+        assert!(!next(&request(), None, 5, true, &wrong_model).unwrap().light);
     }
 }

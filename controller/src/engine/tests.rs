@@ -116,3 +116,30 @@ async fn what_is_known_is_told_though_no_more_can_be_sent() {
     assert!(result.notes.iter().any(told), "{:?}", result.notes);
     assert_eq!(disarmed, ["node1", "node1", "node2", "node2"]);
 }
+
+#[tokio::test]
+async fn a_closer_look_is_had_only_where_something_is_wrong() {
+    let looks = async |fakes: Fakes, request: Request| {
+        let fakes = Arc::new(fakes);
+        let agents: Arc<dyn Agents> = Arc::clone(&fakes) as _;
+        let (progress, _lines) = Progress::channel();
+        let (result, recording) = check_and_record(&agents, &inventory(), &request, &progress).await.unwrap();
+        let looks = fakes.light.lock().unwrap().clone();
+        assert_eq!(replay(&recording).unwrap(), result, "a recording has both looks");
+        (result, looks)
+    };
+    let many = Request { count: 100, ..request() };
+    let (result, orders) = looks(Fakes::default(), many.clone()).await;
+    assert_eq!((result.verdict, result.sent), (Verdict::Reachable, 100));
+    assert_eq!(orders, [true; 4], "two rounds on two nodes");
+    let (_, orders) = looks(Fakes::default(), Request { wide: true, ..many }).await;
+    assert_eq!(orders, [false; 2]);
+    let quick = Request { timeout: Duration::from_millis(10), ..request() };
+    let (result, orders) = looks(Fakes { mute: true, ..Fakes::default() }, quick).await;
+    assert_eq!(
+        (result.verdict, result.sent, result.delivered),
+        (Verdict::Unreachable, 10, 10),
+        "{result:#?}"
+    );
+    assert_eq!(orders[..4], [true, true, false, false]);
+}

@@ -42,7 +42,7 @@ pub(super) async fn ask(
     let vanished = vanished_between(result).is_some();
     let other_way = result.anomalies.iter().any(|anomaly| anomaly.kind == AnomalyKind::OtherWay);
     let routed = || {
-        let sightings = &examined.trials.seen.sightings;
+        let sightings = &examined.told().seen.sightings;
         let arrived = result.verdict == Verdict::Reachable;
         arrived && ttl::is_lost_between_nodes(&question.picture.prediction, sightings)
     };
@@ -70,7 +70,8 @@ pub(super) async fn ask(
         progress,
     };
     let like_the_first = survey::first(question.request, question.picture.full_size);
-    let salvo = Salvo { count: PACKETS, interval: INTERVAL, timeout: PATIENCE, ..like_the_first };
+    let salvo =
+        Salvo { count: PACKETS, interval: INTERVAL, timeout: PATIENCE, light: false, ..like_the_first };
     let secret = Secret::random().ok()?;
     Trials::beside(tokio::time::timeout(LIMIT, fire(&range, &secret, &salvo)).await.ok()?)
 }

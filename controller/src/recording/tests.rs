@@ -31,7 +31,7 @@ fn bytes(result: &CheckResult) -> String {
 
 #[tokio::test]
 async fn a_recorded_check_is_answered_as_it_was() {
-    let (result, recording) = recorded().await;
+    let (result, recording) = recorded(false).await;
     let json = recording.clone().doubted(Some(Text::verbatim("nobody knows"))).to_json().unwrap();
     let read = Recording::from_json(&json).unwrap();
     assert_eq!(read.clone().doubted(None), recording);
@@ -42,11 +42,11 @@ async fn a_recorded_check_is_answered_as_it_was() {
 
 #[tokio::test]
 async fn addresses_of_the_kernel_stay_where_they_are() {
-    let (_, recording) = recorded().await;
-    let buffers: Vec<u64> =
-        recording.check.trials.seen.sightings.iter().map(|sighting| sighting.buffer).collect();
-    assert!(buffers.contains(&0) && buffers.contains(&1), "{buffers:?}");
-    assert!(buffers.iter().all(|&buffer| buffer <= buffers.len() as u64), "{buffers:?}");
+    for trials in [recorded(false).await.1.check.glance, recorded(true).await.1.check.trials] {
+        let buffers: Vec<u64> = trials.seen.sightings.iter().map(|sighting| sighting.buffer).collect();
+        assert!(buffers.contains(&0) && buffers.contains(&1), "{buffers:?}");
+        assert!(buffers.iter().all(|&buffer| buffer <= buffers.len() as u64), "{buffers:?}");
+    }
 }
 
 #[test]

@@ -143,7 +143,8 @@ pub(super) fn question(outage: &Outage) -> Result<Request, String> {
     let end = |name: &str| name.parse::<Target>().map_err(|error| error.to_string());
     let (source, destination) = (end(&outage.source)?, end(&outage.destination)?);
     match request(source, &destination, Some(outage.protocol), outage.ipv6) {
-        Ok(request) => Ok(request),
+        // It may be over soon: there is no time for a first look.
+        Ok(request) => Ok(Request { wide: true, ..request }),
         Err(Unfit::Ever(why) | Unfit::Now(why)) => Err(why),
     }
 }

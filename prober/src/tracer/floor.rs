@@ -4,14 +4,14 @@
 //! idle agent costs nothing. Programs, maps and links are owned by file descriptors: they end with the
 //! process, however it ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, MarkerKey, NetnsInode};
-use waymark_tracer_ebpf::{Counter, FLOOR, MapMarker, PROGRAMS, Program, maps};
+use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapMarker, PROGRAMS, Program, maps};
 
 /// What went wrong with the tracer.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +49,9 @@ pub struct Floor {
     ebpf: Ebpf,
     loaded: Vec<&'static Program>,
     refused: Vec<Refused>,
-    links: Vec<(&'static str, BtfTracePointLinkId)>,
-    /// The checks that are armed: programs are attached while there are any.
-    checks: BTreeSet<CheckId>,
+    links: Vec<(&'static Program, BtfTracePointLinkId)>,
+    /// The checks that are armed: the programs of a set are attached while one of them wants it.
+    checks: BTreeMap<CheckId, HookSet>,
     armed: HashMap<MapData, u32, u64>,
     isns: HashMap<MapData, u32, MapMarker>,
     namespaces: HashMap<MapData, u32, u8>,
@@ -87,7 +87,7 @@ impl Floor {
             loaded,
             refused,
             links: Vec::new(),
-            checks: BTreeSet::new(),
+            checks: BTreeMap::new(),
         };
         Ok((floor, records))
     }
@@ -98,6 +98,11 @@ impl Floor {
             self.refused.iter().map(|refused| (refused.tracepoint, refused.why.as_str())).collect();
         let is_served = |program: &&&Program| refused.iter().all(|(name, _)| *name != program.tracepoint);
         (self.loaded.iter().filter(is_served).copied().collect(), refused)
+    }
+
+    /// The tracepoints at which every packet of the machine is looked at now.
+    pub fn attached(&self) -> impl Iterator<Item = &'static str> {
+        self.links.iter().map(|(program, _)| program.tracepoint)
     }
 
     /// Says which namespaces are this node's.
@@ -113,26 +118,27 @@ impl Floor {
         Ok(())
     }
 
-    /// Watches for the markers of a check until the given monotonic time, attaching the programs if this
-    /// is the first check.
+    /// Watches for the markers of a check until the given monotonic time, attaching the programs of a set if this
+    /// is the first check that wants it.
     pub fn arm(
         &mut self,
         check: CheckId,
         key: &MarkerKey,
         count: u32,
         until_ns: u64,
+        set: HookSet,
     ) -> Result<(), FloorError> {
         for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
         self.armed.insert(check.get(), until_ns, 0).map_err(on(maps::ARMED))?;
-        self.checks.insert(check);
+        self.checks.insert(check, set);
         self.attach();
         Ok(())
     }
 
-    /// Stops watching for the markers of a check, and detaches the programs if it was the last. What is not
-    /// there need not be removed.
+    /// Stops watching for the markers of a check, and detaches the programs that no other wants. What is not there
+    /// need not be removed.
     pub fn disarm(&mut self, check: CheckId, key: &MarkerKey, count: u32) {
         // Removal fails only for keys that are not there.
         let _ = self.armed.remove(&check.get());
@@ -140,20 +146,25 @@ impl Floor {
             let _ = self.isns.remove(&isn);
         }
         self.checks.remove(&check);
-        if self.checks.is_empty() {
-            self.detach();
-        }
+        self.detach();
     }
 
-    /// Attaches what is not attached; what was refused before is tried again.
+    /// Whether a check wants a program.
+    fn is_wanted(&self, program: &Program) -> bool {
+        self.checks.values().any(|set| program.set <= *set)
+    }
+
+    /// Attaches what is wanted and not attached; what was refused before is tried again.
     fn attach(&mut self) {
         for program in self.loaded.clone() {
-            if self.links.iter().any(|(name, _)| *name == program.tracepoint) {
+            if !self.is_wanted(program)
+                || self.links.iter().any(|(row, _)| row.tracepoint == program.tracepoint)
+            {
                 continue;
             }
             self.refused.retain(|refused| refused.tracepoint != program.tracepoint);
             match attach_program(&mut self.ebpf, program) {
-                Ok(link) => self.links.push((program.tracepoint, link)),
+                Ok(link) => self.links.push((program, link)),
                 Err(error) => {
                     self.refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
                 }
@@ -161,9 +172,12 @@ impl Floor {
         }
     }
 
+    /// Detaches what is attached and not wanted.
     fn detach(&mut self) {
-        for (name, link) in self.links.drain(..) {
-            if let Ok(program) = program(&mut self.ebpf, name) {
+        for (row, link) in std::mem::take(&mut self.links) {
+            if self.is_wanted(row) {
+                self.links.push((row, link));
+            } else if let Ok(program) = program(&mut self.ebpf, row.tracepoint) {
                 // A link that is not there is what is wanted.
                 let _ = program.detach(link);
             }

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use waymark_proto::{
     CheckId, HookReport, Losses, Marker, MarkerKey, NetnsInode, Place, Protocol, Seq, Sighting,
 };
-use waymark_tracer_ebpf::Record;
+use waymark_tracer_ebpf::{HookSet, Record};
 
 use crate::netns::Netns;
 use crate::nftrace::{Markers, Watch};
@@ -54,6 +54,8 @@ pub struct ArmSpec {
     pub protocol: Protocol,
     /// How long it may stay armed.
     pub lease: Duration,
+    /// Which programs it wants attached.
+    pub set: HookSet,
     /// Namespaces whose netfilter hooks are of interest.
     pub netfilter: Vec<Netns>,
 }
@@ -176,6 +178,11 @@ impl Tracer {
         Ok(Self { shared, ring_task })
     }
 
+    /// The tracepoints at which every packet of the machine is looked at now.
+    pub fn attached(&self) -> BTreeSet<&'static str> {
+        lock(&self.shared.floor).attached().collect()
+    }
+
     /// Says which namespaces are this node's: sightings of others are not recorded.
     pub fn set_namespaces(&self, namespaces: &[(Place, Netns)]) -> Result<(), TracerError> {
         let places: BTreeMap<_, _> =
@@ -187,7 +194,7 @@ impl Tracer {
 
     /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
     pub fn arm(&self, spec: ArmSpec, sink: mpsc::Sender<Sighting>) -> Result<Vec<HookReport>, TracerError> {
-        let ArmSpec { check, key, count, protocol, lease, netfilter } = spec;
+        let ArmSpec { check, key, count, protocol, lease, set, netfilter } = spec;
         let until = now_ns().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
         let losses_before = self.shared.losses();
         {
@@ -202,11 +209,11 @@ impl Tracer {
             let entry = Armed { key, count, protocol, sink, losses_before, refused: 0 };
             armed.checks.insert(check, entry);
         }
-        if let Err(error) = lock(&self.shared.floor).arm(check, &key, count, until) {
+        if let Err(error) = lock(&self.shared.floor).arm(check, &key, count, until, set) {
             self.disarm(check);
             return Err(error.into());
         }
-        let mut reports = report::of_floor(&lock(&self.shared.floor));
+        let mut reports = report::of_floor(&lock(&self.shared.floor), set);
         for netns in &netfilter {
             let traced = self.shared.watch(netns, check, &key, count, protocol);
             let name = netns.name().clone();

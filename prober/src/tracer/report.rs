@@ -1,20 +1,24 @@
 //! What a tracer can see, hook by hook: the provider, or why there is none.
 
 use waymark_proto::{Hook, HookReport, NetnsName, Observability, Text, text};
-use waymark_tracer_ebpf::Program;
+use waymark_tracer_ebpf::{HookSet, PROGRAMS, Program};
 
 use super::floor::Floor;
 
-/// What the tracepoints serve.
-pub fn of_floor(floor: &Floor) -> Vec<HookReport> {
+/// What the tracepoints of a set serve.
+pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
     let (served, refused) = floor.served();
-    let find = |wanted: &dyn Fn(&Program) -> bool| served.iter().find(|program| wanted(program));
+    let of_set =
+        |hook: Option<Hook>| PROGRAMS.iter().any(|program| program.hook == hook && program.set <= set);
+    let find = |wanted: &dyn Fn(&Program) -> bool| {
+        served.iter().filter(|program| program.set <= set).find(|program| wanted(program))
+    };
     let observed = |provider: String| Observability::Observed { provider };
     let blind = |why: Text| Observability::NotObservable { why };
     let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
         let provider = find(&|program| program.hook == Some(hook));
         let state = provider.map_or_else(
-            || blind(why_refused(&refused)),
+            || blind(if of_set(Some(hook)) { why_refused(&refused) } else { text!(note::NotAsked) }),
             |program| observed(format!("tp_btf/{}", program.tracepoint)),
         );
         report(hook, state)
@@ -28,7 +32,10 @@ pub fn of_floor(floor: &Floor) -> Vec<HookReport> {
         let why = text!(note::DropsOnly);
         report(hook, blind(if drops { why } else { why_refused(&refused) }))
     });
-    passing.into_iter().chain(ending).chain(between).collect()
+    // Of namespaces in which they are watched nevertheless there are reports of their own.
+    let filters = Hook::ALL.iter().filter(|hook| set == HookSet::Light && hook.is_netfilter());
+    let filters = filters.map(|&hook| report(hook, blind(text!(note::NotAsked))));
+    passing.into_iter().chain(ending).chain(between).chain(filters).collect()
 }
 
 /// What the trace of a namespace's netfilter serves.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use waymark_prober::agent::{Agent, Limits};
 use waymark_proto::{
-    CheckId, Event, Flow, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
+    CheckId, Event, Flow, HookReport, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
 };
 
 /// Longer than anything takes here, on a machine that does much else.
@@ -122,14 +122,23 @@ impl World {
     ) -> Result<(Vec<Sighting>, Losses), String> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let check = CheckId::new(NUMBER.fetch_add(1, Ordering::Relaxed)).expect("not zero");
-        let (sink, mut sightings) = mpsc::channel(65536);
-        self.agent
-            .arm(&arm(check.get(), protocol, count, 60_000), sink)
-            .await
-            .map_err(|error| error.to_string())?;
         let order =
             rpc::Inject { flow_json: flow(src, dst, protocol), ..self.inject(check, protocol, count) };
-        let injected = self.agent.inject(&order).await.map_err(|error| error.to_string())?;
+        let (sightings, losses, _) =
+            self.carry_out(&arm(check.get(), protocol, count, 60_000), &order).await?;
+        Ok((sightings, losses))
+    }
+
+    /// Arms, sends, and gives back what was seen, what was lost of it, and what could be seen.
+    pub async fn carry_out(
+        &self,
+        arm: &rpc::Arm,
+        order: &rpc::Inject,
+    ) -> Result<(Vec<Sighting>, Losses, Vec<HookReport>), String> {
+        let check = CheckId::new(arm.check).expect("not zero");
+        let (sink, mut sightings) = mpsc::channel(65536);
+        let reports = self.agent.arm(arm, sink).await.map_err(|error| error.to_string())?;
+        let injected = self.agent.inject(order).await.map_err(|error| error.to_string())?;
         if let Some(failed) = injected.packets.iter().find(|packet| !packet.error.is_empty()) {
             self.agent.disarm(check).await.map_err(|error| error.to_string())?;
             return Err(failed.error.clone());
@@ -137,7 +146,7 @@ impl World {
 
         // A packet's fate is known when its receiver or a drop gave back the buffer.
         let mut all = Vec::new();
-        let mut open: BTreeSet<u32> = (0..count).collect();
+        let mut open: BTreeSet<u32> = (0..arm.count).collect();
         while !open.is_empty() {
             let next = tokio::time::timeout(LIMIT, sightings.recv()).await;
             let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
@@ -150,7 +159,7 @@ impl World {
         while let Some(sighting) = sightings.recv().await {
             all.push(sighting);
         }
-        Ok((all, losses))
+        Ok((all, losses, reports))
     }
 }
 
@@ -166,7 +175,7 @@ fn await_carrier(netns: &str, device: &str) {
 /// An order to arm a check in all namespaces of the node.
 pub fn arm(check: u32, protocol: Protocol, count: u32, lease_ms: u32) -> rpc::Arm {
     let protocol = protocol.number(false).into();
-    rpc::Arm { check, key: KEY.0.to_vec(), count, lease_ms, protocol, netns: vec![] }
+    rpc::Arm { check, key: KEY.0.to_vec(), count, lease_ms, protocol, netns: vec![], light: false }
 }
 
 fn flow(src: &str, dst: &str, protocol: Protocol) -> Vec<u8> {

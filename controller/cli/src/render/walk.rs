@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{CheckResult, FaultPoint, Hook, Observability, Step, Text, WalkComparison, text};
+use waymark_proto::{CheckResult, FaultPoint, Hook, Observability, Step, Text, WalkComparison, text, texts};
 
 use super::circle::Circle;
 use super::rows::{Mark, Row, Rows, predicted as predicted_rows};
@@ -164,7 +164,8 @@ pub(super) fn out_of_sight(result: &CheckResult) -> Vec<Text> {
         let usual = row.report.hook.is_netfilter()
             || matches!(row.report.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx);
         let Observability::NotObservable { why } = &row.report.observability else { continue };
-        if usual {
+        // A first look that was light is not worth a word if there was nothing to look for.
+        if usual && !why.is::<texts::note::NotAsked>() {
             let (node, netns, hook) = (&row.node, row.report.netns.as_ref(), row.report.hook);
             notes.push(text!(note::OutOfSight { node, netns, hook, why }));
         }

@@ -1,0 +1,86 @@
+//! The light set of hooks and the wide one: what each attaches, and what it sees.
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use waymark_prober::tracer::{ArmSpec, Tracer};
+use waymark_proto::rpc::Arm;
+use waymark_proto::{CheckId, Hook, MarkerKey, Match, Observability, Protocol, Sighting};
+use waymark_tracer_ebpf::{HookSet, PROGRAMS};
+use world::World;
+
+fn spec(check: u32, set: HookSet) -> ArmSpec {
+    ArmSpec {
+        check: CheckId::new(check).expect("not 0"),
+        key: MarkerKey([7; 16]),
+        count: 1,
+        protocol: Protocol::Icmp,
+        lease: Duration::from_secs(60),
+        set,
+        netfilter: Vec::new(),
+    }
+}
+
+/// What is attached costs every packet of the machine something.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_is_attached_while_a_check_wants_it() {
+    // Its namespaces are not needed, but it tells whether this machine can trace at all.
+    let Some(_world) = World::new() else { return };
+    let tracer = Tracer::new().unwrap();
+    let of = |set: HookSet| -> BTreeSet<&str> {
+        PROGRAMS.iter().filter(|program| program.set <= set).map(|program| program.tracepoint).collect()
+    };
+    let (light, wide) = (of(HookSet::Light), of(HookSet::Wide));
+    assert!(light.len() < wide.len());
+    let (sink, _sightings) = mpsc::channel(1);
+    let id = |check| CheckId::new(check).expect("not 0");
+    assert!(tracer.attached().is_empty());
+    tracer.arm(spec(1, HookSet::Light), sink.clone()).unwrap();
+    assert_eq!(tracer.attached(), light);
+    tracer.arm(spec(2, HookSet::Wide), sink.clone()).unwrap();
+    assert_eq!(tracer.attached(), wide);
+    tracer.disarm(id(2));
+    assert_eq!(tracer.attached(), light, "the check that wants no more is left");
+    tracer.arm(spec(3, HookSet::Wide), sink).unwrap();
+    tracer.disarm(id(1));
+    assert_eq!(tracer.attached(), wide);
+    tracer.disarm(id(3));
+    assert!(tracer.attached().is_empty());
+}
+
+/// Arrival and answer are seen, and every device; the rules between are not traced, and said not to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_light_look_tells_what_comes_through() {
+    let Some(world) = World::new() else { return };
+    let ends = ["client", "server"].map(|part| world.netns(part));
+    let check = CheckId::new(0x11).expect("not 0");
+    let order = world::arm(check.get(), Protocol::Icmp, 3, 60_000);
+    let order = Arm { netns: ends.to_vec(), light: true, ..order };
+    let (sightings, _, reports) =
+        world.carry_out(&order, &world.inject(check, Protocol::Icmp, 3)).await.unwrap();
+    let seen = |part: &str, hook: Hook| {
+        let there = |s: &&Sighting| s.headers.as_ref().is_some_and(|headers| headers.matched == Match::Tag);
+        let here = sightings.iter().filter(|s| s.hook == hook && world.part(&s.place.netns) == part);
+        here.filter(there).map(|sighting| sighting.marker.seq).collect::<BTreeSet<_>>().len()
+    };
+    let of_devices = [("client", Hook::DriverTx), ("node", Hook::DriverRx), ("node", Hook::DriverTx)];
+    for (part, hook) in of_devices.into_iter().chain([("server", Hook::DriverRx)]) {
+        assert_eq!(seen(part, hook), 3, "{part} {hook}");
+    }
+    for (part, hook) in [("client", Hook::NetfilterOutput), ("server", Hook::NetfilterInput)] {
+        assert_eq!(seen(part, hook), 3, "{part} {hook}");
+    }
+    assert_eq!(seen("node", Hook::NetfilterForward), 0);
+    let blind = |netns: &str, hook: Hook| {
+        let of_hook = || reports.iter().filter(move |report| report.hook == hook);
+        let own = of_hook().find(|report| report.netns.as_ref().is_some_and(|name| name.as_str() == netns));
+        let report =
+            own.or_else(|| of_hook().find(|report| report.netns.is_none())).expect("it is reported on");
+        matches!(report.observability, Observability::NotObservable { .. })
+    };
+    assert!(blind(&world.netns("node"), Hook::NetfilterForward) && blind(&world.netns("node"), Hook::Qdisc));
+    assert!(!blind(&ends[0], Hook::NetfilterInput) && !blind(&ends[0], Hook::DriverTx));
+}
