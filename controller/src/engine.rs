@@ -214,7 +214,7 @@ impl Question<'_> {
     /// Compares what was predicted with what was seen: in the light rounds, and in the others if there were any.
     fn diagnose(&self, glance: &Trials, trials: &Trials) -> Diagnosis {
         let Self { inventory, request, ends, picture, .. } = self;
-        let [glanced, observed] = [glance, trials].map(|trials| self.observe(trials));
+        let (glanced, observed) = (self.observe(glance, true), self.observe(trials, false));
         diagnose(&Case {
             inventory,
             cluster: &picture.cluster,
@@ -228,8 +228,8 @@ impl Question<'_> {
         })
     }
 
-    /// The walks of the packets of some rounds.
-    fn observe(&self, trials: &Trials) -> BTreeMap<Seq, Observed> {
+    /// The walks of the packets of some rounds, `light` ones or not.
+    fn observe(&self, trials: &Trials, light: bool) -> BTreeMap<Seq, Observed> {
         let Self { inventory, ends, picture, .. } = self;
         let Trials { sent, seen } = trials;
         let steps = || picture.prediction.branches.iter().flat_map(|branch| branch.path.steps());
@@ -249,6 +249,7 @@ impl Question<'_> {
             receivers,
             filters_watched: watched_filters(seen),
             watched: watched_nodes(seen, inventory),
+            received_once: light,
             nodes: visited,
         };
         observe(&seen.sightings, &lens)

@@ -208,7 +208,7 @@ impl Agent {
         let absent = order.netns.iter().map(|name| NetnsName::from(name.as_str()));
         let absent: Vec<_> =
             absent.filter(|name| namespaces.iter().all(|(_, netns)| netns.name() != name)).collect();
-        let (inner, key) = (self.0.clone(), spec.key);
+        let (inner, key, set) = (self.0.clone(), spec.key, spec.set);
         let mut reports = tokio::task::spawn_blocking(move || {
             inner.tracer.set_namespaces(&namespaces)?;
             inner.tracer.arm(spec, sink)
@@ -218,7 +218,7 @@ impl Agent {
             let why = closed.get(&name).cloned();
             let why =
                 why.unwrap_or_else(|| "the namespace is not one of this node's, or it is gone".to_owned());
-            reports.extend(tracer::netfilter_reports(&name, Err(why)));
+            reports.extend(tracer::netfilter_reports(&name, Err(why), set));
         }
         self.start_lease(check, lease, key, order.count);
         Ok(reports)

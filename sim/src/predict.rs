@@ -74,23 +74,19 @@ fn branches(
     needs: &mut BTreeSet<NodeName>,
     mut answer: impl FnMut(&Walk, &mut BTreeSet<NodeName>) -> Vec<Branch>,
 ) -> Vec<Branch> {
-    let mut merged: BTreeMap<String, Branch> = BTreeMap::new();
+    let mut branches: Vec<Branch> = Vec::new();
     for walk in walks {
         needs.extend(walk.needs.clone());
         let disposition = walk.fate.unwrap_or(Disposition::InsufficientInfo);
         let answer = if disposition == Disposition::Delivered { answer(&walk, needs) } else { Vec::new() };
         let Walk { steps, choices, probability, at, .. } = walk;
         let path = Path::new(disposition, steps).unwrap_or_else(|shape| misshapen(at, &shape.to_string()));
-        let key = format!("{choices:?}{path:?}");
-        match merged.get_mut(&key) {
+        match branches.iter_mut().find(|branch| branch.choices == choices && branch.path == path) {
             Some(branch) => branch.probability += probability,
-            None => {
-                merged.insert(key, Branch { probability, choices, path, answer });
-            }
+            None => branches.push(Branch { probability, choices, path, answer }),
         }
     }
-    let mut branches: Vec<Branch> = merged.into_values().collect();
-    // Stable: branches of one likelihood keep the order of their text.
+    // Stable: branches of one likelihood keep the order in which rules and routes name them.
     branches.sort_by(|a, b| b.probability.partial_cmp(&a.probability).unwrap_or(Ordering::Equal));
     branches
 }

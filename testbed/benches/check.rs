@@ -2,9 +2,10 @@
 //! the ratios are not. Fails if a ratio is above its limit.
 //!
 //! A check sends its packets five times as fast as `ping` may, and so has answered long before `ping`. Many at once are
-//! bound by processors, not by time: they have to be done within five times what one may take, which is the time of
-//! `ping`, and within five times what one takes that is as slow as `ping`; how they stand to one at its own pace is
-//! printed. On a path on which packets vanish and nobody reports it stragglers are waited for, as `ping` does too.
+//! bound by processors, not by time. They are asked for as programs do it, over the API, and have to be done within five
+//! times what one takes; and by as many commands, whose starting takes processors, too: how these stand to one is
+//! printed, and they have to be done within five times what one may take, which is the time of `ping`. On a path on which
+//! packets vanish and nobody reports it stragglers are waited for, as `ping` does too.
 //!
 //! `make bench-check` runs it, as root: it brings a testbed of its own up and takes it down.
 
@@ -12,8 +13,12 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
+use tokio::runtime::Runtime;
 use waymark_prober::netns::Netns;
-use waymark_proto::{CheckResult, Inventory, Pod, Verdict};
+use waymark_proto::rpc::waymark_client::WaymarkClient;
+use waymark_proto::rpc::{CheckRequest, check_event};
+use waymark_proto::{CheckResult, Dial, Inventory, Plaintext, Pod, Verdict};
 
 /// The client, the controller and the agents are beside it.
 const TESTBED: &str = env!("CARGO_BIN_EXE_waymark-testbed");
@@ -61,6 +66,10 @@ impl Testbed {
         serde_json::from_slice(&output.stdout).expect("the status is an inventory")
     }
 
+    fn controller(&self) -> String {
+        format!("unix:/run/waymark/testbed/{}/controller.sock", self.name)
+    }
+
     /// `waymark check` between two pods, with as many packets as `ping` sends.
     fn check(&self, from: &Pod, to: &Pod, pace: Pace) -> Command {
         let mut command = Command::new(Path::new(TESTBED).with_file_name("waymark"));
@@ -68,7 +77,7 @@ impl Testbed {
         if let Pace::OfPing = pace {
             command.args(["--interval", PING_PACE]);
         }
-        command.arg("--controller").arg(format!("unix:/run/waymark/testbed/{}/controller.sock", self.name));
+        command.arg("--controller").arg(self.controller());
         command.stdin(Stdio::null());
         command
     }
@@ -136,6 +145,43 @@ fn at_once(testbed: &Testbed, pairs: &[(&Pod, &Pod)], pace: Pace) -> Duration {
     took
 }
 
+/// As many checks as pairs, all asked for at once by one client of the API; until the last has answered.
+fn asked_at_once(testbed: &Testbed, pairs: &[(&Pod, &Pod)]) -> Duration {
+    let runtime = Runtime::new().expect("the runtime starts");
+    let endpoint = testbed.controller().parse().expect("an address");
+    let dial = Dial::new(endpoint, None, Plaintext::Refused).expect("a socket needs no certificates");
+    runtime.block_on(async {
+        let channel = dial.connect().await.expect("the controller is there");
+        let client = WaymarkClient::new(channel);
+        let started = Instant::now();
+        let answers = pairs.iter().map(|(from, to)| {
+            let request = CheckRequest {
+                source: pod(from),
+                destination: pod(to),
+                protocol: "icmp".to_owned(),
+                count: COUNT.parse().expect("a number"),
+                ..Default::default()
+            };
+            let mut client = client.clone();
+            async move {
+                let mut events = client.check(request).await.expect("it is taken").into_inner();
+                loop {
+                    let event = events.message().await.expect("it goes on").expect("it ends with a result");
+                    if let Some(check_event::Body::ResultJson(json)) = event.body {
+                        return serde_json::from_slice::<CheckResult>(&json).expect("a result");
+                    }
+                }
+            }
+        });
+        let results = join_all(answers).await;
+        let took = started.elapsed();
+        for result in results {
+            assert_eq!((result.verdict, result.lost_events), (Verdict::Reachable, 0), "{result:#?}");
+        }
+        took
+    })
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
@@ -193,10 +239,13 @@ fn main() -> ExitCode {
     fine &= row("waymark check, lost on the way, beside ping", lost, pinged.unwrap_or(ping_takes), Some(2.0));
 
     let pairs: Vec<_> = cross.iter().copied().cycle().take(AT_ONCE).collect();
-    let all = |pace| median((0..ROUNDS_AT_ONCE).map(|_| at_once(&testbed, &pairs, pace)).collect());
-    fine &= row("200 at once, every 35 ms, beside one of them", all(Pace::OfPing), slow, Some(5.0));
-    let many = all(Pace::Own);
-    fine &= row("200 at once, beside ping", many, ping_takes, Some(5.0));
-    row("200 at once, beside one", many, one, None);
+    let repeated = |measure: &dyn Fn() -> Duration| median((0..ROUNDS_AT_ONCE).map(|_| measure()).collect());
+    let asked = repeated(&|| asked_at_once(&testbed, &pairs));
+    fine &= row("200 at once over the API, beside one", asked, one, Some(5.0));
+    let commands = repeated(&|| at_once(&testbed, &pairs, Pace::Own));
+    fine &= row("200 commands at once, beside ping", commands, ping_takes, Some(5.0));
+    row("200 commands at once, beside one", commands, one, None);
+    let slowly = repeated(&|| at_once(&testbed, &pairs, Pace::OfPing));
+    row("200 commands, sending every 35 ms", slowly, slow, None);
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

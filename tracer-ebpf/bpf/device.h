@@ -9,7 +9,7 @@
 SEC("tp_btf/netif_rx")
 int BPF_PROG(netif_rx, struct sk_buff *skb)
 {
-	struct hook hook = { .point = WM_POINT_NETIF_RX, .at_data = 1 };
+	struct hook hook = { .point = WM_POINT_NETIF_RX, .at_data = 1, .wide = 1 };
 
 	return pipeline(skb, &hook);
 }
@@ -27,7 +27,7 @@ int BPF_PROG(netif_receive_skb, struct sk_buff *skb)
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(net_dev_queue, struct sk_buff *skb)
 {
-	struct hook hook = { .point = WM_POINT_NET_DEV_QUEUE };
+	struct hook hook = { .point = WM_POINT_NET_DEV_QUEUE, .wide = 1 };
 
 	return pipeline(skb, &hook);
 }

@@ -22,7 +22,7 @@ SEC("tp_btf/consume_skb")
 int consume_skb(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
-	struct hook hook = { .point = WM_POINT_CONSUME_SKB, .frees = 1 };
+	struct hook hook = { .point = WM_POINT_CONSUME_SKB, .frees = 1, .wide = 1 };
 
 	if (bpf_core_field_exists(((struct trace_event_raw_consume_skb *)0)->location))
 		hook.location = ctx[1];

@@ -6,13 +6,13 @@
 #include "kernel.h"
 #include "record.h"
 
-/* Armed checks: id → end of the lease, in nanoseconds of bpf_ktime_get_ns. */
+/* Armed checks: id → until when, and which hooks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct wm_armed);
 } armed SEC(".maps");
 
 /* Initial sequence numbers of armed TCP markers → marker. */

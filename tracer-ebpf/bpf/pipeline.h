@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * The pipeline that all hooks share: marked? → armed? → ours? → fill the record → submit.
+ * The pipeline that all hooks share: marked? → armed? → wanted? → ours? → fill the record → submit.
  * Every early exit is counted.
  */
 #ifndef WAYMARK_PIPELINE_H
@@ -29,6 +29,7 @@ struct hook {
 	__u8 point;
 	__u8 at_data; /* the network header is where skb->data points, not yet in skb->network_header */
 	__u8 frees;   /* the buffer is given back */
+	__u8 wide;    /* nothing to record for checks that look lightly */
 };
 
 static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 now, struct wm_record *r)
@@ -78,14 +79,20 @@ static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct
 	struct wm_followed f = { .check = r->check, .seq = r->seq, .netns = r->netns, .time_ns = r->time_ns };
 	__u64 packet = (__u64)skb;
 	__u64 *before = bpf_map_lookup_elem(&buffers, &packet);
+	struct wm_followed *known = bpf_map_lookup_elem(&followed, &head);
 
 	if (before && *before != head) {
 		__u64 stale = *before;
 
 		bpf_map_delete_elem(&followed, &stale);
+		before = 0;
 	}
-	if (bpf_map_update_elem(&followed, &head, &f, BPF_ANY) ||
-	    bpf_map_update_elem(&buffers, &packet, &head, BPF_ANY))
+	/* What is followed already, which most packets are after the first hook, needs no new entries. */
+	if (known)
+		*known = f;
+	else if (bpf_map_update_elem(&followed, &head, &f, BPF_ANY))
+		count(WM_COUNT_FOLLOW_FULL);
+	if (!before && bpf_map_update_elem(&buffers, &packet, &head, BPF_ANY))
 		count(WM_COUNT_FOLLOW_FULL);
 }
 
@@ -135,16 +142,16 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	__u32 network = skb->network_header;
 	struct wm_record r;
 	enum found found;
-	__u64 *lease;
+	struct wm_armed *a;
 
 	found = match_at(&w, hook->at_data ? data : network, &r);
 	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, &r)))
 		return count(WM_COUNT_NOT_MARKED);
 
-	lease = bpf_map_lookup_elem(&armed, &r.check);
-	if (!lease)
+	a = bpf_map_lookup_elem(&armed, &r.check);
+	if (!a)
 		return count(WM_COUNT_NOT_ARMED);
-	if (*lease < now)
+	if (a->until_ns < now)
 		return count(WM_COUNT_EXPIRED);
 
 	fill_place(skb, hook, &r);
@@ -162,7 +169,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	r.code = hook->code;
 	r.point = hook->point;
 
-	if (hook->point == WM_POINT_NET_DEV_START_XMIT) {
+	if (hook->point == WM_POINT_NET_DEV_START_XMIT && a->wide) {
 		struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)hook->device };
 
 		bpf_map_update_elem(&in_flight, &flight, &r, BPF_ANY);
@@ -171,6 +178,8 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		unfollow(skb, head);
 	else if (r.match != WM_MATCH_QUOTED)
 		follow(skb, head, &r);
+	if (hook->wide && !a->wide)
+		return count(WM_COUNT_NOT_WANTED);
 	return submit(&r);
 }
 

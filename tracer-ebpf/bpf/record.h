@@ -41,7 +41,8 @@ enum wm_counter {
 	WM_COUNT_FOLLOW_FULL = 5,
 	WM_COUNT_RECORDED = 6,
 	WM_COUNT_NOT_IN_FLIGHT = 7,
-	WM_COUNTERS = 8,
+	WM_COUNT_NOT_WANTED = 8,
+	WM_COUNTERS = 9,
 };
 
 /* One sighting. Addresses of IPv4 stand in the first four bytes. */
@@ -85,6 +86,13 @@ _Static_assert(sizeof(struct wm_record) == 168, "no padding");
 struct wm_marker {
 	__u32 check;
 	__u32 seq;
+};
+
+/* What is armed of a check. */
+struct wm_armed {
+	__u64 until_ns; /* end of the lease, of bpf_ktime_get_ns */
+	__u32 wide;     /* whether the hooks of the wide set are wanted */
+	__u32 reserved;
 };
 
 /* A buffer that held a marked packet. */

@@ -6,7 +6,7 @@
 //! bpf/kernel.h      the few kernel types that are read, relocated at load time
 //! bpf/maps.h        maps and counters
 //! bpf/match.h       is this packet marked?
-//! bpf/pipeline.h    marked? → armed? → ours? → record → submit; the same for every hook
+//! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
 //! bpf/free.h        hook family: drops and frees
 //! bpf/floor.bpf.c   the object of the floor tier
@@ -28,7 +28,7 @@ pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "
 
 /// Names of the maps in the object.
 pub mod maps {
-    /// Armed checks: `u32` id → `u64` end of lease (`CLOCK_MONOTONIC` nanoseconds).
+    /// Armed checks: `u32` id → [`Armed`](super::record::Armed).
     pub const ARMED: &str = "armed";
     /// Initial sequence numbers: `u32` → [`Marker`](super::record::Marker).
     pub const ISNS: &str = "isns";
@@ -40,7 +40,7 @@ pub mod maps {
     pub const COUNTERS: &str = "counters";
 }
 
-pub use record::Marker as MapMarker;
+pub use record::{Armed as MapArmed, Marker as MapMarker};
 
 /// Which programs a check attaches: every packet of the node pays for those that are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

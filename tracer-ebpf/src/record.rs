@@ -96,6 +96,8 @@ numbers! {
         Recorded = WM_COUNT_RECORDED,
         /// Answers of drivers for packets that were not marked.
         NotInFlight = WM_COUNT_NOT_IN_FLIGHT,
+        /// Markers of a check that looks lightly, at a hook of the wide set.
+        NotWanted = WM_COUNT_NOT_WANTED,
     }
 }
 
@@ -113,6 +115,21 @@ impl Marker {
 
 // SAFETY: two u32, no padding, every bit pattern valid.
 unsafe impl aya::Pod for Marker {}
+
+/// What is armed of a check, as the map holds it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct Armed(g::wm_armed);
+
+impl Armed {
+    /// Until when (`CLOCK_MONOTONIC` nanoseconds), and whether the hooks of the wide set are wanted.
+    pub fn new(until_ns: u64, wide: bool) -> Self {
+        Self(g::wm_armed { until_ns, wide: wide.into(), reserved: 0 })
+    }
+}
+
+// SAFETY: a u64 and two u32, no padding, every bit pattern valid.
+unsafe impl aya::Pod for Armed {}
 
 /// One sighting as the kernel side wrote it.
 #[repr(transparent)]

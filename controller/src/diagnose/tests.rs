@@ -119,6 +119,7 @@ impl Story {
             receivers: [(self.flow.dst, self.flow.dst_port)].into(),
             filters_watched: self.traced.iter().cloned().collect(),
             watched: nodes().filter(|node| self.sight.watches(node)).collect(),
+            received_once: false,
             nodes: nodes().collect(),
         };
         observe(&self.sightings, &lens)

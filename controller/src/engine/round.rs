@@ -25,8 +25,12 @@ use crate::resolve::Ends;
 /// How long agents stay armed beyond what the round itself takes, should the controller die.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// Packets per second of all checks together, for each processor of the controller: twice as many were measured.
+/// Packets per second of all checks together, for each processor of the controller, while all hooks are watched: twice as
+/// many were measured.
 const PACKETS_PER_PROCESSOR: u32 = 2000;
+
+/// So many packets count as one of those in light rounds, of which there is less to tell.
+const LIGHT: u32 = 3;
 
 /// What a salvo takes beside its packets, at least.
 const OVERHEAD: Duration = Duration::from_millis(100);
@@ -151,8 +155,8 @@ pub(super) async fn fire(
 
 /// Waits until a salvo can be fired beside those that others have under way.
 ///
-/// Every packet makes some seventy sightings. Agents and the controller keep up with so many packets a second: what
-/// exceeds that is lost, and what is lost leaves a check without an answer.
+/// Every packet makes some seventy sightings, or some twenty in a light round. Agents and the controller keep up with so
+/// many packets a second: what exceeds that is lost, and what is lost leaves a check without an answer.
 async fn turn(salvo: &Salvo) -> SemaphorePermit<'static> {
     static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(packets_at_once() as usize));
     let wanted = rate(salvo).min(packets_at_once());
@@ -165,10 +169,11 @@ fn packets_at_once() -> u32 {
     PACKETS_PER_PROCESSOR.saturating_mul(u32::try_from(processors).unwrap_or(u32::MAX))
 }
 
-/// Packets per second of a salvo, with the time that arming and disarming take.
+/// Packets per second of a salvo, with the time that arming and disarming take, and as if all hooks were watched.
 fn rate(salvo: &Salvo) -> u32 {
     let takes = salvo.interval * salvo.count + OVERHEAD;
-    (u128::from(salvo.count) * 1000).div_ceil(takes.as_millis()) as u32
+    let weight = if salvo.light { takes.as_millis() * u128::from(LIGHT) } else { takes.as_millis() };
+    (u128::from(salvo.count) * 1000).div_ceil(weight) as u32
 }
 
 /// Arms the nodes of the predicted paths, of the source, and of the destinations.
@@ -283,5 +288,6 @@ mod tests {
         assert_eq!(rate(&salvo(10, 10)), 50);
         assert_eq!(rate(&salvo(1, 10_000)), 1);
         assert_eq!(rate(&salvo(1000, 0)), 10_000);
+        assert_eq!(rate(&Salvo { light: true, ..salvo(9, 0) }), 30);
     }
 }

@@ -58,7 +58,7 @@ impl Records {
 pub(super) fn passages(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Vec<Passage> {
     let mut gates: BTreeMap<Gate, Records> = BTreeMap::new();
     // Every packet comes by a device that puts it by: the other end of a pod's.
-    let twofold = !sightings.iter().any(|sighting| sighting.event == Event::Arrived);
+    let twofold = !lens.received_once && !sightings.iter().any(|sighting| sighting.event == Event::Arrived);
     for sighting in sightings {
         let arrived = match sighting.event {
             Event::Arrived => true,

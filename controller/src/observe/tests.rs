@@ -18,13 +18,17 @@ fn brief(steps: &[Step]) -> Vec<String> {
 }
 
 fn read(sightings: &[Sighting]) -> Observed {
-    read_where_filters_are_watched(sightings, [])
+    read_through(sightings, |lens| lens)
 }
 
 fn read_where_filters_are_watched<const N: usize>(
     sightings: &[Sighting],
     filters_watched: [Place; N],
 ) -> Observed {
+    read_through(sightings, |lens| Lens { filters_watched: BTreeSet::from(filters_watched), ..lens })
+}
+
+fn read_through(sightings: &[Sighting], change: impl FnOnce(Lens<'_>) -> Lens<'_>) -> Observed {
     let inventory = inventory();
     let source = Place::new("node1", "t-cart");
     let lens = Lens {
@@ -33,11 +37,27 @@ fn read_where_filters_are_watched<const N: usize>(
         flow: tcp(),
         source_ports: BTreeMap::from([(Seq(0), 61000)]),
         receivers: BTreeSet::from([(tcp().dst, 80)]),
-        filters_watched: BTreeSet::from(filters_watched),
+        filters_watched: BTreeSet::new(),
         watched: ["node1".into(), "node2".into()].into(),
+        received_once: false,
         nodes: vec!["node1".into(), "node2".into()],
     };
-    observe(sightings, &lens).remove(&Seq(0)).unwrap_or_default()
+    observe(sightings, &change(lens)).remove(&Seq(0)).unwrap_or_default()
+}
+
+/// Of a light look the stack's record of each reception is the only one.
+#[test]
+fn two_records_of_a_light_look_are_two_copies() {
+    let mut seen = sightings(&steps(THERE, tcp()), 0, false);
+    seen.retain(|sighting| sighting.event != Event::Arrived);
+    let received = |s: &&Sighting| s.hook == Hook::DriverRx && s.place.netns.as_str() == "t-node2";
+    let again: Vec<Sighting> = seen.iter().filter(received).cloned().collect();
+    seen.extend(again);
+    let copies = |received_once: bool| {
+        let observed = read_through(&seen, |lens| Lens { received_once, ..lens });
+        observed.forward.passages.iter().map(|passage| passage.copies).max()
+    };
+    assert_eq!((copies(true), copies(false)), (Some(2), Some(1)), "recordings of the past may have both");
 }
 
 #[test]

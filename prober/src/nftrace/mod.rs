@@ -18,11 +18,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use waymark_proto::{CheckId, MarkerKey, Place, Protocol};
+use waymark_proto::Place;
 
 use crate::netns::{Netns, NetnsError};
-pub use table::TABLE_PREFIX;
 use table::TraceTable;
+pub use table::{TABLE_PREFIX, Traced};
 pub use translate::{Markers, OuterKey, Translator};
 
 /// `NFNLGRP_NFTRACE`
@@ -76,13 +76,13 @@ impl Watch {
     }
 
     /// Traces the markers of a check.
-    pub fn arm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
-        self.table().as_ref().map_or(Ok(()), |table| table.arm(check, key, count, protocol))
+    pub fn arm(&self, traced: &Traced) -> io::Result<()> {
+        self.table().as_ref().map_or(Ok(()), |table| table.arm(traced))
     }
 
     /// No longer traces the markers of a check.
-    pub fn disarm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
-        self.table().as_ref().map_or(Ok(()), |table| table.disarm(check, key, count, protocol))
+    pub fn disarm(&self, traced: &Traced) -> io::Result<()> {
+        self.table().as_ref().map_or(Ok(()), |table| table.disarm(traced))
     }
 
     /// Removes the table now, whoever else still holds this watch.

@@ -7,7 +7,8 @@
 //!   out of prerouting that have been through it in a bridge.) For a traced packet each reports its policy, so the pair brackets the hook: who was
 //!   seen by the first and not by the last died between them, whatever did it;
 //! * in each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
-//!   number is in a set, and let them pass. Arming a check adds elements to the sets, disarming removes them.
+//!   number is in a set, and let them pass. Arming a check adds elements to the sets, disarming removes them. The input
+//!   hook has sets of its own: for a light look, which is about what arrives, there are elements in those alone.
 //!
 //! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
@@ -27,6 +28,7 @@ use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
 use waymark_proto::marker::MAGIC;
 use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, MarkerKey, Protocol};
+use waymark_tracer_ebpf::HookSet;
 
 /// Tables whose names begin so are Waymark's own.
 pub const TABLE_PREFIX: &str = "waymark_";
@@ -77,6 +79,28 @@ impl Bracket {
     }
 }
 
+/// The markers of a check, and at which hooks they are traced.
+#[derive(Clone, Copy, Debug)]
+pub struct Traced {
+    /// The check.
+    pub check: CheckId,
+    /// Its secret.
+    pub key: MarkerKey,
+    /// Its markers are 0 to `count`, exclusive.
+    pub count: u32,
+    /// Protocol of its packets.
+    pub protocol: Protocol,
+    /// All hooks, or for a light look the input hook alone.
+    pub set: HookSet,
+}
+
+/// Hooks that share their sets of markers.
+#[derive(Clone, Copy)]
+enum Hooks {
+    Input,
+    Others,
+}
+
 /// A table in the kernel, alive as long as this value.
 pub struct TraceTable {
     socket: Socket,
@@ -104,74 +128,79 @@ impl TraceTable {
     }
 
     /// Traces the markers of a check.
-    pub fn arm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
-        self.change_elements(check, key, count, protocol, MsgType::Add)
+    pub fn arm(&self, traced: &Traced) -> io::Result<()> {
+        self.change_elements(traced, MsgType::Add)
     }
 
     /// No longer traces the markers of a check.
-    pub fn disarm(&self, check: CheckId, key: &MarkerKey, count: u32, protocol: Protocol) -> io::Result<()> {
-        self.change_elements(check, key, count, protocol, MsgType::Del)
+    pub fn disarm(&self, traced: &Traced) -> io::Result<()> {
+        self.change_elements(traced, MsgType::Del)
     }
 
     fn definition(&self) -> FinalizedBatch {
         let mut batch = Batch::new();
         batch.add(&OwnedTable(&self.table), MsgType::Add);
-        let tags = self.set::<Tag>();
-        let sequences = self.set::<Sequence>();
-        let acknowledgements = self.set::<Acknowledgement>();
-        batch.add(&tags, MsgType::Add);
-        batch.add(&sequences, MsgType::Add);
-        batch.add(&acknowledgements, MsgType::Add);
-        for (_, hook, name) in HOOKS {
+        let sets = [Hooks::Input, Hooks::Others].map(|hooks| {
+            (self.set::<Tag>(hooks), self.set::<Sequence>(hooks), self.set::<Acknowledgement>(hooks))
+        });
+        for (tags, sequences, acknowledgements) in &sets {
+            batch.add(tags, MsgType::Add);
+            batch.add(sequences, MsgType::Add);
+            batch.add(acknowledgements, MsgType::Add);
+        }
+        for (meaning, hook, name) in HOOKS {
+            let hooks = if meaning == Hook::NetfilterInput { Hooks::Input } else { Hooks::Others };
+            let (tags, sequences, acknowledgements) = &sets[hooks as usize];
             let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
             let last = self.base_chain(&format!("{name}-last"), hook, LAST);
             batch.add(&first, MsgType::Add);
             batch.add(&last, MsgType::Add);
             for offset in TAG_OFFSETS {
-                batch.add(&trace_if(&first, None, offset, 8, &tags), MsgType::Add);
+                batch.add(&trace_if(&first, None, offset, 8, tags), MsgType::Add);
             }
             for offset in SEQUENCE_OFFSETS {
                 // Only the outermost header's protocol can be matched; inside a tunnel it is UDP.
                 let protocol = if offset == SEQUENCE_OFFSETS[0] { Protocol::Tcp } else { Protocol::Udp };
                 let protocol = Some(protocol.number(false));
-                batch.add(&trace_if(&first, protocol, offset, 4, &sequences), MsgType::Add);
-                batch.add(&trace_if(&first, protocol, offset + 4, 4, &acknowledgements), MsgType::Add);
+                batch.add(&trace_if(&first, protocol, offset, 4, sequences), MsgType::Add);
+                batch.add(&trace_if(&first, protocol, offset + 4, 4, acknowledgements), MsgType::Add);
             }
         }
         batch.finalize()
     }
 
-    fn change_elements(
-        &self,
-        check: CheckId,
-        key: &MarkerKey,
-        count: u32,
-        protocol: Protocol,
-        change: MsgType,
-    ) -> io::Result<()> {
+    fn change_elements(&self, traced: &Traced, change: MsgType) -> io::Result<()> {
+        let Traced { check, key, count, protocol, set } = traced;
+        let groups = match set {
+            HookSet::Light => &[Hooks::Input][..],
+            HookSet::Wide => &[Hooks::Input, Hooks::Others],
+        };
         let mut batch = Batch::new();
-        if protocol == Protocol::Tcp {
-            let mut sequences = self.set::<Sequence>();
-            let mut acknowledgements = self.set::<Acknowledgement>();
-            for (_, isn) in key.isns(check, count) {
-                sequences.add(&Sequence(isn.to_be_bytes()));
-                acknowledgements.add(&Acknowledgement(isn.wrapping_add(1).to_be_bytes()));
+        for &hooks in groups {
+            if *protocol == Protocol::Tcp {
+                let mut sequences = self.set::<Sequence>(hooks);
+                let mut acknowledgements = self.set::<Acknowledgement>(hooks);
+                for (_, isn) in key.isns(*check, *count) {
+                    sequences.add(&Sequence(isn.to_be_bytes()));
+                    acknowledgements.add(&Acknowledgement(isn.wrapping_add(1).to_be_bytes()));
+                }
+                batch.add_iter(sequences.elems_iter(), change);
+                batch.add_iter(acknowledgements.elems_iter(), change);
+            } else {
+                let mut tags = self.set::<Tag>(hooks);
+                let mut bytes = [0; 8];
+                bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
+                bytes[4..].copy_from_slice(&check.get().to_be_bytes());
+                tags.add(&Tag(bytes));
+                batch.add_iter(tags.elems_iter(), change);
             }
-            batch.add_iter(sequences.elems_iter(), change);
-            batch.add_iter(acknowledgements.elems_iter(), change);
-        } else {
-            let mut tags = self.set::<Tag>();
-            let mut bytes = [0; 8];
-            bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
-            bytes[4..].copy_from_slice(&check.get().to_be_bytes());
-            tags.add(&Tag(bytes));
-            batch.add_iter(tags.elems_iter(), change);
         }
         self.commit(&batch.finalize())
     }
 
-    fn set<K: NamedKey>(&self) -> Set<'_, K> {
-        Set::new_named(K::NAME, K::ID, &self.table, ProtoFamily::Inet)
+    fn set<K: NamedKey>(&self, hooks: Hooks) -> Set<'_, K> {
+        let group = hooks as usize;
+        Set::new_named(K::NAMES[group], K::ID + 3 * group as u32, &self.table, ProtoFamily::Inet)
     }
 
     fn base_chain(&self, name: &str, hook: NfHook, priority: i32) -> Chain<'_> {
@@ -293,14 +322,15 @@ unsafe impl NlMsg for OwnedTable<'_> {
     }
 }
 
-/// A set's key together with the set's name and its number within the transaction.
+/// A set's key together with the names of its sets, for the input hook and for the others, and the number of the first
+/// within the transaction.
 trait NamedKey: SetKey {
-    const NAME: &'static CStr;
+    const NAMES: [&'static CStr; 2];
     const ID: u32;
 }
 
 macro_rules! set_key {
-    ($(#[$doc:meta])* $type:ident, $length:literal, $name:literal, $id:literal) => {
+    ($(#[$doc:meta])* $type:ident, $length:literal, $names:expr, $id:literal) => {
         $(#[$doc])*
         struct $type([u8; $length]);
 
@@ -315,7 +345,7 @@ macro_rules! set_key {
         }
 
         impl NamedKey for $type {
-            const NAME: &'static CStr = $name;
+            const NAMES: [&'static CStr; 2] = $names;
             const ID: u32 = $id;
         }
     };
@@ -323,15 +353,15 @@ macro_rules! set_key {
 
 set_key!(
     /// Magic and check of a tag.
-    Tag, 8, c"tags", 1
+    Tag, 8, [c"input_tags", c"tags"], 1
 );
 set_key!(
     /// TCP sequence number.
-    Sequence, 4, c"sequences", 2
+    Sequence, 4, [c"input_sequences", c"sequences"], 2
 );
 set_key!(
     /// TCP acknowledgement number.
-    Acknowledgement, 4, c"acknowledgements", 3
+    Acknowledgement, 4, [c"input_acknowledgements", c"acknowledgements"], 3
 );
 
 fn c_string(text: &str) -> CString {

@@ -1,17 +1,15 @@
 //! What is armed: one entry per check, with its lease and the way to its owner.
 
 use tokio::sync::mpsc;
-use waymark_proto::{Losses, MarkerKey, Protocol, Sighting};
+use waymark_proto::{Losses, Sighting};
+
+use crate::nftrace::Traced;
 
 /// One armed check.
 #[derive(Debug)]
 pub struct Armed {
-    /// Secret of the check.
-    pub key: MarkerKey,
-    /// Its markers are 0 to `count`, exclusive.
-    pub count: u32,
-    /// Protocol of its packets.
-    pub protocol: Protocol,
+    /// Its markers.
+    pub traced: Traced,
     /// Where its sightings go.
     pub sink: mpsc::Sender<Sighting>,
     /// What was lost before it was armed, of all checks together; losses are the difference.

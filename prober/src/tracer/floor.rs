@@ -11,7 +11,7 @@ use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, MarkerKey, NetnsInode};
-use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapMarker, PROGRAMS, Program, maps};
+use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, maps};
 
 /// What went wrong with the tracer.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub struct Floor {
     links: Vec<(&'static Program, BtfTracePointLinkId)>,
     /// The checks that are armed: the programs of a set are attached while one of them wants it.
     checks: BTreeMap<CheckId, HookSet>,
-    armed: HashMap<MapData, u32, u64>,
+    armed: HashMap<MapData, u32, MapArmed>,
     isns: HashMap<MapData, u32, MapMarker>,
     namespaces: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, u64>,
@@ -131,7 +131,8 @@ impl Floor {
         for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
-        self.armed.insert(check.get(), until_ns, 0).map_err(on(maps::ARMED))?;
+        let armed = MapArmed::new(until_ns, set == HookSet::Wide);
+        self.armed.insert(check.get(), armed, 0).map_err(on(maps::ARMED))?;
         self.checks.insert(check, set);
         self.attach();
         Ok(())

@@ -34,7 +34,7 @@ use waymark_proto::{
 use waymark_tracer_ebpf::{HookSet, Record};
 
 use crate::netns::Netns;
-use crate::nftrace::{Markers, Watch};
+use crate::nftrace::{Markers, Traced, Watch};
 use arm::Armed;
 pub use decode::prepare_names;
 use floor::Floor;
@@ -116,7 +116,7 @@ impl ArmedChecks {
     /// sequence number is one itself; quoted and followed packets) the identity has to do.
     fn is_genuine(&self, marker: Marker, hash: Option<u64>) -> bool {
         let Some(armed) = self.checks.get(&marker.check) else { return false };
-        hash.is_none_or(|hash| hash == armed.key.tag(marker))
+        hash.is_none_or(|hash| hash == armed.traced.key.tag(marker))
     }
 }
 
@@ -126,7 +126,7 @@ impl Markers for ArmedChecks {
     }
 
     fn is_armed(&self, marker: Marker) -> bool {
-        self.checks.get(&marker.check).is_some_and(|armed| marker.seq.0 < armed.count)
+        self.checks.get(&marker.check).is_some_and(|armed| marker.seq.0 < armed.traced.count)
     }
 
     fn sighted(&mut self, sighting: Sighting) {
@@ -195,6 +195,7 @@ impl Tracer {
     /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
     pub fn arm(&self, spec: ArmSpec, sink: mpsc::Sender<Sighting>) -> Result<Vec<HookReport>, TracerError> {
         let ArmSpec { check, key, count, protocol, lease, set, netfilter } = spec;
+        let traced = Traced { check, key, count, protocol, set };
         let until = now_ns().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
         let losses_before = self.shared.losses();
         {
@@ -206,7 +207,7 @@ impl Tracer {
                 let markers = key.isns(check, count);
                 armed.isns.extend(markers.map(|(seq, isn)| (isn, Marker { check, seq })));
             }
-            let entry = Armed { key, count, protocol, sink, losses_before, refused: 0 };
+            let entry = Armed { traced, sink, losses_before, refused: 0 };
             armed.checks.insert(check, entry);
         }
         if let Err(error) = lock(&self.shared.floor).arm(check, &key, count, until, set) {
@@ -215,9 +216,8 @@ impl Tracer {
         }
         let mut reports = report::of_floor(&lock(&self.shared.floor), set);
         for netns in &netfilter {
-            let traced = self.shared.watch(netns, check, &key, count, protocol);
-            let name = netns.name().clone();
-            reports.extend(report::of_netfilter(&name, traced));
+            let outcome = self.shared.watch(netns, &traced);
+            reports.extend(report::of_netfilter(netns.name(), outcome, set));
         }
         Ok(reports)
     }
@@ -235,8 +235,8 @@ impl Tracer {
         let Some(entry) = armed.checks.remove(&check) else { return Losses::default() };
         armed.isns.retain(|_, marker| marker.check != check);
         drop(armed);
-        lock(&self.shared.floor).disarm(check, &entry.key, entry.count);
-        self.shared.unwatch(check, &entry);
+        lock(&self.shared.floor).disarm(check, &entry.traced.key, entry.traced.count);
+        self.shared.unwatch(&entry.traced);
         let before = entry.losses_before;
         Losses {
             // Counters only rise; one that could not be read counts as nothing lost since.
@@ -298,14 +298,7 @@ impl Shared {
     }
 
     /// Traces a check in a namespace's netfilter hooks.
-    fn watch(
-        self: &Arc<Self>,
-        netns: &Netns,
-        check: CheckId,
-        key: &MarkerKey,
-        count: u32,
-        protocol: Protocol,
-    ) -> Result<(), String> {
+    fn watch(self: &Arc<Self>, netns: &Netns, traced: &Traced) -> Result<(), String> {
         let inode = netns.inode();
         let place = lock(&self.places).get(&inode).cloned().ok_or("it is not a namespace of this node")?;
         let mut watches = lock(&self.watches);
@@ -316,8 +309,8 @@ impl Shared {
                 entry.insert(started)
             }
         };
-        entry.watch.arm(check, key, count, protocol).map_err(|error| error.to_string())?;
-        entry.checks.insert(check);
+        entry.watch.arm(traced).map_err(|error| error.to_string())?;
+        entry.checks.insert(traced.check);
         Ok(())
     }
 
@@ -340,7 +333,8 @@ impl Shared {
     }
 
     /// Ends a check's netfilter traces; a namespace that nobody traces any more loses its table.
-    fn unwatch(&self, check: CheckId, entry: &Armed) {
+    fn unwatch(&self, traced: &Traced) {
+        let check = traced.check;
         lock(&self.watches).retain(|_, task| {
             if !task.checks.remove(&check) {
                 return true;
@@ -349,7 +343,7 @@ impl Shared {
                 task.watch.close();
                 return false;
             }
-            if let Err(error) = task.watch.disarm(check, &entry.key, entry.count, entry.protocol) {
+            if let Err(error) = task.watch.disarm(traced) {
                 tracing::warn!(place = %task.place, %check, %error, "cannot remove a check from the trace table");
             }
             true

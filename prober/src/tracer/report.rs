@@ -39,16 +39,21 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
 }
 
 /// What the trace of a namespace's netfilter serves.
-pub fn of_netfilter(netns: &NetnsName, traced: Result<(), String>) -> impl Iterator<Item = HookReport> {
-    let observability = match traced {
-        Ok(()) => Observability::Observed { provider: "nftables trace".to_owned() },
-        Err(why) => Observability::NotObservable { why: Text::verbatim(why) },
-    };
+pub fn of_netfilter(
+    netns: &NetnsName,
+    traced: Result<(), String>,
+    set: HookSet,
+) -> impl Iterator<Item = HookReport> {
     let netns = netns.clone();
-    Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| HookReport {
-        hook,
-        netns: Some(netns.clone()),
-        observability: observability.clone(),
+    Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| {
+        let observability = match &traced {
+            Ok(()) if set == HookSet::Wide || hook == Hook::NetfilterInput => {
+                Observability::Observed { provider: "nftables trace".to_owned() }
+            }
+            Ok(()) => Observability::NotObservable { why: text!(note::NotAsked) },
+            Err(why) => Observability::NotObservable { why: Text::verbatim(why.clone()) },
+        };
+        HookReport { hook, netns: Some(netns.clone()), observability }
     })
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use waymark_prober::agent::{Agent, Limits};
 use waymark_proto::{
-    CheckId, Event, Flow, HookReport, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol, Sighting, rpc,
+    CheckId, Event, Flow, Hook, HookReport, Inventory, Losses, MarkerKey, Match, NetnsName, Protocol,
+    Sighting, rpc,
 };
 
 /// Longer than anything takes here, on a machine that does much else.
@@ -150,7 +151,7 @@ impl World {
         while !open.is_empty() {
             let next = tokio::time::timeout(LIMIT, sightings.recv()).await;
             let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
-            if is_fate(&sighting) {
+            if is_fate(&sighting, arm.light) {
                 open.remove(&sighting.marker.seq.0);
             }
             all.push(sighting);
@@ -184,7 +185,7 @@ fn flow(src: &str, dst: &str, protocol: Protocol) -> Vec<u8> {
     serde_json::to_vec(&flow).expect("a flow has a JSON form")
 }
 
-fn is_fate(sighting: &Sighting) -> bool {
+fn is_fate(sighting: &Sighting, light: bool) -> bool {
     let forward = sighting
         .headers
         .as_ref()
@@ -192,6 +193,8 @@ fn is_fate(sighting: &Sighting) -> bool {
     forward
         && match &sighting.event {
             Event::Dropped { .. } => true,
+            // A light look does not tell what is used up.
+            Event::Passed => light && sighting.hook == Hook::NetfilterInput,
             Event::Consumed { function } => {
                 function.as_deref().is_some_and(|function| function.starts_with("icmp_rcv"))
             }
