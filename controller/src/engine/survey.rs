@@ -29,9 +29,9 @@ const BRISK: Duration = Duration::from_millis(2);
 const ROUND_TRIPS: u32 = 20;
 /// Packets of the first round, at most: what is broken shows with them, and the others can be watched closely.
 const FIRST: u32 = 16;
-/// How long a light round waits at most. What is late is no conclusion yet: the next round has all the patience that
-/// was asked for.
-const LIGHT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a closer look waits at most for packets of which none came through while all the patience that was asked for
+/// was had.
+const SECOND_TIMEOUT: Duration = Duration::from_millis(500);
 /// But at least so long.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -72,11 +72,14 @@ pub(crate) fn next(
     }
     // Whatever is wrong, it was not watched closely yet.
     let again = if was_light { request.count.min(FIRST) } else { 0 };
+    let dead = was_light && diagnosis.verdict == Verdict::Unreachable;
+    let timeout = if dead { request.timeout.min(SECOND_TIMEOUT) } else { request.timeout };
+    let like_asked = |count| Salvo { timeout, ..as_asked(request, full, count) };
     if left > 0 {
-        return Some(as_asked(request, full, left.max(again)));
+        return Some(like_asked(left.max(again)));
     }
     let further = further(request, full, sent, diagnosis);
-    further.or_else(|| (again > 0).then(|| as_asked(request, full, again)))
+    further.or_else(|| (again > 0).then(|| like_asked(again)))
 }
 
 /// Packets of all kinds, if they would tell more.
@@ -114,8 +117,7 @@ fn as_asked(request: &Request, full: Option<u16>, count: u32) -> Salvo {
 
 /// The same while devices and ends alone are watched.
 fn light(request: &Request, full: Option<u16>, count: u32) -> Salvo {
-    let timeout = request.timeout.min(LIGHT_TIMEOUT);
-    Salvo { timeout, light: true, ..as_asked(request, full, count) }
+    Salvo { light: true, ..as_asked(request, full, count) }
 }
 
 /// Whether packets come through, as they should, and nothing else is strange about them.
@@ -242,7 +244,7 @@ mod tests {
         let start = first(&request, None);
         assert_eq!((start.count, start.light), (FIRST, true));
         let rest = next(&request, None, FIRST, true, &healthy()).unwrap();
-        assert_eq!((rest.count, rest.light, rest.timeout), (384, true, LIGHT_TIMEOUT));
+        assert_eq!((rest.count, rest.light, rest.timeout), (384, true, request.timeout));
         assert_eq!(next(&request, None, 400, true, &healthy()), None);
         assert!(!first(&Request { wide: true, ..request }, None).light);
     }
@@ -251,7 +253,7 @@ mod tests {
     fn what_is_wrong_is_watched_closely() {
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..healthy() };
         let again = next(&request(), None, 5, true, &dead).unwrap();
-        assert_eq!((again.count, again.light, again.timeout), (5, false, request().timeout));
+        assert_eq!((again.count, again.light, again.timeout), (5, false, SECOND_TIMEOUT));
         let rest = next(&Request { count: 400, ..request() }, None, FIRST, true, &dead).unwrap();
         assert_eq!((rest.count, rest.light), (384, false));
         let few = next(&Request { count: 20, ..request() }, None, FIRST, true, &dead).unwrap();
@@ -261,6 +263,7 @@ mod tests {
         let no_room = Request { max_packets: 0, ..request() };
         assert_eq!(next(&no_room, None, 5, true, &lossy(1, 5)).unwrap().count, 5);
         let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..healthy() };
-        assert!(!next(&request(), None, 5, true, &wrong_model).unwrap().light);
+        let again = next(&request(), None, 5, true, &wrong_model).unwrap();
+        assert_eq!((again.light, again.timeout), (false, request().timeout), "answers may be slow");
     }
 }
