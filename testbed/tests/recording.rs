@@ -41,7 +41,7 @@ fn a_recorded_check_is_answered_as_it_was() {
     // More than a message holds: the answer is told all the same.
     testbed.succeed(&["fault", "clear"]);
     let file = folder.path().join("large.json");
-    let many = ["--controller", &controller, "-c", "4000", "-i", "1ms", "--record"];
+    let many = ["--controller", &controller, "--wide", "-c", "4000", "-i", "1ms", "--record"];
     let asked = client().args(QUESTION).args(many).arg(&file).output().unwrap();
     let said = text(&asked.stderr);
     assert_eq!(asked.status.code(), Some(73), "{said}");

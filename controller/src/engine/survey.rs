@@ -16,6 +16,11 @@ use waymark_proto::{LossReport, Verdict};
 use crate::diagnose::{Diagnosis, ENOUGH_LOSSES};
 use crate::request::{MAX_ROUND, Request};
 
+/// Packets of the first round, at most: what is broken shows with them, and the others can be watched closely.
+const FIRST: u32 = 16;
+/// How long a closer look waits at most for packets of which none came through while all the patience that was asked for
+/// was had.
+const SECOND_TIMEOUT: Duration = Duration::from_millis(500);
 /// Source ports of a round that looks for what loss goes with: enough that one dead member of eight is among those
 /// that they are hashed to (1 − (7/8)^16 is 88 %; the second round has others), each used several times.
 const FLOWS: u32 = 16;
@@ -27,11 +32,6 @@ const ENOUGH_PACKETS: u32 = 192;
 const BRISK: Duration = Duration::from_millis(2);
 /// How long further rounds wait for packets that may be lost: this many of the longest round trips seen.
 const ROUND_TRIPS: u32 = 20;
-/// Packets of the first round, at most: what is broken shows with them, and the others can be watched closely.
-const FIRST: u32 = 16;
-/// How long a closer look waits at most for packets of which none came through while all the patience that was asked for
-/// was had.
-const SECOND_TIMEOUT: Duration = Duration::from_millis(500);
 /// But at least so long.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
 
