@@ -6,6 +6,7 @@
 //! * `sight`: what could be seen at all
 //! * `align`: an observed walk beside a predicted one
 //! * `trail`: one walk beside its prediction
+//! * `packet`: a packet with what became of it
 //! * `locate`: where one walk ended, and why
 //! * `vanished`: the same where nobody reported it
 //! * `blame`: who sent it to where the prediction has it die
@@ -37,6 +38,7 @@ mod luck;
 mod mismatch;
 mod model;
 mod nobody;
+mod packet;
 mod parting;
 mod rewrite;
 mod sight;
@@ -60,6 +62,7 @@ use crate::observe::{Observed, Walk};
 use align::Fit;
 use locate::{Fate, Fault};
 pub(crate) use loss::ENOUGH_LOSSES;
+use packet::{Leg, Packet};
 pub use sight::Sight;
 use trail::Trail;
 
@@ -154,59 +157,6 @@ pub struct Diagnosis {
     pub notes: Vec<Text>,
 }
 
-/// One packet with all that was found out about it.
-struct Packet<'a> {
-    sent: &'a Sent,
-    forward: Leg<'a>,
-    /// Absent if no answer is expected.
-    back: Option<Leg<'a>>,
-}
-
-/// One packet on one way.
-struct Leg<'a> {
-    walk: &'a Walk,
-    fit: Option<Fit<'a>>,
-    /// What was chosen on its way, as far as that is certain.
-    choices: Vec<&'a Choice>,
-    fate: Fate,
-}
-
-impl Packet<'_> {
-    fn fault(&self) -> Option<&Fault> {
-        let died = |leg: &'_ Leg<'_>| matches!(leg.fate, Fate::Died(_));
-        let leg = [Some(&self.forward), self.back.as_ref()].into_iter().flatten().find(|leg| died(leg))?;
-        match &leg.fate {
-            Fate::Died(fault) => Some(fault),
-            Fate::Delivered | Fate::Unknown(_) => None,
-        }
-    }
-
-    /// Takes a fault that others met while they were watched closely for the one that this packet met before its eyes
-    /// could tell, if it died in the same stretch of the same way.
-    fn see_through(&mut self, fault: &Fault) {
-        let legs = [Some(&mut self.forward), self.back.as_mut()];
-        for leg in legs.into_iter().flatten() {
-            if let Fate::Died(own) = &mut leg.fate
-                && holds(&own.point, &fault.point)
-            {
-                **own = fault.clone();
-            }
-        }
-    }
-
-    fn arrived(&self) -> bool {
-        let delivered = |leg: &Leg<'_>| leg.fate == Fate::Delivered;
-        delivered(&self.forward) && self.back.as_ref().is_none_or(delivered)
-    }
-
-    fn mystery(&self) -> Option<&Text> {
-        [Some(&self.forward), self.back.as_ref()].into_iter().flatten().find_map(|leg| match &leg.fate {
-            Fate::Unknown(why) => Some(why),
-            Fate::Delivered | Fate::Died(_) => None,
-        })
-    }
-}
-
 /// Diagnoses a case.
 pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let silence = Observed::default();
@@ -237,10 +187,11 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let (luck, unmet) = case.luck(&all);
     notes.extend(luck);
     let mut anomalies = case.anomalies(packets);
-    let seen_before = glancing.anomalies(first).into_iter();
-    let not_again = seen_before.filter(|one| anomalies.iter().all(|again| again.kind != one.kind));
-    let not_again: Vec<Anomaly> = not_again.collect();
-    anomalies.extend(not_again);
+    if !by_glance {
+        let mut not_again = glancing.anomalies(first);
+        not_again.retain(|one| anomalies.iter().all(|again| again.kind != one.kind));
+        anomalies.extend(not_again);
+    }
     let whole = [case.look, case.glance].iter().all(|look| look.losses.total() == 0);
     Diagnosis {
         verdict: verdict(&all, whole),
@@ -251,7 +202,10 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
                     && packet.back.as_ref().is_some_and(|leg| leg.fate == Fate::Delivered)
             })
         }),
-        rtt_ns: case.rtt().filter(|_| !case.one_way && case.prediction.detour.is_none()),
+        rtt_ns: case
+            .rtt()
+            .or_else(|| glancing.rtt())
+            .filter(|_| !case.one_way && case.prediction.detour.is_none()),
         fault_point,
         rewritten: fault.and_then(|fault| {
             let met = |packet: &&Packet<'_>| {
@@ -313,12 +267,6 @@ fn main_fault<'p>(packets: &'p [Packet<'_>]) -> Option<&'p Fault> {
     }
     // Of equals the first packet's.
     groups.into_iter().rev().max_by_key(|(count, _)| *count).map(|(_, fault)| fault)
-}
-
-/// Whether a fault that was seen from afar may be another that was seen closely.
-fn holds(afar: &FaultPoint, close: &FaultPoint) -> bool {
-    let ends = afar.span.iter().flat_map(|span| [&span.last_seen.node, &span.first_missing.node]);
-    afar.direction == close.direction && ends.chain([&afar.node]).any(|node| *node == close.node)
 }
 
 fn same_fault(a: &FaultPoint, b: &FaultPoint) -> bool {

@@ -1,6 +1,7 @@
 //! A check from question to result.
 //!
 //! * `round`: one round of packets
+//! * `trials`: what was sent and seen in all of them
 //! * `survey`: how many rounds, of which packets
 //! * `second`: other packets over the stretch where some vanished
 //! * `hops`: packets that end at the routers between
@@ -23,6 +24,7 @@ mod replay;
 mod round;
 mod second;
 mod survey;
+mod trials;
 mod ttl;
 mod witness;
 
@@ -31,7 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use waymark_proto::{
-    API_VERSION, CheckId, CheckResult, Inventory, Losses, NodeName, Place, Protocol, Seq, Text, text,
+    API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Seq, Text, text,
 };
 
 use crate::agents::{AgentError, Agents};
@@ -44,8 +46,9 @@ use crate::recording::{Examination, Recording};
 use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
 pub use replay::{ReplayError, replay};
-pub(crate) use round::Trials;
 use round::{Range, Secret, all_steps, fire};
+use trials::Looks;
+pub(crate) use trials::Trials;
 
 /// Why a check gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -141,21 +144,13 @@ async fn follow_up(
 /// What was asked, sent and seen, and what that says.
 struct Examined<'a> {
     question: Question<'a>,
-    /// The light rounds, in which devices and ends alone were watched.
-    glance: Trials,
-    /// The others, if there had to be any.
-    trials: Trials,
+    looks: Looks,
     diagnosis: Diagnosis,
 }
 
 impl Examined<'_> {
     fn result(&self) -> CheckResult {
-        self.question.conclude(self.diagnosis.clone(), [&self.glance, &self.trials])
-    }
-
-    /// What was sent and seen while most was watched.
-    fn told(&self) -> &Trials {
-        if self.trials.sent.is_empty() { &self.glance } else { &self.trials }
+        self.question.conclude(self.diagnosis.clone(), &self.looks)
     }
 }
 
@@ -176,18 +171,15 @@ async fn examine<'a>(
     let question = Question { check: first.check, inventory, request, ends, picture };
     let Question { ends, picture, .. } = &question;
     let range = Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], progress };
-    let (mut glance, mut trials, mut secret) = (Trials::default(), Trials::default(), first);
+    let (mut looks, mut secret) = (Looks::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {
-        let round = fire(&range, &secret, &salvo).await;
-        let before = (glance.sent.len() + trials.sent.len()) as u32;
-        let more = if salvo.light { &mut glance } else { &mut trials }.take(round, before)?;
+        let more = looks.take(salvo.light, fire(&range, &secret, &salvo).await)?;
         progress.say("comparing the walks");
-        let diagnosis = question.diagnose(&glance, &trials);
-        let sent = (glance.sent.len() + trials.sent.len()) as u32;
-        let next = survey::next(request, picture.full_size, sent, salvo.light, &diagnosis);
+        let diagnosis = question.diagnose(&looks);
+        let next = survey::next(request, picture.full_size, looks.sent(), salvo.light, &diagnosis);
         let Some(next) = next.filter(|_| more) else {
-            return Ok(Examined { question, glance, trials, diagnosis });
+            return Ok(Examined { question, looks, diagnosis });
         };
         (salvo, secret) = (next, Secret::random()?);
     }
@@ -211,8 +203,8 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Compares what was predicted with what was seen: in the light rounds, and in the others if there were any.
-    fn diagnose(&self, glance: &Trials, trials: &Trials) -> Diagnosis {
+    /// Compares what was predicted with what was seen.
+    fn diagnose(&self, Looks { glance, trials }: &Looks) -> Diagnosis {
         let Self { inventory, request, ends, picture, .. } = self;
         let (glanced, observed) = (self.observe(glance, true), self.observe(trials, false));
         diagnose(&Case {
@@ -255,8 +247,8 @@ impl Question<'_> {
         observe(&seen.sightings, &lens)
     }
 
-    /// The answer, by all rounds.
-    fn conclude(&self, mut diagnosis: Diagnosis, rounds: [&Trials; 2]) -> CheckResult {
+    /// The answer.
+    fn conclude(&self, mut diagnosis: Diagnosis, looks: &Looks) -> CheckResult {
         let Self { check, inventory, request, ends, picture } = self;
         for point in [&mut diagnosis.fault_point, &mut diagnosis.rewritten].into_iter().flatten() {
             let place = point.place();
@@ -270,8 +262,7 @@ impl Question<'_> {
         }
         if let Some(point) = &mut diagnosis.fault_point {
             let (flow, loss) = (diagnosis.fault_flow.as_ref(), diagnosis.loss.as_ref());
-            let largest = rounds.iter().flat_map(|trials| &trials.sent).map(|packet| packet.size).max();
-            oversize::explain(point, flow, loss, largest.unwrap_or_default(), picture);
+            oversize::explain(point, flow, loss, looks.largest(), picture);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }
         let asked = deviation::Question {
@@ -282,11 +273,7 @@ impl Question<'_> {
         };
         let intent = deviation::of_check(&asked, &mut diagnosis);
         let mut notes = picture.notes.clone();
-        for note in rounds.iter().flat_map(|trials| &trials.seen.notes) {
-            if !notes.contains(note) {
-                notes.push(note.clone());
-            }
-        }
+        notes.extend(looks.notes());
         notes.extend(byway::remarks(inventory, ends.flow, &diagnosis));
         notes.extend(oneway::remark(&diagnosis).filter(|_| ends.flow.protocol == Protocol::Tcp));
         notes.extend(diagnosis.notes);
@@ -296,10 +283,7 @@ impl Question<'_> {
             .collect();
         remarks.dedup();
         notes.extend(remarks);
-        let mut losses = Losses::default();
-        for trials in rounds {
-            losses += trials.seen.losses;
-        }
+        let losses = looks.losses();
         CheckResult {
             api_version: API_VERSION.to_owned(),
             kind: "CheckResult".to_owned(),
@@ -308,7 +292,7 @@ impl Question<'_> {
             destination: request.destination.to_string(),
             flow: ends.flow,
             verdict: diagnosis.verdict,
-            sent: rounds.iter().map(|trials| trials.sent.len() as u32).sum(),
+            sent: looks.sent(),
             delivered: diagnosis.delivered,
             replied: diagnosis.replied,
             rtt_ns: diagnosis.rtt_ns,

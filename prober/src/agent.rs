@@ -16,17 +16,17 @@ use waymark_proto::{
     CheckId, Facts, Flow, HookReport, Inventory, Losses, MarkerKey, NetnsName, NodeName, Place, Protocol,
     Scope, Sighting, rpc,
 };
+use waymark_tracer_ebpf::HookSet;
 
 use crate::facts;
 use crate::inject::{InjectSpec, Ports, Reservations, inject};
 use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::pods::{Opened, Pods};
-use crate::tracer::{self, ArmSpec, Tracer, prepare_names};
+use crate::tracer::{self, ArmSpec, Traced, Tracer, prepare_names};
 use crate::watch::Budget;
 pub use error::AgentError;
 use probing::Probing;
-use waymark_tracer_ebpf::HookSet;
 
 /// What an agent refuses to exceed, whoever asks.
 #[derive(Clone, Debug)]
@@ -191,13 +191,11 @@ impl Agent {
             (order.netns.is_empty() && !order.light)
                 || order.netns.iter().any(|name| name == netns.name().as_str())
         };
+        let set = if order.light { HookSet::Light } else { HookSet::Wide };
+        let (key, protocol) = (key(&order.key)?, protocol(order.protocol)?);
         let spec = ArmSpec {
-            check,
-            key: key(&order.key)?,
-            count: order.count,
-            protocol: protocol(order.protocol)?,
+            traced: Traced { check, key, count: order.count, protocol, set },
             lease,
-            set: if order.light { HookSet::Light } else { HookSet::Wide },
             netfilter: namespaces
                 .iter()
                 .map(|(_, netns)| netns)
@@ -208,7 +206,7 @@ impl Agent {
         let absent = order.netns.iter().map(|name| NetnsName::from(name.as_str()));
         let absent: Vec<_> =
             absent.filter(|name| namespaces.iter().all(|(_, netns)| netns.name() != name)).collect();
-        let (inner, key, set) = (self.0.clone(), spec.key, spec.set);
+        let inner = self.0.clone();
         let mut reports = tokio::task::spawn_blocking(move || {
             inner.tracer.set_namespaces(&namespaces)?;
             inner.tracer.arm(spec, sink)

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use waymark_prober::tracer::{ArmSpec, Tracer};
+use waymark_prober::tracer::{ArmSpec, Traced, Tracer};
 use waymark_proto::rpc::Arm;
 use waymark_proto::{CheckId, Hook, MarkerKey, Match, Observability, Protocol, Sighting};
 use waymark_tracer_ebpf::{HookSet, PROGRAMS};
@@ -14,12 +14,14 @@ use world::World;
 
 fn spec(check: u32, set: HookSet) -> ArmSpec {
     ArmSpec {
-        check: CheckId::new(check).expect("not 0"),
-        key: MarkerKey([7; 16]),
-        count: 1,
-        protocol: Protocol::Icmp,
+        traced: Traced {
+            check: CheckId::new(check).expect("not 0"),
+            key: MarkerKey([7; 16]),
+            count: 1,
+            protocol: Protocol::Icmp,
+            set,
+        },
         lease: Duration::from_secs(60),
-        set,
         netfilter: Vec::new(),
     }
 }

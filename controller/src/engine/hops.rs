@@ -16,9 +16,10 @@ use waymark_proto::{
 };
 
 use super::Examined;
-use super::round::{Range, Secret, Trials, all_steps, fire};
+use super::round::{Range, Secret, all_steps, fire};
 use super::second::vanished_between;
 use super::survey::Salvo;
+use super::trials::Trials;
 use crate::agents::Agents;
 use crate::armed::Progress;
 use crate::gather::{Keep, gather, with_source_port};
@@ -84,7 +85,7 @@ fn own_way<'a>(examined: &'a Examined<'_>, result: &CheckResult, from: &NodeName
     let sent_from = |sighting: &&Sighting| {
         sighting.hook == Hook::DriverTx && sighting.place.node == *from && sighting.device == point.device
     };
-    let headers = examined.told().seen.sightings.iter().filter(sent_from).filter_map(|s| s.headers.as_ref());
+    let headers = examined.looks.sightings().iter().filter(sent_from).filter_map(|s| s.headers.as_ref());
     let mut headers = headers.filter(|headers| headers.matched != Match::Quoted).peekable();
     headers.peek()?;
     let prediction = &question.picture.prediction;

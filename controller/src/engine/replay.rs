@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use waymark_proto::{CheckResult, Inventory, InventoryError, Sighting};
 
-use super::{Examined, Further, Question, hops, second, survey, witness};
+use super::{Examined, Further, Looks, Question, hops, second, survey, witness};
 use crate::gather::{GatherError, Picture};
 use crate::recording::{Examination, RECORDING_API_VERSION, Recording};
 
@@ -46,8 +46,9 @@ pub(super) fn recorded<'a>(
     let mut picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
     picture.heed(ends, &survey::dscps(request));
     let question = Question { check: *id, inventory, request, ends: ends.clone(), picture };
-    let diagnosis = question.diagnose(glance, trials);
-    Ok(Examined { question, glance: glance.clone(), trials: trials.clone(), diagnosis })
+    let looks = Looks { glance: glance.clone(), trials: trials.clone() };
+    let diagnosis = question.diagnose(&looks);
+    Ok(Examined { question, looks, diagnosis })
 }
 
 impl Examined<'_> {
@@ -71,7 +72,7 @@ impl Examined<'_> {
 
     /// The same without the cluster.
     pub(super) fn examination(self) -> Examination {
-        let Self { question, mut glance, mut trials, .. } = self;
+        let Self { question, looks: Looks { mut glance, mut trials }, .. } = self;
         number_buffers(&mut glance.seen.sightings);
         number_buffers(&mut trials.seen.sightings);
         let Question { check: id, request, ends, picture: Picture { facts, notes, .. }, .. } = question;

@@ -11,9 +11,10 @@ use waymark_proto::{
 };
 
 use super::Examined;
-use super::round::{Range, Secret, Trials, fire};
+use super::round::{Range, Secret, fire};
 use super::second::vanished_between;
 use super::survey::{self, Salvo};
+use super::trials::Trials;
 use super::ttl;
 use crate::agents::Agents;
 use crate::armed::Progress;
@@ -42,7 +43,7 @@ pub(super) async fn ask(
     let vanished = vanished_between(result).is_some();
     let other_way = result.anomalies.iter().any(|anomaly| anomaly.kind == AnomalyKind::OtherWay);
     let routed = || {
-        let sightings = &examined.told().seen.sightings;
+        let sightings = examined.looks.sightings();
         let arrived = result.verdict == Verdict::Reachable;
         arrived && ttl::is_lost_between_nodes(&question.picture.prediction, sightings)
     };

@@ -10,8 +10,10 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use waymark_proto::{CheckId, Losses, MarkerKey, NetnsInode};
+use waymark_proto::{CheckId, Losses, NetnsInode};
 use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, maps};
+
+use crate::nftrace::Traced;
 
 /// What went wrong with the tracer.
 #[derive(Debug, thiserror::Error)]
@@ -120,14 +122,8 @@ impl Floor {
 
     /// Watches for the markers of a check until the given monotonic time, attaching the programs of a set if this
     /// is the first check that wants it.
-    pub fn arm(
-        &mut self,
-        check: CheckId,
-        key: &MarkerKey,
-        count: u32,
-        until_ns: u64,
-        set: HookSet,
-    ) -> Result<(), FloorError> {
+    pub fn arm(&mut self, traced: &Traced, until_ns: u64) -> Result<(), FloorError> {
+        let &Traced { check, key, count, set, .. } = traced;
         for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
@@ -140,7 +136,7 @@ impl Floor {
 
     /// Stops watching for the markers of a check, and detaches the programs that no other wants. What is not there
     /// need not be removed.
-    pub fn disarm(&mut self, check: CheckId, key: &MarkerKey, count: u32) {
+    pub fn disarm(&mut self, &Traced { check, key, count, .. }: &Traced) {
         // Removal fails only for keys that are not there.
         let _ = self.armed.remove(&check.get());
         for (_, isn) in key.isns(check, count) {

@@ -28,13 +28,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use waymark_proto::{
-    CheckId, HookReport, Losses, Marker, MarkerKey, NetnsInode, Place, Protocol, Seq, Sighting,
-};
-use waymark_tracer_ebpf::{HookSet, Record};
+use waymark_proto::{CheckId, HookReport, Losses, Marker, NetnsInode, Place, Protocol, Seq, Sighting};
+use waymark_tracer_ebpf::Record;
 
 use crate::netns::Netns;
-use crate::nftrace::{Markers, Traced, Watch};
+pub use crate::nftrace::Traced;
+use crate::nftrace::{Markers, Watch};
 use arm::Armed;
 pub use decode::prepare_names;
 use floor::Floor;
@@ -44,18 +43,10 @@ pub use report::of_netfilter as netfilter_reports;
 /// What a check asks of a tracer.
 #[derive(Clone, Debug)]
 pub struct ArmSpec {
-    /// The check.
-    pub check: CheckId,
-    /// Its secret.
-    pub key: MarkerKey,
-    /// Its markers are 0 to `count`, exclusive.
-    pub count: u32,
-    /// Protocol of its packets.
-    pub protocol: Protocol,
+    /// Its markers, and which hooks it wants.
+    pub traced: Traced,
     /// How long it may stay armed.
     pub lease: Duration,
-    /// Which programs it wants attached.
-    pub set: HookSet,
     /// Namespaces whose netfilter hooks are of interest.
     pub netfilter: Vec<Netns>,
 }
@@ -194,8 +185,8 @@ impl Tracer {
 
     /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
     pub fn arm(&self, spec: ArmSpec, sink: mpsc::Sender<Sighting>) -> Result<Vec<HookReport>, TracerError> {
-        let ArmSpec { check, key, count, protocol, lease, set, netfilter } = spec;
-        let traced = Traced { check, key, count, protocol, set };
+        let ArmSpec { traced, lease, netfilter } = spec;
+        let Traced { check, key, count, protocol, set } = traced;
         let until = now_ns().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
         let losses_before = self.shared.losses();
         {
@@ -210,7 +201,7 @@ impl Tracer {
             let entry = Armed { traced, sink, losses_before, refused: 0 };
             armed.checks.insert(check, entry);
         }
-        if let Err(error) = lock(&self.shared.floor).arm(check, &key, count, until, set) {
+        if let Err(error) = lock(&self.shared.floor).arm(&traced, until) {
             self.disarm(check);
             return Err(error.into());
         }
@@ -235,7 +226,7 @@ impl Tracer {
         let Some(entry) = armed.checks.remove(&check) else { return Losses::default() };
         armed.isns.retain(|_, marker| marker.check != check);
         drop(armed);
-        lock(&self.shared.floor).disarm(check, &entry.traced.key, entry.traced.count);
+        lock(&self.shared.floor).disarm(&entry.traced);
         self.shared.unwatch(&entry.traced);
         let before = entry.losses_before;
         Losses {

@@ -25,7 +25,12 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
     });
     let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
     let ending = [Hook::Socket, Hook::Ip].map(|hook| {
-        let provider = "tp_btf/kfree_skb, tp_btf/consume_skb".to_owned();
+        // What is used up is not recorded for light looks.
+        let provider = match set {
+            HookSet::Light => "tp_btf/kfree_skb",
+            HookSet::Wide => "tp_btf/kfree_skb, tp_btf/consume_skb",
+        };
+        let provider = provider.to_owned();
         report(hook, if drops { observed(provider) } else { blind(why_refused(&refused)) })
     });
     let between = [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel].map(|hook| {

@@ -63,6 +63,7 @@ fn what_came_through_at_first_counts() {
     let found = Story { glance: Some(Box::new(first)), ..broken() }.told();
     assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 filter-drop");
     assert_eq!((found.verdict, found.delivered, found.replied), (Verdict::Inconsistent, 3, Some(3)));
+    assert!(found.rtt_ns.is_some(), "who came through has a round trip");
     assert_eq!(found.loss.map(|loss| (loss.share.lost, loss.share.of)), Some((3, 6)));
 }
 
