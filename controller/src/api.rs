@@ -219,11 +219,12 @@ fn last_event(
     history: Option<&History>,
 ) -> rpc::CheckEvent {
     result.notes.extend(doubt.clone());
-    if let Some(history) = history {
-        history.keep(Asker::Client, &result);
-    }
+    let document = match history {
+        Some(history) => history.keep(Asker::Client, &result).into_bytes(),
+        None => json(&result),
+    };
     let mut event =
-        rpc::CheckEvent { body: Some(check_event::Body::ResultJson(json(&result))), ..Default::default() };
+        rpc::CheckEvent { body: Some(check_event::Body::ResultJson(document)), ..Default::default() };
     match recording.map(|recording| recording.doubted(doubt).to_json()) {
         None => {}
         Some(Ok(json)) => event.recording_json = Some(json),

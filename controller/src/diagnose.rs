@@ -455,8 +455,14 @@ impl<'a> Case<'a> {
 
     fn not_observable(&self, packets: &[Packet<'_>]) -> Vec<NotObservable> {
         let legs = packets.iter().flat_map(|packet| [Some(&packet.forward), packet.back.as_ref()]).flatten();
-        let steps = legs.filter_map(|leg| leg.fit.as_ref()).flat_map(|(branch, _)| branch.path.steps());
-        self.look.sight.not_observable(steps)
+        // Most packets go the same way.
+        let mut paths: Vec<&Path> = Vec::new();
+        for (branch, _) in legs.filter_map(|leg| leg.fit.as_ref()) {
+            if !paths.iter().any(|&path| std::ptr::eq(path, &raw const branch.path)) {
+                paths.push(&branch.path);
+            }
+        }
+        self.look.sight.not_observable(paths.into_iter().flat_map(Path::steps))
     }
 
     /// A remark about UDP receivers that took packets and sent no marked answer.

@@ -116,14 +116,16 @@ impl History {
         Ok(Self { orders, notice })
     }
 
-    /// Keeps a result. Returns at once; what cannot be kept is a notice.
-    pub fn keep(&self, asker: Asker, result: &CheckResult) {
-        let entry = Entry { at_unix_ns: now_unix_ns(), asker, result: result.clone() };
+    /// Keeps a result. Returns at once, with the document that stands for it; what cannot be kept is a notice.
+    pub fn keep(&self, asker: Asker, result: &CheckResult) -> String {
+        let entry = Entry::new(now_unix_ns(), asker, result);
+        let document = entry.document.clone();
         if self.orders.try_send(Order::Keep(Box::new(entry))).is_err() {
             self.notice.say(format!(
                 "results are not kept: {QUEUED} others wait to be written, the disk is too slow for so many checks"
             ));
         }
+        document
     }
 
     /// The latest results, the last first.

@@ -100,6 +100,16 @@ pub enum Act {
     Stop(String),
 }
 
+impl Act {
+    /// The namespace whose rules it sets, if it sets any that see connections.
+    fn filtered(&self) -> Option<&str> {
+        match self {
+            Self::Script(script) if script.tool.filters() => Some(&script.netns),
+            _ => None,
+        }
+    }
+}
+
 /// This program, in a namespace of the instance, doing what no tool does. It says that it is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -32,6 +32,7 @@
 //!
 //! How it comes to be:
 //! * `script`: what configures a namespace, and the one place that runs it
+//! * `conntrack`: forgetting connections
 //! * `namespace`: named namespaces
 //! * `process`: processes that outlive their starter
 //! * `server`: what a pod runs
@@ -59,6 +60,7 @@ mod accuracy;
 mod bpf;
 mod cgroup;
 mod check;
+mod conntrack;
 mod dataplane;
 mod demo;
 mod error;

@@ -60,6 +60,14 @@ impl Tool {
         }
     }
 
+    /// Whether it sets rules of netfilter that see connections.
+    pub(crate) fn filters(self) -> bool {
+        matches!(
+            self,
+            Self::Nft | Self::Iptables | Self::Ip6tables | Self::IptablesLegacy | Self::Ip6tablesLegacy
+        )
+    }
+
     /// What to install if the program is not there (Debian and Ubuntu names).
     fn remedy(self) -> &'static str {
         match self {

@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::traffic::{PATIENT, SHORT, ask};
 use common::{Testbed, privileged, text};
-use waymark_proto::Verdict;
+use socket2::{Domain, Socket, Type};
+use waymark_prober::netns::Netns;
+use waymark_proto::{NetnsName, Verdict};
 use waymark_testbed::{Cluster, Dataplane, Fault, Probe, Proxy, faults};
 
 /// How long the kernel may take to bring up again what was down.
@@ -65,11 +69,32 @@ fn plain(line: &str) -> String {
     line.split_whitespace().filter(|word| !word.starts_with('@')).collect::<Vec<_>>().join(" ")
 }
 
+/// What nodes and the ends of a probe know of packets, for traffic that fails where nothing is broken.
+fn traces(testbed: &Testbed, cluster: &Cluster, probe: &Probe) -> String {
+    const COMMANDS: &str = "nstat -as; ss -tani; ip neigh; ip route show cache; ip -s link; \
+        cat /proc/net/nf_conntrack; iptables-nft-save -c | grep -v '\\[0:0\\]'";
+    let names = [&probe.from, &probe.to].map(|end| {
+        let name = end.split_once('/').map_or("", |(_, name)| name);
+        name.split(':').next().unwrap_or_default().to_owned()
+    });
+    let nodes = cluster.nodes.iter().map(|node| node.name.clone());
+    let ends = names.into_iter().filter(|name| cluster.pods.iter().any(|pod| pod.full_name == *name));
+    let all = nodes.chain(ends).chain(["fabric".to_owned()]);
+    let told = all.map(|target| {
+        let output = testbed.run(&["exec", &target, "--", "sh", "-c", COMMANDS]);
+        format!("{target}:\n{}", text(&output.stdout))
+    });
+    told.collect::<Vec<_>>().join("\n")
+}
+
 /// What a fault, with its undoing, does wrong; nothing in a good one.
 fn break_and_heal(testbed: &Testbed, cluster: &Cluster, fault: &'static Fault) -> Result<(), String> {
     let probe = fault.probe(cluster).unwrap();
     let works = |when| match ask(cluster, &probe, PATIENT) {
-        Err(error) if !fault.is_lasting() => Err(format!("{when} {}: {probe}: {error}", fault.name)),
+        Err(error) if !fault.is_lasting() => {
+            let traces = traces(testbed, cluster, &probe);
+            Err(format!("{when} {}: {probe}: {error}\n{traces}", fault.name))
+        }
         _ => Ok(()),
     };
     works("before")?;
@@ -172,6 +197,37 @@ fn a_guard_undoes_its_fault() {
     drop(forward);
     drop(route);
     assert_eq!(back_to(&before, &testbed, &cluster), before);
+}
+
+/// The kernel goes on translating a connection as a rule had it that is gone, and a port comes again.
+#[test]
+fn what_a_rule_did_to_a_connection_is_forgotten_with_it() {
+    if !privileged("injecting faults") {
+        return;
+    }
+    let testbed = Testbed::up(&[]);
+    let cluster = testbed.cluster();
+    let name = "dnat-to-nobody";
+    let probe = waymark_testbed::fault(name).unwrap().probe(&cluster).unwrap();
+    let pod = |end: &str| {
+        let end = end.strip_prefix("pod/").unwrap();
+        cluster.pods.iter().find(|pod| pod.full_name == end).unwrap()
+    };
+    let (name_to, port) = probe.to.split_once(':').unwrap();
+    let (from, to) = (pod(&probe.from), SocketAddr::from((pod(name_to).ip, port.parse().unwrap())));
+    let connect = |limit| {
+        let netns = Netns::open(&NetnsName::from(from.netns.as_str())).unwrap();
+        let connect = || -> io::Result<()> {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((from.ip, 40_000)).into())?;
+            socket.connect_timeout(&to.into(), limit)
+        };
+        netns.run(connect).unwrap()
+    };
+    testbed.succeed(&["fault", "inject", name]);
+    assert_eq!(connect(SHORT).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    testbed.succeed(&["fault", "clear", name]);
+    connect(PATIENT).unwrap();
 }
 
 /// A leg that loses everything loses nothing of another family, of another node, or of the other way.

@@ -11,9 +11,26 @@ use super::{HistoryError, now_unix_ns};
 
 /// What is to be kept.
 pub(super) struct Entry {
-    pub(super) at_unix_ns: u64,
-    pub(super) asker: Asker,
-    pub(super) result: CheckResult,
+    summary: ResultSummary,
+    /// The result as JSON.
+    pub(super) document: String,
+}
+
+impl Entry {
+    /// The result of a check that ended at this time.
+    pub(super) fn new(at_unix_ns: u64, asker: Asker, result: &CheckResult) -> Self {
+        let summary = ResultSummary {
+            check: result.check,
+            at_unix_ns,
+            asker,
+            source: result.source.clone(),
+            destination: result.destination.clone(),
+            protocol: result.flow.protocol,
+            verdict: result.verdict,
+            fault_point: result.fault_point.clone(),
+        };
+        Self { summary, document: json(result) }
+    }
 }
 
 /// How much is kept. Whatever exceeds one of these goes, the oldest first.
@@ -124,28 +141,19 @@ impl Store {
     /// Keeps a result, and forgets what is too much. Ids are random: a result takes the place of one that happens
     /// to have the same.
     pub(super) fn keep(&mut self, entry: &Entry) -> rusqlite::Result<()> {
-        let Entry { at_unix_ns, asker, result } = entry;
-        let summary = ResultSummary {
-            check: result.check,
-            at_unix_ns: *at_unix_ns,
-            asker: asker.clone(),
-            source: result.source.clone(),
-            destination: result.destination.clone(),
-            protocol: result.flow.protocol,
-            verdict: result.verdict,
-            fault_point: result.fault_point.clone(),
-        };
-        let [summary, asker, result_json] = [json(&summary), json(asker), json(result)];
-        let bytes = (summary.len() + asker.len() + result_json.len()) as u64;
-        let id = result.check.to_string();
+        let Entry { summary, document } = entry;
+        let at_unix_ns = summary.at_unix_ns;
+        let [outline, asker] = [json(summary), json(&summary.asker)];
+        let bytes = (outline.len() + asker.len() + document.len()) as u64;
+        let id = summary.check.to_string();
         self.remove("id = ?1", &id)?;
         self.connection
-            .prepare(
+            .prepare_cached(
                 "INSERT INTO results (id, at_unix_ns, bytes, summary, asker, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
-            .execute(params![id, signed(*at_unix_ns), signed(bytes), summary, asker, result_json])?;
+            .execute(params![id, signed(at_unix_ns), signed(bytes), outline, asker, document])?;
         self.bytes += bytes;
-        self.forget(*at_unix_ns)
+        self.forget(at_unix_ns)
     }
 
     /// The outlines of the latest results, the last first. What another version kept and this does not understand
@@ -217,8 +225,9 @@ impl Store {
 
     /// Removes the results of which this is true. Gives back how many.
     fn remove(&mut self, condition: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<usize> {
-        let mut removal =
-            self.connection.prepare(&format!("DELETE FROM results WHERE {condition} RETURNING bytes"))?;
+        let mut removal = self
+            .connection
+            .prepare_cached(&format!("DELETE FROM results WHERE {condition} RETURNING bytes"))?;
         let removed: Vec<i64> = removal.query_map([value], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let bytes: u64 = removed.iter().map(|bytes| bytes.unsigned_abs()).sum();
         self.bytes = self.bytes.saturating_sub(bytes);

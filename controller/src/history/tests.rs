@@ -17,7 +17,7 @@ pub(crate) fn result(id: u32) -> CheckResult {
 }
 
 fn entry(id: u32, at_unix_ns: u64) -> Entry {
-    Entry { at_unix_ns, asker: Asker::Client, result: result(id) }
+    Entry::new(at_unix_ns, Asker::Client, &result(id))
 }
 
 fn ids(store: &Store) -> Vec<u32> {

@@ -2,8 +2,9 @@
 //! few nodes.
 //!
 //! Facts must not be older than the question. So who comes while an agent collects does not get what it brings: it
-//! waits for the next collection, together with all who come before that begins. That begins only after a rest, so that
-//! however many ask, a node spends no more than a quarter of its time on being read; who asks alone never waits for it.
+//! waits for the next collection, together with all who come before that begins. However many ask, a node spends no more
+//! than a quarter of its time on being read, a short while excepted: who asks alone never waits, nor do many who come at
+//! once, of whom all but the first want a second collection right behind the first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +20,12 @@ use crate::agents::{AgentError, NodeFacts};
 type Outcome = Result<Arc<NodeFacts>, AgentError>;
 type Collection = Shared<BoxFuture<'static, Outcome>>;
 
-/// How much longer than a collection the rest behind it is.
+/// How much longer than a collection the rest is that it asks for.
 const REST: u32 = 3;
-/// The longest rest: a node with a great many rules does not keep people waiting for longer.
-const LONGEST_REST: Duration = Duration::from_millis(200);
+/// How much rest a node may be owed when the next collection begins.
+const CREDIT: Duration = Duration::from_millis(200);
+/// The longest wait: a node with a great many rules does not keep people waiting for longer.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
 /// The collections of all nodes.
 #[derive(Debug, Default)]
@@ -35,7 +38,7 @@ struct Queue {
     busy: Arc<tokio::sync::Mutex<()>>,
     /// The collection that has not begun.
     next: Option<Collection>,
-    /// When its agent may collect again.
+    /// When its agent has had all the rest that its collections ask for.
     rested: Instant,
 }
 
@@ -61,7 +64,8 @@ impl Collections {
         let next = async move {
             let turn = busy.lock_owned().await;
             let rested = all.queues().get(&node).map_or(now, |queue| queue.rested);
-            tokio::time::sleep_until(rested).await;
+            // `Instant` cannot be older than the machine.
+            tokio::time::sleep_until(rested.checked_sub(CREDIT).unwrap_or(now)).await;
             // From here on it is too late to join.
             if let Some(queue) = all.queues().get_mut(&node) {
                 queue.next = None;
@@ -69,7 +73,7 @@ impl Collections {
             let begun = Instant::now();
             let outcome = collect.await;
             if let Some(queue) = all.queues().get_mut(&node) {
-                queue.rested = Instant::now() + (begun.elapsed() * REST).min(LONGEST_REST);
+                queue.rested = rest(queue.rested, begun, Instant::now());
             }
             drop(turn);
             outcome
@@ -81,6 +85,12 @@ impl Collections {
         // Every critical section is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When a node is rested that was so, or is to be, at `rested`, after a collection from `begun` to `ended`.
+fn rest(rested: Instant, begun: Instant, ended: Instant) -> Instant {
+    let asked = rested.max(begun) + (ended - begun) * (1 + REST);
+    asked.min(ended + CREDIT + LONGEST_WAIT)
 }
 
 #[cfg(test)]
@@ -147,19 +157,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_rests_between_collections_and_is_forgotten_when_nobody_asks() {
-        let took = Duration::from_millis(5);
+        let took = Duration::from_millis(60);
         let slow = || async move {
             tokio::time::sleep(took).await;
             Err(AgentError::NoAgent { node: "node1".into() })
         };
         let collections = Arc::<Collections>::default();
         let started = Instant::now();
-        collections.join(&"node1".into(), slow()).await.unwrap_err();
-        collections.join(&"node1".into(), slow()).await.unwrap_err();
-        assert!(started.elapsed() >= took * (1 + REST + 1));
-        tokio::time::sleep(LONGEST_REST).await;
+        for _ in 0..3 {
+            collections.join(&"node1".into(), slow()).await.unwrap_err();
+        }
+        assert!(started.elapsed() >= took * 2 * (1 + REST) - CREDIT + took, "the third has to wait");
+        let rested = collections.queues().get(&"node1".into()).map(|queue| queue.rested);
+        tokio::time::sleep_until(rested.unwrap()).await;
         collections.join(&"node2".into(), slow()).await.unwrap_err();
         assert_eq!(collections.queues().keys().collect::<Vec<_>>(), [&NodeName::from("node2")]);
+    }
+
+    #[test]
+    fn a_node_spends_a_quarter_of_its_time_on_being_read() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(rest(start, at(0), at(10)), at(40));
+        assert_eq!(rest(at(40), at(10), at(20)), at(80), "the second began too early");
+        assert_eq!(rest(at(80), at(100), at(110)), at(140), "nobody asked meanwhile");
+        assert_eq!(rest(start, at(0), at(60_000)), at(60_000) + CREDIT + LONGEST_WAIT);
     }
 
     #[tokio::test]

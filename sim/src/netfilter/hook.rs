@@ -1,5 +1,6 @@
 //! A packet passes a netfilter hook of a namespace (`nf_hook_slow`).
 
+use std::iter::repeat_n;
 use std::net::IpAddr;
 
 use waymark_proto::{Action, Cause, Choice, ChoiceKind, FIRST_TRACED_PRIORITY, Hook, RuleRef, Text, text};
@@ -68,7 +69,7 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
                     ended => {
                         let remark = rival(context, phase, &phases[at + 1..], &before, &ended)
                             .or_else(|| before_traces(phase));
-                        let mut walk = finish(&walk, hook, device, run, ended);
+                        let mut walk = finish(walk.clone(), hook, device, run, ended);
                         if let (Some(note), Some(step)) = (remark, walk.steps.last_mut()) {
                             step.note = Some(note);
                         }
@@ -79,9 +80,10 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
         }
         runs = survivors;
     }
-    for (run, reroute) in runs {
-        passages.push(Passage { walk: through(&walk, hook, device, run), reroute });
-    }
+    // The last of them, mostly the only one, takes the walk itself.
+    let walks = repeat_n(walk, runs.len());
+    let through = |((run, reroute), walk)| Passage { walk: through(walk, hook, device, run), reroute };
+    passages.extend(runs.into_iter().zip(walks).map(through));
     passages
 }
 
@@ -172,18 +174,17 @@ fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, b
 }
 
 /// The walk that a run makes of the one that entered.
-fn branch(walk: &Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<Text>, bool) {
-    let mut branch = walk.clone();
-    branch.probability *= run.probability;
+fn branch(mut walk: Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<Text>, bool) {
+    walk.probability *= run.probability;
     let backend =
         run.backend.map(|taken| Choice { kind: ChoiceKind::Backend, taken, probability: run.probability });
-    branch.choices.extend(backend);
-    branch.choices.extend(run.chances);
-    branch.packet = run.packet;
-    (branch, run.translated_by, run.notes, run.without_endpoints)
+    walk.choices.extend(backend);
+    walk.choices.extend(run.chances);
+    walk.packet = run.packet;
+    (walk, run.translated_by, run.notes, run.without_endpoints)
 }
 
-fn through(walk: &Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
+fn through(walk: Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
     let before = walk.packet.flow;
     let (mut walk, rule, notes, _) = branch(walk, run);
     let translated = walk.packet.flow != before;
@@ -211,7 +212,7 @@ fn says(rule: &RuleRef, comment: &str) -> bool {
 
 /// The walk that a run ends as. kube-proxy rejects what goes to a Service without endpoints, and drops what
 /// goes to one whose traffic policy leaves none on this node.
-fn finish(walk: &Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> Walk {
+fn finish(walk: Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> Walk {
     let (walk, _, _, without_endpoints) = branch(walk, run);
     match end {
         End::Drop(rule) => {

@@ -1,9 +1,11 @@
 //! Injecting and undoing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Act, Fault};
 use crate::bpf::OBJECT;
+use crate::conntrack;
 use crate::instance::Instance;
 use crate::plan::Cluster;
 use crate::preflight::need_root;
@@ -96,7 +98,10 @@ impl Instance {
     }
 
     fn undo(&self, cluster: &Cluster, undo: &[Act]) -> Result<()> {
-        undo.iter().try_for_each(|act| self.act(cluster, act))
+        undo.iter().try_for_each(|act| self.act(cluster, act))?;
+        // Whoever comes with the same ports within two minutes would still be translated as a rule had it.
+        let filtered: BTreeSet<&str> = undo.iter().filter_map(Act::filtered).collect();
+        filtered.into_iter().try_for_each(conntrack::forget_all)
     }
 
     fn locked(&self) -> Result<(Lock, State, Cluster)> {
