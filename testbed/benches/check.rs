@@ -28,8 +28,9 @@ const COUNT: &str = "10";
 const ROUNDS: usize = 11;
 /// Checks at once.
 const AT_ONCE: usize = 200;
-/// How often those are measured.
-const ROUNDS_AT_ONCE: usize = 3;
+/// How often those are measured, and single ones between them.
+const ROUNDS_AT_ONCE: usize = 5;
+const ONES_BETWEEN: usize = 3;
 
 /// The time between packets that makes a check take as long as `ping`, with what it does beside sending.
 const PING_PACE: &str = "35ms";
@@ -239,13 +240,21 @@ fn main() -> ExitCode {
     fine &= row("waymark check, lost on the way, beside ping", lost, pinged.unwrap_or(ping_takes), Some(2.0));
 
     let pairs: Vec<_> = cross.iter().copied().cycle().take(AT_ONCE).collect();
-    let repeated = |measure: &dyn Fn() -> Duration| median((0..ROUNDS_AT_ONCE).map(|_| measure()).collect());
-    let asked = repeated(&|| asked_at_once(&testbed, &pairs));
+    let one_of = |pace| check(&testbed, (from, to), pace, Verdict::Reachable);
+    let beside = |pace, all: &dyn Fn() -> Duration| {
+        let (mut ones, mut together) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS_AT_ONCE {
+            ones.extend((0..ONES_BETWEEN).map(|_| one_of(pace)));
+            together.push(all());
+        }
+        (median(together), median(ones))
+    };
+    let (asked, one) = beside(Pace::Own, &|| asked_at_once(&testbed, &pairs));
     fine &= row("200 at once over the API, beside one", asked, one, Some(5.0));
-    let commands = repeated(&|| at_once(&testbed, &pairs, Pace::Own));
+    let (commands, one) = beside(Pace::Own, &|| at_once(&testbed, &pairs, Pace::Own));
     fine &= row("200 commands at once, beside ping", commands, ping_takes, Some(5.0));
     row("200 commands at once, beside one", commands, one, None);
-    let slowly = repeated(&|| at_once(&testbed, &pairs, Pace::OfPing));
+    let (slowly, slow) = beside(Pace::OfPing, &|| at_once(&testbed, &pairs, Pace::OfPing));
     row("200 commands, sending every 35 ms", slowly, slow, None);
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
