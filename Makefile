@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds envtest clean-testbed bench-watch bench-check
+.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead
 
 all: build
 
@@ -38,6 +38,10 @@ accuracy: build
 ## bench-watch: what continuous probing costs, beside ping
 bench-watch: setup
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-prober --bench watch --locked
+
+## bench-overhead: what armed tracers cost packets that are not theirs
+bench-overhead: setup
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-prober --bench overhead --locked
 
 ## bench-check: how long checks take, beside ping, one alone and 200 at once
 bench-check: setup
