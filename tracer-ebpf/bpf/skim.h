@@ -14,10 +14,11 @@
 
 /*
  * Which buffers and packets were followed lately, by a hash of their address: when, in jiffies. Two may share a slot, and
- * then the maps tell. A thousand jiffies are at least a second, however long one is.
+ * then the maps tell. Ten thousand jiffies are at least ten seconds, however long one is: so long a packet may wait for
+ * its reader.
  */
 #define SLOT_BITS 14
-#define LATELY 1000
+#define LATELY 10000
 static __u32 followed_at[1 << SLOT_BITS];
 /* The same of any. While nothing is under way nobody needs to be asked about. */
 static __u32 last_followed_at;
