@@ -6,7 +6,7 @@
 #ifndef WAYMARK_PIPELINE_H
 #define WAYMARK_PIPELINE_H
 
-#include "skim.h"
+#include "match.h"
 
 /*
  * Following a packet by its buffer
@@ -30,7 +30,6 @@ struct hook {
 	__u8 at_data; /* the network header is where skb->data points, not yet in skb->network_header */
 	__u8 frees;   /* the buffer is given back */
 	__u8 wide;    /* nothing to record for checks that look lightly */
-	__u8 later;   /* no packet is met here first */
 };
 
 static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 now, struct wm_record *r)
@@ -137,18 +136,15 @@ static __always_inline int submit(struct wm_record *r)
 static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
 {
 	__u64 head = (__u64)skb->head;
+	__u64 now = bpf_ktime_get_ns();
 	struct window w = { .head = skb->head, .end = skb->tail };
 	__u32 data = skb->data - skb->head;
-	__u32 offset = hook->at_data ? data : skb->network_header;
+	__u32 network = skb->network_header;
 	struct wm_record r;
 	enum found found;
 	struct wm_armed *a;
-	__u64 now;
 
-	if (hook->later ? !may_be_followed(skb) : !deserves_more(skb, w.head, offset))
-		return count(WM_COUNT_NOT_MARKED);
-	now = bpf_ktime_get_ns();
-	found = match_at(&w, offset, &r);
+	found = match_at(&w, hook->at_data ? data : network, &r);
 	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, &r)))
 		return count(WM_COUNT_NOT_MARKED);
 
@@ -178,14 +174,10 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 
 		bpf_map_update_elem(&in_flight, &flight, &r, BPF_ANY);
 	}
-	if (hook->frees) {
+	if (hook->frees)
 		unfollow(skb, head);
-	} else {
-		note_followed(buffer_of(skb));
-		note_followed(number_of(skb));
-		if (r.match != WM_MATCH_QUOTED)
-			follow(skb, head, &r);
-	}
+	else if (r.match != WM_MATCH_QUOTED)
+		follow(skb, head, &r);
 	if (hook->wide && !a->wide)
 		return count(WM_COUNT_NOT_WANTED);
 	return submit(&r);

@@ -6,7 +6,6 @@
 //! bpf/kernel.h      the few kernel types that are read, relocated at load time
 //! bpf/maps.h        maps and counters
 //! bpf/match.h       is this packet marked?
-//! bpf/skim.h        could it be? What every packet of the machine pays
 //! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
 //! bpf/free.h        hook family: drops and frees
@@ -65,6 +64,7 @@ pub struct Program {
 
 /// The programs of the floor tier.
 pub const PROGRAMS: &[Program] = &[
+    Program { tracepoint: "netif_rx", hook: Some(Hook::DriverRx), set: HookSet::Wide },
     Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx), set: HookSet::Light },
     Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc), set: HookSet::Wide },
     Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx), set: HookSet::Light },
