@@ -22,7 +22,7 @@ use overhead::stream::Stream;
 use overhead::underlay::Underlay;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use waymark_proto::{CheckId, Protocol, rpc};
+use waymark_proto::{CheckId, Protocol};
 
 /// How long packets flow in each round.
 const ROUND: Duration = Duration::from_millis(100);
@@ -56,8 +56,7 @@ async fn round(underlay: &Underlay, stream: &Stream, watching: Watching) -> f64 
     let Some(light) = watching.light else { return stream.run(ROUND) };
     let check = CheckId::new(0x0bec).expect("not zero");
     let count = (ROUND.as_micros() / PACE.as_micros()) as u32;
-    let netns = underlay.watched().to_vec();
-    let order = rpc::Arm { netns, light, ..world::arm(check.get(), Protocol::Icmp, count, 60_000) };
+    let order = underlay.arm(world::arm(check.get(), Protocol::Icmp, count, 60_000), light);
     let (sink, mut sightings) = mpsc::channel(1 << 16);
     underlay.agent.arm(&order, sink).await.expect("it is armed");
     let inject = underlay.inject(check, count, PACE);

@@ -8,89 +8,58 @@ use waymark_prober::netns::Netns;
 use waymark_proto::{CheckId, Flow, Inventory, Protocol, rpc};
 
 use super::stream::End;
-use crate::world::{KEY, run};
+use crate::world::{KEY, Namespaces, run};
 
 /// The namespaces, and an agent to which both nodes are one.
 pub struct Underlay {
     prefix: String,
     pub agent: Agent,
+    _namespaces: Namespaces,
 }
 
-/// Pods: node, its number there.
-const PODS: [(u8, u8); 5] = [(1, 2), (1, 3), (2, 2), (1, 4), (2, 4)];
+const NODES: [u8; 2] = [1, 2];
+/// Pods: node, number there.
+const PODS: [(u8, u8); 5] = [(1, 2), (1, 3), (1, 4), (2, 2), (2, 4)];
 
 impl Underlay {
     pub fn new() -> Self {
         let prefix = format!("wmo-{}", std::process::id());
-        let mut world = Self { prefix: prefix.clone(), agent: idle() };
-        for node in [1, 2] {
-            world.add(&format!("n{node}"));
+        let name = |part: String| format!("{prefix}-{part}");
+        let node = |node: u8| name(node_part(node));
+        let pod = |(node, number): (u8, u8)| name(pod_part(node, number));
+        let namespaces = Namespaces::make(NODES.map(node).into_iter().chain(PODS.map(pod)).collect());
+        run(&format!("ip -n {} link add eth0 type veth peer name eth0 netns {}", node(1), node(2)));
+        for number in NODES {
+            make_node(&node(number), number);
         }
-        let name = |part: &str| format!("{prefix}-{part}");
-        run(&format!("ip -n {} link add eth0 type veth peer name eth0 netns {}", name("n1"), name("n2")));
-        for node in [1_u8, 2] {
-            let (netns, other) = (name(&format!("n{node}")), 3 - node);
-            for command in [
-                format!("addr add 172.31.0.{node}/24 dev eth0"),
-                "link set eth0 up".to_owned(),
-                format!("link add cni0 address 02:00:0a:0a:0{node}:01 type bridge"),
-                format!("addr add 10.10.{node}.1/24 dev cni0"),
-                "link set cni0 up".to_owned(),
-                format!(
-                    "link add flannel.1 address 02:00:00:00:00:0{node} type vxlan id 1 dstport 8472 local 172.31.0.{node} dev eth0 nolearning"
-                ),
-                format!("addr add 10.10.{node}.0/32 dev flannel.1"),
-                "link set flannel.1 up".to_owned(),
-                format!("route add 10.10.{other}.0/24 via 10.10.{other}.0 dev flannel.1 onlink"),
-                format!("neigh add 10.10.{other}.0 lladdr 02:00:00:00:00:0{other} dev flannel.1"),
-            ] {
-                run(&format!("ip -n {netns} {command}"));
-            }
-            run(&format!(
-                "bridge -n {netns} fdb add 02:00:00:00:00:0{other} dev flannel.1 dst 172.31.0.{other}"
-            ));
-            run(&format!("ip netns exec {netns} sysctl -q -w net.ipv4.ip_forward=1"));
+        for (on, number) in PODS {
+            make_pod(&node(on), &pod((on, number)), on, number);
         }
-        for (node, number) in PODS {
-            let part = format!("p{node}{number}");
-            world.add(&part);
-            let (node_netns, pod) = (name(&format!("n{node}")), name(&part));
-            run(&format!("ip -n {node_netns} link add {part} mtu 1450 type veth peer name eth0 netns {pod}"));
-            run(&format!("ip -n {node_netns} link set {part} master cni0 up"));
-            run(&format!("ip -n {pod} addr add 10.10.{node}.{number}/24 dev eth0"));
-            run(&format!("ip -n {pod} link set eth0 mtu 1450 up"));
-            run(&format!("ip -n {pod} route add default via 10.10.{node}.1"));
-        }
-        let pods: Vec<String> = PODS
-            .iter()
-            .map(|(node, number)| {
-                let part = format!("p{node}{number}");
-                format!(
-                    r#"{{"namespace":"bench","name":"{part}","node":"n1","netns":"{}","ip":"10.10.{node}.{number}"}}"#,
-                    name(&part)
-                )
-            })
-            .collect();
+        let member = |name: String, ip: String| {
+            let netns = format!("{prefix}-{name}");
+            format!(r#"{{"namespace":"bench","name":"{name}","node":"n1","netns":"{netns}","ip":"{ip}"}}"#)
+        };
+        let mut members: Vec<String> =
+            PODS.map(|(on, number)| member(pod_part(on, number), format!("10.10.{on}.{number}"))).to_vec();
+        members.push(member(node_part(2), "172.31.0.2".to_owned()));
         let json = format!(
             r#"{{"nodes":[{{"name":"n1","netns":"{}","ip":"172.31.0.1"}}],"pods":[{}]}}"#,
-            name("n1"),
-            pods.join(",")
+            node(1),
+            members.join(",")
         );
         let inventory = Inventory::from_json(json.as_bytes()).expect("the inventory is right");
-        let allow = vec!["10.10.0.0/16".parse().expect("a prefix")];
-        world.agent = Agent::with_limits(&inventory, "n1".into(), Limits { allow, ..Limits::default() })
-            .expect("the agent starts");
-        world
+        let limits = Limits { allow: vec!["10.10.0.0/16".parse().expect("a prefix")], ..Limits::default() };
+        let agent = Agent::with_limits(&inventory, "n1".into(), limits).expect("the agent starts");
+        Self { prefix, agent, _namespaces: namespaces }
     }
 
-    fn add(&self, part: &str) {
-        run(&format!("ip netns add {}-{part}", self.prefix));
-        run(&format!("ip -n {}-{part} link set lo up", self.prefix));
+    fn netns(&self, part: &str) -> String {
+        format!("{}-{part}", self.prefix)
     }
 
     fn end(&self, node: u8, number: u8, port: u16) -> End {
-        let netns =
-            Netns::open(&format!("{}-p{node}{number}", self.prefix).as_str().into()).expect("it is there");
+        let name = self.netns(&pod_part(node, number));
+        let netns = Netns::open(&name.as_str().into()).expect("it is there");
         End { netns, address: SocketAddr::from(([10, 10, node, number], port)) }
     }
 
@@ -102,19 +71,21 @@ impl Underlay {
         ]
     }
 
-    /// The pods between which packets are watched.
-    pub fn watched(&self) -> [String; 2] {
-        ["p14", "p24"].map(|part| format!("{}-{part}", self.prefix))
+    /// An order to watch for packets from a pod of one node to one of the other, lightly or not. Rules are traced where a
+    /// controller would have them traced: at the ends, and if all is watched on both nodes.
+    pub fn arm(&self, order: rpc::Arm, light: bool) -> rpc::Arm {
+        let parts: &[&str] = if light { &["p14", "p24"] } else { &["p14", "n1", "n2", "p24"] };
+        rpc::Arm { netns: parts.iter().map(|part| self.netns(part)).collect(), light, ..order }
     }
 
-    /// Marked packets between these.
+    /// An order to send such packets.
     pub fn inject(&self, check: CheckId, count: u32, pace: Duration) -> rpc::Inject {
-        let [src, dst] = [1, 2].map(|node| Ipv4Addr::from([10, 10, node, 4]).into());
+        let [src, dst] = NODES.map(|node| Ipv4Addr::from([10, 10, node, 4]).into());
         let flow = Flow { src, dst, protocol: Protocol::Icmp, src_port: 77, dst_port: 77 };
         rpc::Inject {
             check: check.get(),
             key: KEY.0.to_vec(),
-            netns: self.watched()[0].clone(),
+            netns: self.netns("p14"),
             flow_json: serde_json::to_vec(&flow).expect("a flow is plain data"),
             count,
             interval_us: pace.as_micros() as u32,
@@ -123,24 +94,43 @@ impl Underlay {
     }
 }
 
-/// An agent of nothing, until there are namespaces.
-fn idle() -> Agent {
-    let json = r#"{"nodes":[{"name":"n1","netns":"host","ip":"172.31.0.1"}],"pods":[]}"#;
-    let inventory = Inventory::from_json(json.as_bytes()).expect("the inventory is right");
-    Agent::with_limits(&inventory, "n1".into(), Limits::default()).expect("the agent starts")
+fn node_part(node: u8) -> String {
+    format!("n{node}")
 }
 
-impl Drop for Underlay {
-    fn drop(&mut self) {
-        let pods = PODS.iter().map(|(node, number)| format!("p{node}{number}"));
-        for part in ["n1", "n2"].map(str::to_owned).into_iter().chain(pods) {
-            // What was never made need not be removed.
-            drop(
-                std::process::Command::new("ip")
-                    .args(["netns", "del", &format!("{}-{part}", self.prefix)])
-                    .stderr(std::process::Stdio::null())
-                    .status(),
-            );
-        }
+fn pod_part(node: u8, number: u8) -> String {
+    format!("p{node}{number}")
+}
+
+/// A node's bridge, and its tunnel to the other. Its `eth0` is there.
+fn make_node(netns: &str, node: u8) {
+    let other = 3 - node;
+    for command in [
+        format!("addr add 172.31.0.{node}/24 dev eth0"),
+        "link set eth0 up".to_owned(),
+        format!("link add cni0 address 02:00:0a:0a:0{node}:01 type bridge"),
+        format!("addr add 10.10.{node}.1/24 dev cni0"),
+        "link set cni0 up".to_owned(),
+        format!(
+            "link add flannel.1 address 02:00:00:00:00:0{node} type vxlan id 1 dstport 8472 local 172.31.0.{node} dev eth0 nolearning"
+        ),
+        format!("addr add 10.10.{node}.0/32 dev flannel.1"),
+        "link set flannel.1 up".to_owned(),
+        format!("route add 10.10.{other}.0/24 via 10.10.{other}.0 dev flannel.1 onlink"),
+        format!("neigh add 10.10.{other}.0 lladdr 02:00:00:00:00:0{other} dev flannel.1"),
+    ] {
+        run(&format!("ip -n {netns} {command}"));
     }
+    run(&format!("bridge -n {netns} fdb add 02:00:00:00:00:0{other} dev flannel.1 dst 172.31.0.{other}"));
+    run(&format!("ip netns exec {netns} sysctl -q -w net.ipv4.ip_forward=1"));
+}
+
+/// A pod at its node's bridge.
+fn make_pod(node_netns: &str, netns: &str, node: u8, number: u8) {
+    let part = pod_part(node, number);
+    run(&format!("ip -n {node_netns} link add {part} mtu 1450 type veth peer name eth0 netns {netns}"));
+    run(&format!("ip -n {node_netns} link set {part} master cni0 up"));
+    run(&format!("ip -n {netns} addr add 10.10.{node}.{number}/24 dev eth0"));
+    run(&format!("ip -n {netns} link set eth0 mtu 1450 up"));
+    run(&format!("ip -n {netns} route add default via 10.10.{node}.1"));
 }

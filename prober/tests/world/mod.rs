@@ -52,13 +52,9 @@ impl World {
         }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("wmt-{}-{number}", std::process::id());
-        let namespaces = Namespaces(prefix.clone());
         let name = |part: &str| format!("{prefix}-{part}");
         let (node, client, server) = (name("node"), name("client"), name("server"));
-        for netns in [&node, &client, &server] {
-            run(&format!("ip netns add {netns}"));
-            run(&format!("ip -n {netns} link set lo up"));
-        }
+        let namespaces = Namespaces::make([&node, &client, &server].map(Clone::clone).to_vec());
         for (pod, device, subnet) in [(&client, "vc", "10.9.1"), (&server, "vs", "10.9.2")] {
             run(&format!("ip -n {node} link add {device} type veth peer name eth0 netns {pod}"));
             run(&format!("ip -n {node} addr add {subnet}.1/24 dev {device}"));
@@ -202,13 +198,25 @@ fn is_fate(sighting: &Sighting, light: bool) -> bool {
         }
 }
 
-/// Removes the namespaces of a prefix when dropped.
-struct Namespaces(String);
+/// Namespaces that are removed when this is dropped.
+pub struct Namespaces(Vec<String>);
+
+impl Namespaces {
+    pub fn make(names: Vec<String>) -> Self {
+        // What is made before one fails is removed, too.
+        let namespaces = Self(names);
+        for netns in &namespaces.0 {
+            run(&format!("ip netns add {netns}"));
+            run(&format!("ip -n {netns} link set lo up"));
+        }
+        namespaces
+    }
+}
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        for part in ["node", "client", "server"] {
-            let _ = Command::new("ip").args(["netns", "del", &format!("{}-{part}", self.0)]).output();
+        for name in &self.0 {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
     }
 }
