@@ -5,7 +5,8 @@ mod hostile;
 
 use waymark_proto::{
     Action, Anomaly, AnomalyKind, Branch, CheckResult, Deviation, DeviationKind, Disposition, Hook,
-    IntentReport, ObjectRef, Path, PathSet, Place, Share, Span, SpanEnd, Step,
+    HookReport, IntentReport, NotObservable, ObjectRef, Observability, Path, PathSet, Place, Share, Span,
+    SpanEnd, Step, Text,
 };
 
 use super::*;
@@ -248,6 +249,28 @@ fn deviations_with_one_remedy_are_told_together() {
     assert_eq!(text.matches("Not as intended: ").count(), 5);
     assert_eq!(text.matches("Culprit:  Service shop/pay").count(), 1);
     assert!(text.contains("endpoint 4 is wrong\n  and 3 more like these\n"), "{text}");
+}
+
+/// An agent that went away takes the sight of all its hooks with it.
+#[test]
+fn hooks_that_are_out_of_sight_for_one_reason_are_told_together() {
+    let blind = |hook, why: &str| NotObservable {
+        node: "node2".into(),
+        report: HookReport {
+            hook,
+            netns: None,
+            observability: Observability::NotObservable { why: Text::verbatim(why.to_owned()) },
+        },
+    };
+    let mut result = read("reachable");
+    result.not_observable = vec![
+        blind(Hook::DriverRx, "gone"),
+        blind(Hook::NetfilterInput, "gone"),
+        blind(Hook::Qdisc, "refused"),
+    ];
+    let told = told(&result);
+    assert!(told.contains("Note: node2: driver-rx, netfilter-input could not be watched: gone\n"), "{told}");
+    assert!(told.contains("Note: node2: qdisc could not be watched: refused\n"), "{told}");
 }
 
 #[test]

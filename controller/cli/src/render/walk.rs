@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use waymark_proto::{CheckResult, FaultPoint, Hook, Observability, Step, Text, WalkComparison, text, texts};
+use waymark_proto::{
+    CheckResult, FaultPoint, Hook, NetnsName, NodeName, NotObservable, Observability, Step, Text,
+    WalkComparison, text, texts,
+};
 
 use super::circle::Circle;
 use super::rows::{Mark, Row, Rows, predicted as predicted_rows};
@@ -157,18 +160,28 @@ fn table(out: &mut String, rows: &[Row<'_>], paint: Paint) {
     }
 }
 
-/// Remarks about hooks that are normally seen and here were not.
+/// Remarks about hooks that are normally seen and here were not: one for all that have the same reason.
 pub(super) fn out_of_sight(result: &CheckResult) -> Vec<Text> {
-    let mut notes: Vec<Text> = Vec::new();
-    for row in &result.not_observable {
-        let usual = row.report.hook.is_netfilter()
-            || matches!(row.report.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx);
-        let Observability::NotObservable { why } = &row.report.observability else { continue };
+    let mut unseen: Vec<(&NodeName, Option<&NetnsName>, &Text, Vec<&str>)> = Vec::new();
+    for NotObservable { node, report } in &result.not_observable {
+        let usual = report.hook.is_netfilter()
+            || matches!(report.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx);
+        let Observability::NotObservable { why } = &report.observability else { continue };
         // A first look that was light is not worth a word if there was nothing to look for.
-        if usual && !why.is::<texts::note::NotAsked>() {
-            let (node, netns, hook) = (&row.node, row.report.netns.as_ref(), row.report.hook);
-            notes.push(text!(note::OutOfSight { node, netns, hook, why }));
+        if !usual || why.is::<texts::note::NotAsked>() {
+            continue;
+        }
+        let (netns, hook) = (report.netns.as_ref(), report.hook.name());
+        match unseen
+            .iter_mut()
+            .find(|(at, within, because, _)| (*at, *within, *because) == (node, netns, why))
+        {
+            Some((.., hooks)) => hooks.push(hook),
+            None => unseen.push((node, netns, why, vec![hook])),
         }
     }
-    notes
+    let note = |(node, netns, why, hooks): (_, _, _, Vec<&str>)| {
+        text!(note::OutOfSight { node, netns, hooks: hooks.join(", "), why })
+    };
+    unseen.into_iter().map(note).collect()
 }
