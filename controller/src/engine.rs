@@ -206,7 +206,7 @@ impl Question<'_> {
     /// Compares what was predicted with what was seen.
     fn diagnose(&self, Looks { glance, trials }: &Looks) -> Diagnosis {
         let Self { inventory, request, ends, picture, .. } = self;
-        let (glanced, observed) = (self.observe(glance, true), self.observe(trials, false));
+        let (glanced, observed) = (self.observe(glance), self.observe(trials));
         diagnose(&Case {
             inventory,
             cluster: &picture.cluster,
@@ -220,8 +220,8 @@ impl Question<'_> {
         })
     }
 
-    /// The walks of the packets of some rounds, `light` ones or not.
-    fn observe(&self, trials: &Trials, light: bool) -> BTreeMap<Seq, Observed> {
+    /// The walks of the packets of some rounds.
+    fn observe(&self, trials: &Trials) -> BTreeMap<Seq, Observed> {
         let Self { inventory, ends, picture, .. } = self;
         let Trials { sent, seen } = trials;
         let steps = || picture.prediction.branches.iter().flat_map(|branch| branch.path.steps());
@@ -241,7 +241,7 @@ impl Question<'_> {
             receivers,
             filters_watched: watched_filters(seen),
             watched: watched_nodes(seen, inventory),
-            received_once: light,
+            received_once: !seen.sight.records_twice(),
             nodes: visited,
         };
         observe(&seen.sightings, &lens)

@@ -46,7 +46,7 @@ pub struct Lens<'a> {
     pub filters_watched: BTreeSet<Place>,
     /// The nodes that were watched without a gap: what was not seen there did not happen there.
     pub watched: BTreeSet<NodeName>,
-    /// Whether of a reception the stack's record alone was wanted, not also that of a device that puts packets by for it.
+    /// Whether of a reception there is the stack's record alone, and not also that of a device that puts packets by for it.
     pub received_once: bool,
     /// The nodes in the order in which the prediction visits them on the way there.
     pub nodes: Vec<NodeName>,

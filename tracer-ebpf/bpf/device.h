@@ -5,15 +5,6 @@
 
 #include "pipeline.h"
 
-/* A software device hands a packet in: veth, loopback, decapsulated tunnels. */
-SEC("tp_btf/netif_rx")
-int BPF_PROG(netif_rx, struct sk_buff *skb)
-{
-	struct hook hook = { .point = WM_POINT_NETIF_RX, .at_data = 1, .wide = 1 };
-
-	return pipeline(skb, &hook);
-}
-
 /* Every packet that enters the stack (__netif_receive_skb_core), before taps, tc and bridge. */
 SEC("tp_btf/netif_receive_skb")
 int BPF_PROG(netif_receive_skb, struct sk_buff *skb)
@@ -50,9 +41,12 @@ SEC("tp_btf/net_dev_xmit")
 int BPF_PROG(net_dev_xmit, struct sk_buff *skb, int code, struct net_device *dev)
 {
 	struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)dev };
-	struct wm_record *seen = bpf_map_lookup_elem(&in_flight, &flight);
+	struct wm_record *seen;
 	struct wm_record r;
 
+	if (!followed_lately(number_of(skb)))
+		return count(WM_COUNT_NOT_IN_FLIGHT);
+	seen = bpf_map_lookup_elem(&in_flight, &flight);
 	if (!seen)
 		return count(WM_COUNT_NOT_IN_FLIGHT);
 	r = *seen;

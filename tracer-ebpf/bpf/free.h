@@ -17,12 +17,15 @@ int kfree_skb(__u64 *ctx)
 	return pipeline(skb, &hook);
 }
 
-/* A packet was used up. Arguments: skb; the location since 6.4. */
+/*
+ * A packet was used up. Arguments: skb; the location since 6.4. Whoever reads packets, often on another processor, does
+ * not wait for the first bytes of each to be fetched there: a marked one was met before.
+ */
 SEC("tp_btf/consume_skb")
 int consume_skb(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
-	struct hook hook = { .point = WM_POINT_CONSUME_SKB, .frees = 1, .wide = 1 };
+	struct hook hook = { .point = WM_POINT_CONSUME_SKB, .frees = 1, .wide = 1, .later = 1 };
 
 	if (bpf_core_field_exists(((struct trace_event_raw_consume_skb *)0)->location))
 		hook.location = ctx[1];

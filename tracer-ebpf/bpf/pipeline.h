@@ -6,7 +6,7 @@
 #ifndef WAYMARK_PIPELINE_H
 #define WAYMARK_PIPELINE_H
 
-#include "match.h"
+#include "skim.h"
 
 /*
  * Following a packet by its buffer
@@ -30,6 +30,7 @@ struct hook {
 	__u8 at_data; /* the network header is where skb->data points, not yet in skb->network_header */
 	__u8 frees;   /* the buffer is given back */
 	__u8 wide;    /* nothing to record for checks that look lightly */
+	__u8 later;   /* no packet is met here first */
 };
 
 static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 now, struct wm_record *r)
@@ -97,6 +98,27 @@ static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct
 }
 
 /*
+ * What later hooks want to know of a packet. Without all hooks nobody sees the end of most packets, and memory would be
+ * taken for that of a packet that is long gone: who looks lightly goes by headers alone.
+ */
+static __always_inline void remember(struct sk_buff *skb, const struct hook *hook, __u64 head, const struct wm_record *r)
+{
+	if (hook->frees) {
+		unfollow(skb, head);
+		return;
+	}
+	note_followed(buffer_of(skb));
+	note_followed(number_of(skb));
+	if (r->match != WM_MATCH_QUOTED)
+		follow(skb, head, r);
+	if (hook->point == WM_POINT_NET_DEV_START_XMIT) {
+		struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)hook->device };
+
+		bpf_map_update_elem(&in_flight, &flight, r, BPF_ANY);
+	}
+}
+
+/*
  * Where is the packet? The device says it; a socket may still be the sender's in another namespace, as
  * behind a veth before ip_rcv orphans the packet. Only where there is no device, as in local output, or
  * where skb->dev holds something else, as in a UDP receive queue (udp_skb_scratch), the socket is asked.
@@ -136,15 +158,19 @@ static __always_inline int submit(struct wm_record *r)
 static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
 {
 	__u64 head = (__u64)skb->head;
-	__u64 now = bpf_ktime_get_ns();
 	struct window w = { .head = skb->head, .end = skb->tail };
 	__u32 data = skb->data - skb->head;
-	__u32 network = skb->network_header;
+	__u32 offset = hook->at_data ? data : skb->network_header;
 	struct wm_record r;
 	enum found found;
 	struct wm_armed *a;
+	__u64 now;
 
-	found = match_at(&w, hook->at_data ? data : network, &r);
+	if (hook->later ? !may_be_followed(skb)
+			: !deserves_more(skb, hook->at_data ? skb->data : skb->head + skb->network_header))
+		return count(WM_COUNT_NOT_MARKED);
+	now = bpf_ktime_get_ns();
+	found = match_at(&w, offset, &r);
 	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, &r)))
 		return count(WM_COUNT_NOT_MARKED);
 
@@ -169,15 +195,8 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	r.code = hook->code;
 	r.point = hook->point;
 
-	if (hook->point == WM_POINT_NET_DEV_START_XMIT && a->wide) {
-		struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)hook->device };
-
-		bpf_map_update_elem(&in_flight, &flight, &r, BPF_ANY);
-	}
-	if (hook->frees)
-		unfollow(skb, head);
-	else if (r.match != WM_MATCH_QUOTED)
-		follow(skb, head, &r);
+	if (a->wide)
+		remember(skb, hook, head, &r);
 	if (hook->wide && !a->wide)
 		return count(WM_COUNT_NOT_WANTED);
 	return submit(&r);

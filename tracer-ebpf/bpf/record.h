@@ -12,7 +12,6 @@
 
 /* Where in the datapath a record was made; one per BPF program. */
 enum wm_point {
-	WM_POINT_NETIF_RX = 1,
 	WM_POINT_NETIF_RECEIVE_SKB = 2,
 	WM_POINT_NET_DEV_QUEUE = 3,
 	WM_POINT_NET_DEV_START_XMIT = 4,

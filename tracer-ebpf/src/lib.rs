@@ -6,6 +6,7 @@
 //! bpf/kernel.h      the few kernel types that are read, relocated at load time
 //! bpf/maps.h        maps and counters
 //! bpf/match.h       is this packet marked?
+//! bpf/skim.h        could it be? What every packet of the machine pays
 //! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
 //! bpf/free.h        hook family: drops and frees
@@ -25,6 +26,9 @@ use waymark_proto::Hook;
 
 /// The object of the floor tier, as `aya::EbpfLoader` takes it.
 pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.bpf.o"));
+
+/// The object's variable of one byte that is 1 if programs may read packets directly. Not every verifier lets them.
+pub const DIRECT_READS: &str = "direct_reads";
 
 /// Names of the maps in the object.
 pub mod maps {
@@ -64,11 +68,10 @@ pub struct Program {
 
 /// The programs of the floor tier.
 pub const PROGRAMS: &[Program] = &[
-    Program { tracepoint: "netif_rx", hook: Some(Hook::DriverRx), set: HookSet::Wide },
     Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx), set: HookSet::Light },
     Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc), set: HookSet::Wide },
-    Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx), set: HookSet::Light },
+    Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx), set: HookSet::Wide },
     Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx), set: HookSet::Wide },
     Program { tracepoint: "kfree_skb", hook: None, set: HookSet::Light },
-    Program { tracepoint: "consume_skb", hook: None, set: HookSet::Light },
+    Program { tracepoint: "consume_skb", hook: None, set: HookSet::Wide },
 ];

@@ -42,8 +42,6 @@ macro_rules! numbers {
 numbers! {
     /// Where in the datapath a record was made.
     Point {
-        /// `netif_rx`
-        NetifRx = WM_POINT_NETIF_RX,
         /// `__netif_receive_skb_core`
         NetifReceiveSkb = WM_POINT_NETIF_RECEIVE_SKB,
         /// `__dev_queue_xmit`

@@ -66,6 +66,16 @@ impl Sight {
             })
     }
 
+    /// Whether a reception may have been recorded twice: agents of the past also watched devices that put packets by for
+    /// the stack.
+    pub fn records_twice(&self) -> bool {
+        let by_both = |report: &HookReport| {
+            report.hook == Hook::DriverRx
+                && matches!(&report.observability, Observability::Observed { provider } if provider == "tp_btf/netif_rx")
+        };
+        self.reports.values().flatten().any(by_both)
+    }
+
     pub(super) fn see(&self, step: &Step) -> See {
         if !self.watches(&step.place.node) {
             return See::Nothing;

@@ -43,7 +43,6 @@ fn function(address: u64) -> String {
 pub fn sighting(record: &Record, place: &Place) -> Option<Sighting> {
     let (check, seq) = record.marker();
     let (hook, event) = match record.point()? {
-        Point::NetifRx => (Hook::DriverRx, Event::Arrived),
         Point::NetifReceiveSkb => (Hook::DriverRx, Event::Seen),
         Point::NetDevQueue => (Hook::Qdisc, Event::Seen),
         Point::NetDevStartXmit => (Hook::DriverTx, Event::Seen),

@@ -11,7 +11,9 @@ use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, NetnsInode};
-use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, maps};
+use waymark_tracer_ebpf::{
+    Counter, DIRECT_READS, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, maps,
+};
 
 use crate::nftrace::Traced;
 
@@ -46,6 +48,34 @@ struct Refused {
     why: String,
 }
 
+/// The object in the kernel, with the programs that it accepted.
+struct Object {
+    ebpf: Ebpf,
+    loaded: Vec<&'static Program>,
+    refused: Vec<Refused>,
+}
+
+impl Object {
+    /// Loads it, with programs that read packets directly or not.
+    fn load(btf: &Btf, direct_reads: bool) -> Result<Self, FloorError> {
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(btf))
+            .override_global(DIRECT_READS, &u8::from(direct_reads), true)
+            .load(FLOOR)
+            .map_err(|error| FloorError::Object(Box::new(error)))?;
+        let (mut loaded, mut refused) = (Vec::new(), Vec::new());
+        for program in PROGRAMS {
+            match load_program(&mut ebpf, program, btf) {
+                Ok(()) => loaded.push(program),
+                Err(error) => {
+                    refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
+                }
+            }
+        }
+        Ok(Self { ebpf, loaded, refused })
+    }
+}
+
 /// The loaded programs and their maps.
 pub struct Floor {
     ebpf: Ebpf,
@@ -61,24 +91,13 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Loads the object and every program that this kernel accepts. Attaches nothing.
+    /// Loads the object and every program that this kernel accepts, as cheap ones as it accepts. Attaches nothing.
     pub fn load() -> Result<(Self, RingBuf<MapData>), FloorError> {
         let btf = Btf::from_sys_fs().map_err(FloorError::Btf)?;
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .load(FLOOR)
-            .map_err(|error| FloorError::Object(Box::new(error)))?;
-
-        let mut loaded = Vec::new();
-        let mut refused = Vec::new();
-        for program in PROGRAMS {
-            match load_program(&mut ebpf, program, &btf) {
-                Ok(()) => loaded.push(program),
-                Err(error) => {
-                    refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
-                }
-            }
-        }
+        let Object { mut ebpf, loaded, refused } = match Object::load(&btf, true)? {
+            object if object.refused.is_empty() => object,
+            _ => Object::load(&btf, false)?,
+        };
         let records = take(&mut ebpf, maps::RECORDS)?;
         let floor = Self {
             armed: take(&mut ebpf, maps::ARMED)?,
