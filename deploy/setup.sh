@@ -39,6 +39,7 @@ need iputils-ping command -v ping
 need procps command -v sysctl
 need conntrack command -v conntrack
 need xz-utils command -v xz
+need tshark command -v tshark
 # For testbeds with a Kubernetes control plane; what needs them says so where they are not to be had.
 wish etcd-server command -v etcd
 wish kubernetes-client command -v kubectl

@@ -47,6 +47,7 @@ use crate::request::Request;
 use crate::resolve::{Ends, ResolveError, resolve};
 pub use replay::{ReplayError, replay};
 use round::{Range, Secret, all_steps, fire};
+use survey::Watched;
 use trials::Looks;
 pub(crate) use trials::Trials;
 
@@ -106,8 +107,8 @@ pub async fn check_and_record(
     request: &Request,
     progress: &Progress,
 ) -> Result<(CheckResult, Recording), CheckError> {
-    let examined = examine(agents, inventory, request, Keep::Facts, progress).await?;
-    let (result, further) = follow_up(agents, inventory, &examined, Keep::Facts, progress).await;
+    let examined = examine(agents, inventory, request, Keep::All, progress).await?;
+    let (result, further) = follow_up(agents, inventory, &examined, Keep::All, progress).await;
     Ok((result, examined.recording(inventory, further)))
 }
 
@@ -170,14 +171,17 @@ async fn examine<'a>(
     picture.heed(&ends, &survey::dscps(request));
     let question = Question { check: first.check, inventory, request, ends, picture };
     let Question { ends, picture, .. } = &question;
-    let range = Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], progress };
+    let range =
+        Range { agents, request, ends, prediction: &picture.prediction, witnesses: &[], keep, progress };
     let (mut looks, mut secret) = (Looks::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {
         let more = looks.take(salvo.light, fire(&range, &secret, &salvo).await)?;
         progress.say("comparing the walks");
         let diagnosis = question.diagnose(&looks);
-        let next = survey::next(request, picture.full_size, looks.sent(), salvo.light, &diagnosis);
+        let detour = || ttl::is_lost_between_nodes(&picture.prediction, &looks.glance.seen.sightings);
+        let last = if salvo.light { Watched::Lightly { detour: detour() } } else { Watched::Closely };
+        let next = survey::next(request, picture.full_size, looks.sent(), last, &diagnosis);
         let Some(next) = next.filter(|_| more) else {
             return Ok(Examined { question, looks, diagnosis });
         };

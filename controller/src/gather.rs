@@ -54,13 +54,13 @@ pub(crate) struct Picture {
     pub(crate) notes: Vec<Text>,
 }
 
-/// What is kept of the facts beside what a prediction makes of them.
+/// What is kept beside what a check makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     /// Nothing.
     Nothing,
-    /// Copies of those that were of use.
-    Facts,
+    /// Copies of the facts that were of use, and the first bytes of the packets that were seen.
+    All,
 }
 
 impl Picture {
@@ -145,7 +145,7 @@ pub(crate) async fn gather(
         for (facts, node) in join_all(wanted.iter().map(fetch)).await {
             match facts {
                 Ok(facts) => match facts.compiled().and_then(|compiled| cluster.add_compiled(compiled)) {
-                    Ok(()) if keep == Keep::Facts => kept.push(facts.told().clone()),
+                    Ok(()) if keep == Keep::All => kept.push(facts.told().clone()),
                     Ok(()) => {}
                     Err(source) => {
                         let error = GatherError::Facts { node, source };

@@ -85,7 +85,7 @@ pub use metrics::Figures;
 pub use notices::{Notice, Notices};
 pub use observe::{Lens, Observed, Walk, observe};
 pub use reasons::{Meaning, meaning};
-pub use recording::{MAX_RECORDING, RECORDING_API_VERSION, Recording, RecordingError, save};
+pub use recording::{MAX_RECORDING, PcapngError, RECORDING_API_VERSION, Recording, RecordingError, save};
 pub use request::{
     DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_MAX_PACKETS, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT,
     MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,

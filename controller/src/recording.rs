@@ -7,8 +7,12 @@
 //! It tells names, addresses, rulesets and policies of the nodes on the path: whoever gives it away gives those.
 //!
 //! * `file`: recordings as files, compressed or not
+//! * `pcapng`: their packets for other tools
+//! * `clocks`: the nodes' clocks as one
 
+mod clocks;
 mod file;
+mod pcapng;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +27,7 @@ use crate::hub::MAX_MESSAGE;
 use crate::request::Request;
 use crate::resolve::Ends;
 pub use file::save;
+pub use pcapng::PcapngError;
 
 /// Version of the document's format.
 pub const RECORDING_API_VERSION: &str = "waymark.io/recording/v1alpha1";

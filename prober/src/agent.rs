@@ -194,7 +194,7 @@ impl Agent {
         let set = if order.light { HookSet::Light } else { HookSet::Wide };
         let (key, protocol) = (key(&order.key)?, protocol(order.protocol)?);
         let spec = ArmSpec {
-            traced: Traced { check, key, count: order.count, protocol, set },
+            traced: Traced { check, key, count: order.count, protocol, set, capture: order.capture },
             lease,
             netfilter: namespaces
                 .iter()

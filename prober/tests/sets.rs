@@ -20,6 +20,7 @@ fn spec(check: u32, set: HookSet) -> ArmSpec {
             count: 1,
             protocol: Protocol::Icmp,
             set,
+            capture: false,
         },
         lease: Duration::from_secs(60),
         netfilter: Vec::new(),

@@ -153,6 +153,7 @@ impl From<&crate::Sighting> for Sighting {
             device: sighting.device.clone(),
             headers: sighting.headers.as_ref().map(Headers::from),
             buffer: sighting.buffer,
+            packet: sighting.packet.clone(),
             event: Some(event),
         }
     }
@@ -196,6 +197,7 @@ impl Sighting {
             event,
             headers: self.headers.map(crate::Headers::try_from).transpose()?,
             buffer: self.buffer,
+            packet: self.packet,
         })
     }
 }
@@ -331,6 +333,7 @@ mod tests {
                 event,
                 headers: Some(headers.clone()),
                 buffer: 0xffff,
+                packet: vec![0x45],
             };
             let back = Sighting::from(&sighting).into_sighting(&NodeName::from("n"), check);
             assert_eq!(back, Ok(sighting));

@@ -29,6 +29,24 @@ pub struct Sighting {
     /// The buffer that held it (`skb->head`); 0 where the provider does not know it.
     #[serde(default)]
     pub buffer: u64,
+    /// Its first bytes, from the outermost IP header on. None where nobody asked for them, or they could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base64")]
+    pub packet: Vec<u8>,
+}
+
+/// Bytes as text in JSON.
+mod base64 {
+    use ::base64::Engine;
+    use ::base64::prelude::BASE64_STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// What a provider says about the packet at its hook.

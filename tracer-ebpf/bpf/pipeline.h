@@ -155,6 +155,23 @@ static __always_inline int submit(struct wm_record *r)
 	return count(WM_COUNT_RECORDED);
 }
 
+/* With the packet's first bytes, which may be fewer than it has: only the linear part is read. */
+static __always_inline int submit_captured(const struct wm_record *r, const struct window *w, __u32 offset)
+{
+	struct wm_captured *captured = bpf_ringbuf_reserve(&records, sizeof(*captured), 0);
+	__u32 length = offset < w->end ? w->end - offset : 0;
+
+	if (!captured)
+		return count(WM_COUNT_RING_FULL);
+	if (length > WM_SNAP)
+		length = WM_SNAP;
+	captured->record = *r;
+	captured->reserved = 0;
+	captured->length = bpf_probe_read_kernel(captured->bytes, length, w->head + offset) ? 0 : length;
+	bpf_ringbuf_submit(captured, 0);
+	return count(WM_COUNT_RECORDED);
+}
+
 static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
 {
 	__u64 head = (__u64)skb->head;
@@ -199,7 +216,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		remember(skb, hook, head, &r);
 	if (hook->wide && !a->wide)
 		return count(WM_COUNT_NOT_WANTED);
-	return submit(&r);
+	return a->capture ? submit_captured(&r, &w, offset) : submit(&r);
 }
 
 #endif

@@ -81,6 +81,19 @@ struct wm_record {
 
 _Static_assert(sizeof(struct wm_record) == 168, "no padding");
 
+/* Room for an outer IPv6 header with UDP, VXLAN and Ethernet, and what a marker needs inside. */
+#define WM_SNAP 192
+
+/* A sighting with the packet's first bytes, from its outermost IP header on. */
+struct wm_captured {
+	struct wm_record record;
+	__u32 length;
+	__u32 reserved;
+	__u8 bytes[WM_SNAP];
+};
+
+_Static_assert(sizeof(struct wm_captured) == 368, "no padding");
+
 /* A marker, as the maps hold it. */
 struct wm_marker {
 	__u32 check;
@@ -91,7 +104,7 @@ struct wm_marker {
 struct wm_armed {
 	__u64 until_ns; /* end of the lease, of bpf_ktime_get_ns */
 	__u32 wide;     /* whether the hooks of the wide set are wanted */
-	__u32 reserved;
+	__u32 capture;  /* whether the packets' first bytes are wanted */
 };
 
 /* A buffer that held a marked packet. */

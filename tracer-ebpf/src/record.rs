@@ -120,9 +120,10 @@ unsafe impl aya::Pod for Marker {}
 pub struct Armed(g::wm_armed);
 
 impl Armed {
-    /// Until when (`CLOCK_MONOTONIC` nanoseconds), and whether the hooks of the wide set are wanted.
-    pub fn new(until_ns: u64, wide: bool) -> Self {
-        Self(g::wm_armed { until_ns, wide: wide.into(), reserved: 0 })
+    /// Until when (`CLOCK_MONOTONIC` nanoseconds), whether the hooks of the wide set are wanted, and whether the packets'
+    /// first bytes are.
+    pub fn new(until_ns: u64, wide: bool, capture: bool) -> Self {
+        Self(g::wm_armed { until_ns, wide: wide.into(), capture: capture.into() })
     }
 }
 
@@ -137,14 +138,22 @@ pub struct Record(g::wm_record);
 const _: () = assert!(size_of::<Record>() == 168, "record.h and its Rust side have one size");
 
 impl Record {
-    /// Reads a record from the bytes of a ring-buffer entry; `None` if their number is not right.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != size_of::<g::wm_record>() {
-            return None;
-        }
+    /// Reads a record from the bytes of a ring-buffer entry, and what was captured of the packet: its first bytes from the
+    /// outermost IP header on, none if nobody asked for them. `None` if the number of bytes is not right.
+    pub fn from_bytes(entry: &[u8]) -> Option<(Self, &[u8])> {
+        let (record, captured) = entry.split_at_checked(size_of::<g::wm_record>())?;
         // SAFETY: the length was checked; wm_record holds integers only, so every bit pattern is valid,
         // and read_unaligned asks for no alignment.
-        Some(Self(unsafe { bytes.as_ptr().cast::<g::wm_record>().read_unaligned() }))
+        let record = Self(unsafe { record.as_ptr().cast::<g::wm_record>().read_unaligned() });
+        if captured.is_empty() {
+            return Some((record, captured));
+        }
+        if entry.len() != size_of::<g::wm_captured>() {
+            return None;
+        }
+        let (length, bytes) = captured.split_first_chunk::<8>()?;
+        let length = u32::from_ne_bytes(*length.first_chunk()?) as usize;
+        Some((record, bytes.get(..length)?))
     }
 
     /// Where it was made.
@@ -272,10 +281,22 @@ mod tests {
     fn a_record_of_another_size_is_refused() {
         assert!(Record::from_bytes(&[0; 167]).is_none());
         assert!(Record::from_bytes(&[0; 169]).is_none());
-        let zero = Record::from_bytes(&[0; 168]).unwrap();
+        assert!(Record::from_bytes(&[0; 367]).is_none());
+        let (zero, captured) = Record::from_bytes(&[0; 168]).unwrap();
+        assert!(captured.is_empty());
         assert_eq!(zero.point(), None);
         assert_eq!(zero.addresses(), None);
         assert_eq!(zero.device(), None);
+    }
+
+    #[test]
+    fn captured_bytes_follow_the_record() {
+        let mut entry = [0; 368];
+        entry[168..172].copy_from_slice(&2_u32.to_ne_bytes());
+        entry[176..178].copy_from_slice(&[0x45, 1]);
+        assert_eq!(Record::from_bytes(&entry).unwrap().1, [0x45, 1]);
+        entry[168..172].copy_from_slice(&193_u32.to_ne_bytes());
+        assert!(Record::from_bytes(&entry).is_none());
     }
 
     #[test]

@@ -194,6 +194,9 @@ pub(crate) struct CheckArguments {
     /// Keep all that the answer rests on in this file, for `waymark replay`; compressed if it ends in .gz. It tells the configuration of the nodes on the path.
     #[arg(long, value_name = "FILE", value_parser = recording)]
     pub(crate) record: Option<PathBuf>,
+    /// Write the packets as they were seen to this file, for Wireshark and the like: each place at which they were seen is an interface of its own.
+    #[arg(long, value_name = "FILE", value_parser = path)]
+    pub(crate) pcapng: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) look: Look,
     #[command(flatten)]
@@ -208,6 +211,9 @@ pub(crate) struct ReplayArguments {
     /// What the answer should be.
     #[arg(long, value_enum, default_value_t = Expect::Reachable)]
     pub(crate) expect: Expect,
+    /// Write the packets as they were seen to this file, for Wireshark and the like.
+    #[arg(long, value_name = "FILE", value_parser = path)]
+    pub(crate) pcapng: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) look: Look,
 }
@@ -308,7 +314,7 @@ impl CheckArguments {
             wide: self.wide || self.look.explain,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             ttl: self.ttl.into(),
-            record: self.record.is_some(),
+            record: self.record.is_some() || self.pcapng.is_some(),
             ..self.question.message()
         }
     }

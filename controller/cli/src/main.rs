@@ -78,15 +78,22 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             let (result, recording) = ask::check(&arguments).await?;
             let manner = arguments.look.manner(arguments.question.expect);
             write_out(render::result(&result, manner, paint())?.as_bytes())?;
+            if let Some(path) = &arguments.pcapng {
+                recording::keep_packets(path, &recording)?;
+            }
             if let Some(path) = &arguments.record {
-                recording::keep(path, recording)?;
+                recording::keep(path, &recording)?;
             }
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
         }
         Command::Replay(arguments) => {
-            let result = recording::replay(&arguments.file)?;
+            let recording = recording::open(&arguments.file)?;
+            let result = recording::replay(&arguments.file, &recording)?;
             let manner = arguments.look.manner(arguments.expect);
             write_out(render::result(&result, manner, paint())?.as_bytes())?;
+            if let Some(path) = &arguments.pcapng {
+                recording::export(path, &recording)?;
+            }
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.expect)))
         }
         Command::Predict(mut arguments) => {

@@ -28,30 +28,55 @@ impl Recorded {
     pub(crate) fn received(json: Option<Vec<u8>>, failure: Option<String>) -> Self {
         json.map(Self::Json).or(failure.map(Self::Failed)).unwrap_or(Self::Nothing)
     }
+
+    /// The document, or why there is none.
+    fn json(&self) -> Result<&[u8], String> {
+        match self {
+            Self::Json(json) => Ok(json),
+            Self::Failed(why) => Err(why.clone()),
+            Self::Nothing => Err("the controller made no recording (is it of another version?)".to_owned()),
+        }
+    }
 }
 
 /// Writes a recording to a file.
-pub(crate) fn keep(path: &Path, recorded: Recorded) -> Result<(), Failure> {
-    let why = match recorded {
-        Recorded::Json(json) => match save(path, &json) {
-            Ok(()) => return Ok(()),
-            Err(error) => error.to_string(),
-        },
-        Recorded::Failed(why) => why,
-        Recorded::Nothing => "the controller made no recording (is it of another version?)".to_owned(),
-    };
-    Err(Failure::new(Exit::CannotCreate, format!("cannot write {}: {why}", path.display())))
+pub(crate) fn keep(path: &Path, recorded: &Recorded) -> Result<(), Failure> {
+    let written = recorded.json().and_then(|json| save(path, json).map_err(|error| error.to_string()));
+    written.map_err(|why| cannot_write(path, &why))
 }
 
-/// The result of a recorded check.
-pub(crate) fn replay(path: &Path) -> Result<CheckResult, Failure> {
-    let recording = Recording::read(path).map_err(|error| match error {
+/// Writes the packets of a check to a file.
+pub(crate) fn keep_packets(path: &Path, recorded: &Recorded) -> Result<(), Failure> {
+    let read = |json| Recording::from_json(json).map_err(|error| error.to_string());
+    let recording = recorded.json().and_then(read).map_err(|why| cannot_write(path, &why))?;
+    export(path, &recording)
+}
+
+/// Writes the packets of a recording to a file, if there are any.
+pub(crate) fn export(path: &Path, recording: &Recording) -> Result<(), Failure> {
+    let mut packets = Vec::new();
+    let encoded = recording.write_pcapng(&mut packets).map_err(|error| error.to_string());
+    let written = encoded.and_then(|()| std::fs::write(path, packets).map_err(|error| error.to_string()));
+    written.map_err(|why| cannot_write(path, &why))
+}
+
+fn cannot_write(path: &Path, why: &str) -> Failure {
+    Failure::new(Exit::CannotCreate, format!("cannot write {}: {why}", path.display()))
+}
+
+/// Reads a recording.
+pub(crate) fn open(path: &Path) -> Result<Recording, Failure> {
+    Recording::read(path).map_err(|error| match error {
         RecordingError::Io(error) => {
             Failure::new(Exit::NoInput, format!("cannot read {}: {error}", path.display()))
         }
         error => Failure::new(Exit::Data, format!("{}: {error}", path.display())),
-    })?;
-    waymark_controller::replay(&recording)
+    })
+}
+
+/// The result of a recorded check.
+pub(crate) fn replay(path: &Path, recording: &Recording) -> Result<CheckResult, Failure> {
+    waymark_controller::replay(recording)
         .map_err(|error| Failure::new(Exit::Data, format!("{}: {error}", path.display())))
 }
 
@@ -68,7 +93,7 @@ mod tests {
             (Recorded::received(None, None), "made no recording"),
             (Recorded::received(Some(vec![]), None), "No such file"),
         ] {
-            let failure = keep(path, recorded).unwrap_err();
+            let failure = keep(path, &recorded).unwrap_err();
             assert_eq!(failure.exit, Exit::CannotCreate);
             assert!(failure.message.starts_with("cannot write /nonexistent/x.json: "), "{}", failure.message);
             assert!(failure.message.contains(words), "{}", failure.message);

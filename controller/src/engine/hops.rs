@@ -146,6 +146,7 @@ async fn probe(agents: &Arc<dyn Agents>, way: &Way<'_>, hop: u8, progress: &Prog
         ends: &way.ends,
         prediction: &way.prediction,
         witnesses: &[],
+        keep: Keep::Nothing,
         progress,
     };
     Trials::beside(fire(&range, &Secret::random().ok()?, &salvo).await)

@@ -15,7 +15,7 @@ use super::survey::Salvo;
 use crate::agents::Agents;
 use crate::armed::{Armed, Progress, Seen, Settled};
 use crate::diagnose::Sent;
-use crate::gather::source_port;
+use crate::gather::{Keep, source_port};
 use crate::request::Request;
 use crate::resolve::Ends;
 
@@ -43,6 +43,8 @@ pub(super) struct Range<'a> {
     pub(super) prediction: &'a PathSet,
     /// Who is to watch although no prediction leads there.
     pub(super) witnesses: &'a [Place],
+    /// What of the packets is kept.
+    pub(super) keep: Keep,
     pub(super) progress: &'a Progress,
 }
 
@@ -139,6 +141,7 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
         protocol: ends.flow.protocol.number(ends.flow.is_ipv6()).into(),
         netns: Vec::new(),
         light: salvo.light,
+        capture: range.keep == Keep::All,
     };
     let settled = Settled { source: ends.source.clone(), one_way: request.one_way, on_path };
     Armed::arm(range.agents, secret.check, &order, &nodes, settled).await

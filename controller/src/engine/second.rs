@@ -56,7 +56,7 @@ pub(super) async fn ask(
         // One that cannot be had says nothing.
         let other = examine(agents, inventory, &opinion.request, keep, progress).await.ok()?;
         let result = other.result();
-        let examination = (keep == Keep::Facts).then(|| other.examination());
+        let examination = (keep == Keep::All).then(|| other.examination());
         Some(Asked { opinion, result, examination })
     });
     join_all(all).await.into_iter().flatten().collect()

@@ -58,19 +58,32 @@ pub(crate) fn first(request: &Request, full: Option<u16>) -> Salvo {
     light(request, full, request.count.min(FIRST))
 }
 
-/// The next round after `sent` packets, of which the last round was `light` or not; `None` if all is known that can be.
+/// What was watched in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// Receptions and ends alone.
+    Lightly {
+        /// Whether packets lost TTL where nobody was to route: they took a way that a light look does not see.
+        detour: bool,
+    },
+    /// All hooks.
+    Closely,
+}
+
+/// The next round after `sent` packets; `None` if all is known that can be.
 pub(crate) fn next(
     request: &Request,
     full: Option<u16>,
     sent: u32,
-    was_light: bool,
+    last: Watched,
     diagnosis: &Diagnosis,
 ) -> Option<Salvo> {
     let left = request.count.saturating_sub(sent);
-    if was_light && is_clear(diagnosis) {
+    if last == (Watched::Lightly { detour: false }) && is_clear(diagnosis) {
         return (left > 0).then(|| light(request, full, left));
     }
     // Whatever is wrong, it was not watched closely yet.
+    let was_light = last != Watched::Closely;
     let again = if was_light { request.count.min(FIRST) } else { 0 };
     let dead = was_light && diagnosis.verdict == Verdict::Unreachable;
     let timeout = if dead { request.timeout.min(SECOND_TIMEOUT) } else { request.timeout };
@@ -155,6 +168,9 @@ mod tests {
     use waymark_proto::{Factor, FactorKind, Share, Text};
 
     use super::*;
+
+    const CLOSELY: Watched = Watched::Closely;
+    const LIGHTLY: Watched = Watched::Lightly { detour: false };
     use crate::diagnose::tests::healthy;
 
     fn request() -> Request {
@@ -177,30 +193,30 @@ mod tests {
 
     #[test]
     fn what_is_clear_takes_one_round() {
-        assert_eq!(next(&request(), None, 5, false, &healthy()), None);
+        assert_eq!(next(&request(), None, 5, CLOSELY, &healthy()), None);
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..lossy(5, 5) };
-        assert_eq!(next(&request(), None, 5, false, &dead), None);
+        assert_eq!(next(&request(), None, 5, CLOSELY, &dead), None);
     }
 
     #[test]
     fn five_that_chance_may_have_killed_prove_nothing() {
         let doubtful = Diagnosis { verdict: Verdict::Unreachable, doubtful: true, ..lossy(5, 5) };
-        assert_eq!(next(&request(), None, 5, false, &doubtful).map(|salvo| salvo.count), Some(32));
-        assert_eq!(next(&request(), None, ENOUGH_PACKETS, false, &doubtful), None);
+        assert_eq!(next(&request(), None, 5, CLOSELY, &doubtful).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, CLOSELY, &doubtful), None);
     }
 
     #[test]
     fn five_that_were_lucky_prove_nothing() {
         let lucky = Diagnosis { doubtful: true, ..healthy() };
-        assert_eq!(next(&request(), None, 5, false, &lucky).map(|salvo| salvo.count), Some(32));
-        assert_eq!(next(&request(), None, ENOUGH_PACKETS, false, &lucky), None);
+        assert_eq!(next(&request(), None, 5, CLOSELY, &lucky).map(|salvo| salvo.count), Some(32));
+        assert_eq!(next(&request(), None, ENOUGH_PACKETS, CLOSELY, &lucky), None);
     }
 
     #[test]
     fn rounds_double_until_the_factor_is_known_or_the_room_is_used_up() {
         let request = Request { max_packets: 400, ..request() };
         let (mut sent, mut counts) = (5, Vec::new());
-        while let Some(salvo) = next(&request, Some(1500), sent, false, &lossy(1, sent)) {
+        while let Some(salvo) = next(&request, Some(1500), sent, CLOSELY, &lossy(1, sent)) {
             assert_eq!(salvo.count % 64, 0, "every combination equally often");
             counts.push(salvo.count);
             sent += salvo.count;
@@ -216,14 +232,14 @@ mod tests {
             without: Share::new(0, 32),
             chance: 0.001,
         });
-        assert_eq!(next(&request, None, 69, false, &known), None);
+        assert_eq!(next(&request, None, 69, CLOSELY, &known), None);
     }
 
     #[test]
     fn a_loss_that_goes_with_nothing_ends_the_rounds_once_it_is_frequent() {
-        assert_eq!(next(&request(), None, 256, false, &lossy(ENOUGH_LOSSES, 256)), None);
+        assert_eq!(next(&request(), None, 256, CLOSELY, &lossy(ENOUGH_LOSSES, 256)), None);
         assert!(
-            next(&request(), None, 64, false, &lossy(ENOUGH_LOSSES, 64)).is_some(),
+            next(&request(), None, 64, CLOSELY, &lossy(ENOUGH_LOSSES, 64)).is_some(),
             "a factor may hide yet"
         );
     }
@@ -233,9 +249,9 @@ mod tests {
         let request = Request { count: 2500, max_packets: 2500, wide: true, ..request() };
         assert_eq!(first(&request, None).count, MAX_ROUND);
         let counts = [MAX_ROUND, 2 * MAX_ROUND];
-        let counts = counts.map(|sent| next(&request, None, sent, false, &healthy()).unwrap().count);
+        let counts = counts.map(|sent| next(&request, None, sent, CLOSELY, &healthy()).unwrap().count);
         assert_eq!(counts, [MAX_ROUND, 500]);
-        assert_eq!(next(&request, None, 2500, false, &healthy()), None);
+        assert_eq!(next(&request, None, 2500, CLOSELY, &healthy()), None);
     }
 
     #[test]
@@ -243,27 +259,29 @@ mod tests {
         let request = Request { count: 400, ..request() };
         let start = first(&request, None);
         assert_eq!((start.count, start.light), (FIRST, true));
-        let rest = next(&request, None, FIRST, true, &healthy()).unwrap();
+        let rest = next(&request, None, FIRST, LIGHTLY, &healthy()).unwrap();
         assert_eq!((rest.count, rest.light, rest.timeout), (384, true, request.timeout));
-        assert_eq!(next(&request, None, 400, true, &healthy()), None);
+        assert_eq!(next(&request, None, 400, LIGHTLY, &healthy()), None);
         assert!(!first(&Request { wide: true, ..request }, None).light);
     }
 
     #[test]
     fn what_is_wrong_is_watched_closely() {
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..healthy() };
-        let again = next(&request(), None, 5, true, &dead).unwrap();
+        let again = next(&request(), None, 5, LIGHTLY, &dead).unwrap();
         assert_eq!((again.count, again.light, again.timeout), (5, false, SECOND_TIMEOUT));
-        let rest = next(&Request { count: 400, ..request() }, None, FIRST, true, &dead).unwrap();
+        let rest = next(&Request { count: 400, ..request() }, None, FIRST, LIGHTLY, &dead).unwrap();
         assert_eq!((rest.count, rest.light), (384, false));
-        let few = next(&Request { count: 20, ..request() }, None, FIRST, true, &dead).unwrap();
+        let few = next(&Request { count: 20, ..request() }, None, FIRST, LIGHTLY, &dead).unwrap();
         assert_eq!((few.count, few.light), (FIRST, false), "as many as were seen to die");
-        let kinds = next(&request(), None, 5, true, &lossy(1, 5)).unwrap();
+        let kinds = next(&request(), None, 5, LIGHTLY, &lossy(1, 5)).unwrap();
         assert_eq!((kinds.count, kinds.flows, kinds.light), (32, FLOWS, false));
         let no_room = Request { max_packets: 0, ..request() };
-        assert_eq!(next(&no_room, None, 5, true, &lossy(1, 5)).unwrap().count, 5);
+        assert_eq!(next(&no_room, None, 5, LIGHTLY, &lossy(1, 5)).unwrap().count, 5);
+        let detour = next(&request(), None, 5, Watched::Lightly { detour: true }, &healthy()).unwrap();
+        assert_eq!((detour.count, detour.light), (5, false), "something routes that was not to");
         let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..healthy() };
-        let again = next(&request(), None, 5, true, &wrong_model).unwrap();
+        let again = next(&request(), None, 5, LIGHTLY, &wrong_model).unwrap();
         assert_eq!((again.light, again.timeout), (false, request().timeout), "answers may be slow");
     }
 }

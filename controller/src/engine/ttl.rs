@@ -6,25 +6,40 @@ use std::collections::BTreeMap;
 
 use waymark_proto::{Branch, Hook, Match, PathSet, Seq, Sighting, Step};
 
-/// Whether any packet or answer came with a lower TTL than it was sent with.
+/// Whether any packet or answer came to a node with a lower TTL than the last node can have sent it with.
 pub(super) fn is_lost_between_nodes(prediction: &PathSet, sightings: &[Sighting]) -> bool {
     let branches = &prediction.branches;
     let answers = branches.iter().flat_map(|branch| &branch.answer);
-    branches.iter().chain(answers).flat_map(cables).any(|[sent, received]| {
-        let [sent, received] = [sent, received].map(|step| ttls(step, sightings));
-        received.iter().any(|(seq, ttl)| sent.get(seq).is_some_and(|before| ttl < before))
-    })
+    branches.iter().chain(answers).any(|branch| is_lost(branch, sightings))
 }
 
-/// The ends of what lies between nodes, where packets go as they are.
-fn cables(branch: &Branch) -> impl Iterator<Item = [&Step; 2]> {
-    branch.path.steps().windows(3).filter_map(|steps| match steps {
-        [sent, wire, received] if wire.hook == Hook::Wire && wire.outer.is_none() => Some([sent, received]),
-        _ => None,
-    })
+/// A packet's TTL where it was seen last, less what the nodes take of it that forward it since.
+struct Expected<'a> {
+    at: &'a Step,
+    ttl: u8,
 }
 
-/// The TTLs with which packets were seen at a step, the lowest of each.
+fn is_lost(branch: &Branch, sightings: &[Sighting]) -> bool {
+    let steps = branch.path.steps();
+    let mut expected: BTreeMap<Seq, Expected<'_>> = BTreeMap::new();
+    for (step, next) in steps.iter().zip(steps.iter().skip(1).map(Some).chain([None])) {
+        for (seq, ttl) in ttls(step, sightings) {
+            let last = expected.insert(seq, Expected { at: step, ttl });
+            if last.is_some_and(|last| last.at.place.node != step.place.node && ttl < last.ttl) {
+                return true;
+            }
+        }
+        // `ip_forward`; bridges run that netfilter hook, too, but do not route.
+        let forwards =
+            next.is_some_and(|next| next.hook == Hook::NetfilterForward && next.place == step.place);
+        if step.hook == Hook::Route && forwards {
+            expected.values_mut().for_each(|expected| expected.ttl = expected.ttl.saturating_sub(1));
+        }
+    }
+    false
+}
+
+/// The TTLs with which packets were seen at a step, outside of tunnels, the lowest of each.
 fn ttls(step: &Step, sightings: &[Sighting]) -> BTreeMap<Seq, u8> {
     let mut lowest = BTreeMap::new();
     for sighting in sightings {
@@ -60,6 +75,9 @@ mod tests {
         {
             headers.ttl -= 1;
         }
+        assert!(is_lost_between_nodes(&prediction, &seen));
+        // A light look does not see them leave.
+        seen.retain(|sighting| sighting.hook != Hook::DriverTx && sighting.hook != Hook::Qdisc);
         assert!(is_lost_between_nodes(&prediction, &seen));
         for headers in seen.iter_mut().filter_map(|s| s.headers.as_mut()) {
             headers.matched = Match::Quoted;

@@ -18,6 +18,7 @@ use super::trials::Trials;
 use super::ttl;
 use crate::agents::Agents;
 use crate::armed::Progress;
+use crate::gather::Keep;
 
 /// Packets of the round.
 const PACKETS: u32 = 3;
@@ -68,6 +69,7 @@ pub(super) async fn ask(
         ends: &question.ends,
         prediction: &question.picture.prediction,
         witnesses: &witnesses,
+        keep: Keep::Nothing,
         progress,
     };
     let like_the_first = survey::first(question.request, question.picture.full_size);

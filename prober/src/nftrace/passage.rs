@@ -66,6 +66,9 @@ mod tests {
         fn is_armed(&self, _: Marker) -> bool {
             true
         }
+        fn are_captured(&self, _: CheckId) -> bool {
+            false
+        }
         fn sighted(&mut self, sighting: Sighting) {
             self.0.push(sighting);
         }
@@ -94,6 +97,7 @@ mod tests {
             event,
             headers: Some(headers),
             buffer: 0,
+            packet: Vec::new(),
         }
     }
 

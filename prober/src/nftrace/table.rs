@@ -92,6 +92,8 @@ pub struct Traced {
     pub protocol: Protocol,
     /// All hooks, or for a light look the input hook alone.
     pub set: HookSet,
+    /// Whether the packets' first bytes are wanted, too.
+    pub capture: bool,
 }
 
 /// Hooks that share their sets of markers.
@@ -137,6 +139,14 @@ impl TraceTable {
         self.change_elements(traced, MsgType::Del)
     }
 
+    /// Removes the table now. It goes with its socket, but that may live on for a moment in a process that is just being
+    /// started and has not yet closed what is not its own.
+    fn remove(&self) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.add(&self.table, MsgType::Del);
+        self.commit(&batch.finalize())
+    }
+
     fn definition(&self) -> FinalizedBatch {
         let mut batch = Batch::new();
         batch.add(&OwnedTable(&self.table), MsgType::Add);
@@ -170,7 +180,7 @@ impl TraceTable {
     }
 
     fn change_elements(&self, traced: &Traced, change: MsgType) -> io::Result<()> {
-        let Traced { check, key, count, protocol, set } = traced;
+        let Traced { check, key, count, protocol, set, .. } = traced;
         let groups = match set {
             HookSet::Light => &[Hooks::Input][..],
             HookSet::Wide => &[Hooks::Input, Hooks::Others],
@@ -227,6 +237,15 @@ impl TraceTable {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return outcome,
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+impl Drop for TraceTable {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            // Its namespace may be gone, and the table with it; else it goes with the socket.
+            tracing::debug!(table = self.name(), %error, "cannot remove the trace table");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use waymark_proto::marker::parse_identity;
-use waymark_proto::{Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
+use waymark_proto::{CheckId, Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
 
 use super::event::{TraceEvent, TraceType, TracedPacket};
 use super::passage::Passage;
@@ -24,6 +24,8 @@ pub trait Markers {
     fn by_isn(&self, isn: u32) -> Option<Marker>;
     /// Whether the marker's check is armed here.
     fn is_armed(&self, marker: Marker) -> bool;
+    /// Whether the first bytes of the check's packets are wanted.
+    fn are_captured(&self, check: CheckId) -> bool;
     /// A sighting.
     fn sighted(&mut self, sighting: Sighting);
     /// The time, in nanoseconds of the monotonic clock.
@@ -48,6 +50,8 @@ struct Known {
     hook: Hook,
     device: Option<String>,
     identity: Identity,
+    /// Its headers as the trace quotes them, if they are wanted.
+    packet: Vec<u8>,
 }
 
 enum Identity {
@@ -130,7 +134,9 @@ impl Translator {
             Identity::Foreign => return,
         };
         if let Some((marker, headers)) = found {
-            let sighting = self.sighting(marker, hook, device, what, at_ns, Some(headers));
+            let packet = known.packet.clone();
+            let sighting =
+                Sighting { packet, ..self.sighting(marker, hook, device, what, at_ns, Some(headers)) };
             self.passage.take(sighting, markers);
         } else if let Identity::Inside(key) = known.identity {
             let waiting = Waiting { hook, device, event: what, at_ns };
@@ -181,13 +187,16 @@ impl Translator {
             self.packets.clear();
         }
         let identity = identify(packet, markers);
+        let is_captured =
+            matches!(identity, Identity::Marked(marker, _) if markers.are_captured(marker.check));
+        let bytes = if is_captured { [packet.network, packet.transport].concat() } else { Vec::new() };
         let index = match hook {
             Hook::NetfilterOutput | Hook::NetfilterPostrouting => packet.oif,
             _ => packet.iif,
         };
         let device =
             index.map(|index| self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}")));
-        self.packets.insert(id, Known { hook, device, identity });
+        self.packets.insert(id, Known { hook, device, identity, packet: bytes });
     }
 
     fn sighting(
@@ -199,7 +208,8 @@ impl Translator {
         at_ns: u64,
         headers: Option<Headers>,
     ) -> Sighting {
-        Sighting { place: self.place.clone(), at_ns, marker, hook, device, event, headers, buffer: 0 }
+        let (place, packet) = (self.place.clone(), Vec::new());
+        Sighting { place, at_ns, marker, hook, device, event, headers, buffer: 0, packet }
     }
 }
 

@@ -36,11 +36,11 @@ fn function(address: u64) -> String {
     symbols().map_or_else(|| format!("{address:#x}"), |symbols| symbols.name(address))
 }
 
-/// The sighting that a record tells of; `None` if it is damaged.
+/// The sighting that a record tells of, with what was captured of the packet; `None` if it is damaged.
 ///
 /// The hook of a drop is [`Hook::Ip`] here: which hook the packet was at follows from reason, function and
 /// what was seen before, which is the comparison's business.
-pub fn sighting(record: &Record, place: &Place) -> Option<Sighting> {
+pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sighting> {
     let (check, seq) = record.marker();
     let (hook, event) = match record.point()? {
         Point::NetifReceiveSkb => (Hook::DriverRx, Event::Seen),
@@ -65,6 +65,7 @@ pub fn sighting(record: &Record, place: &Place) -> Option<Sighting> {
         event,
         headers: headers(record),
         buffer: record.buffer(),
+        packet,
     })
 }
 

@@ -142,11 +142,11 @@ impl Floor {
     /// Watches for the markers of a check until the given monotonic time, attaching the programs of a set if this
     /// is the first check that wants it.
     pub fn arm(&mut self, traced: &Traced, until_ns: u64) -> Result<(), FloorError> {
-        let &Traced { check, key, count, set, .. } = traced;
+        let &Traced { check, key, count, set, capture, .. } = traced;
         for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
-        let armed = MapArmed::new(until_ns, set == HookSet::Wide);
+        let armed = MapArmed::new(until_ns, set == HookSet::Wide, capture);
         self.armed.insert(check.get(), armed, 0).map_err(on(maps::ARMED))?;
         self.checks.insert(check, set);
         self.attach();

@@ -120,6 +120,10 @@ impl Markers for ArmedChecks {
         self.checks.get(&marker.check).is_some_and(|armed| marker.seq.0 < armed.traced.count)
     }
 
+    fn are_captured(&self, check: CheckId) -> bool {
+        self.checks.get(&check).is_some_and(|armed| armed.traced.capture)
+    }
+
     fn sighted(&mut self, sighting: Sighting) {
         if self.is_armed(sighting.marker)
             && let Some(armed) = self.checks.get_mut(&sighting.marker.check)
@@ -186,7 +190,7 @@ impl Tracer {
     /// Arms a check; its sightings go to `sink` until it is disarmed. Says what can be observed.
     pub fn arm(&self, spec: ArmSpec, sink: mpsc::Sender<Sighting>) -> Result<Vec<HookReport>, TracerError> {
         let ArmSpec { traced, lease, netfilter } = spec;
-        let Traced { check, key, count, protocol, set } = traced;
+        let Traced { check, key, count, protocol, set, .. } = traced;
         let until = now_ns().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
         let losses_before = self.shared.losses();
         {
@@ -251,16 +255,17 @@ impl Shared {
         let mut ring = lock(&self.ring);
         for _ in 0..RECORDS_AT_ONCE {
             let Some(item) = ring.next() else { return false };
-            let Some(record) = Record::from_bytes(&item) else { continue };
+            let Some((record, packet)) = Record::from_bytes(&item) else { continue };
+            let packet = packet.to_vec();
             drop(item);
-            self.record(&record);
+            self.record(&record, packet);
         }
         true
     }
 
-    fn record(&self, record: &Record) {
+    fn record(&self, record: &Record, packet: Vec<u8>) {
         let Some(place) = lock(&self.places).get(&NetnsInode(record.netns())).cloned() else { return };
-        let Some(sighting) = decode::sighting(record, &place) else { return };
+        let Some(sighting) = decode::sighting(record, &place, packet) else { return };
         let outer = decode::outer_key(record);
         let watch = outer.and_then(|key| {
             let watches = lock(&self.watches);

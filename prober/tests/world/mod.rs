@@ -172,7 +172,7 @@ fn await_carrier(netns: &str, device: &str) {
 /// An order to arm a check in all namespaces of the node.
 pub fn arm(check: u32, protocol: Protocol, count: u32, lease_ms: u32) -> rpc::Arm {
     let protocol = protocol.number(false).into();
-    rpc::Arm { check, key: KEY.0.to_vec(), count, lease_ms, protocol, netns: vec![], light: false }
+    rpc::Arm { check, key: KEY.0.to_vec(), count, lease_ms, protocol, ..Default::default() }
 }
 
 fn flow(src: &str, dst: &str, protocol: Protocol) -> Vec<u8> {

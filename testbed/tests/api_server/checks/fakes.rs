@@ -161,6 +161,7 @@ fn sighting(
         event: if hook.is_netfilter() { Event::Left } else { Event::Seen },
         headers: Some(headers),
         buffer: 0,
+        packet: Vec::new(),
     }
 }
 
