@@ -33,7 +33,9 @@ fn is_lost(branch: &Branch, sightings: &[Sighting]) -> bool {
         let forwards =
             next.is_some_and(|next| next.hook == Hook::NetfilterForward && next.place == step.place);
         if step.hook == Hook::Route && forwards {
-            expected.values_mut().for_each(|expected| expected.ttl = expected.ttl.saturating_sub(1));
+            for last in expected.values_mut() {
+                last.ttl = last.ttl.saturating_sub(1);
+            }
         }
     }
     false

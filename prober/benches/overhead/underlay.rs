@@ -1,14 +1,32 @@
 //! Two nodes with a bridge each, joined by VXLAN: what Flannel makes.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use waymark_prober::agent::{Agent, Limits};
+use waymark_prober::inject::{InjectSpec, inject};
 use waymark_prober::netns::Netns;
 use waymark_proto::{CheckId, Flow, Inventory, Protocol, rpc};
+use waymark_tracer_ebpf::HookSet;
 
 use super::stream::End;
 use crate::world::{KEY, Namespaces, run};
+
+/// A stream's ends.
+pub struct Way {
+    pub name: &'static str,
+    pub from: End,
+    pub to: End,
+    /// Namespaces and devices by which its packets are received.
+    devices: Vec<(String, String)>,
+}
+
+impl Way {
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.devices.iter().map(|(netns, device)| (netns.as_str(), device.as_str()))
+    }
+}
 
 /// The namespaces, and an agent to which both nodes are one.
 pub struct Underlay {
@@ -64,33 +82,55 @@ impl Underlay {
     }
 
     /// Streams of packets that nobody watches.
-    pub fn ways(&self) -> [(&'static str, End, End); 2] {
+    pub fn ways(&self) -> [Way; 2] {
+        let devices = |devices: &[(&str, &str)]| {
+            devices.iter().map(|(part, device)| (self.netns(part), (*device).to_owned())).collect()
+        };
         [
-            ("over a bridge", self.end(1, 2, 7000), self.end(1, 3, 7001)),
-            ("over VXLAN", self.end(1, 2, 7002), self.end(2, 2, 7003)),
+            Way {
+                name: "over a bridge",
+                from: self.end(1, 2, 7000),
+                to: self.end(1, 3, 7001),
+                devices: devices(&[("n1", "p12"), ("p13", "eth0")]),
+            },
+            Way {
+                name: "over VXLAN",
+                from: self.end(1, 2, 7002),
+                to: self.end(2, 2, 7003),
+                devices: devices(&[("n1", "p12"), ("n2", "eth0"), ("n2", "flannel.1"), ("p22", "eth0")]),
+            },
         ]
     }
 
     /// An order to watch for packets from a pod of one node to one of the other, lightly or not. Rules are traced where a
     /// controller would have them traced: at the ends, and if all is watched on both nodes.
-    pub fn arm(&self, order: rpc::Arm, light: bool) -> rpc::Arm {
+    pub fn arm(&self, order: rpc::Arm, set: HookSet) -> rpc::Arm {
+        let light = set == HookSet::Light;
         let parts: &[&str] = if light { &["p14", "p24"] } else { &["p14", "n1", "n2", "p24"] };
         rpc::Arm { netns: parts.iter().map(|part| self.netns(part)).collect(), light, ..order }
     }
 
-    /// An order to send such packets.
-    pub fn inject(&self, check: CheckId, count: u32, pace: Duration) -> rpc::Inject {
-        let [src, dst] = NODES.map(|node| Ipv4Addr::from([10, 10, node, 4]).into());
-        let flow = Flow { src, dst, protocol: Protocol::Icmp, src_port: 77, dst_port: 77 };
-        rpc::Inject {
-            check: check.get(),
-            key: KEY.0.to_vec(),
-            netns: self.netns("p14"),
-            flow_json: serde_json::to_vec(&flow).expect("a flow is plain data"),
+    /// Source and destination of those packets.
+    pub const FLOW: [[u8; 4]; 2] = [[10, 10, 1, 4], [10, 10, 2, 4]];
+
+    /// Sends such packets, whether anybody watches or not.
+    pub async fn inject(&self, check: CheckId, count: u32, interval: Duration) {
+        let [src, dst] = Self::FLOW.map(|ip| Ipv4Addr::from(ip).into());
+        let spec = InjectSpec {
+            check,
+            key: KEY,
+            flow: Flow { src, dst, protocol: Protocol::Icmp, src_port: 77, dst_port: 77 },
             count,
-            interval_us: pace.as_micros() as u32,
-            ..Default::default()
-        }
+            interval,
+            sizes: vec![0],
+            dscps: vec![0],
+            flows: None,
+            ttl: 64,
+        };
+        let netns = Netns::open(&self.netns("p14").as_str().into()).expect("it is there");
+        let (_go_on, stop) = std::sync::mpsc::channel();
+        let send = move || inject(&netns, &spec, &Mutex::default(), stop).map(drop);
+        tokio::task::spawn_blocking(send).await.expect("nobody panics").expect("they are sent");
     }
 }
 
