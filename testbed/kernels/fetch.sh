@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts kernels of Debian's releases, and the programs that boot them, into the cache where the tests look for them:
-# a folder for each release, and `tools` with QEMU, virtiofsd, kmod, busybox and all the libraries that these need.
+# a folder for each release, and `tools` with QEMU and what else a guest needs, all with the libraries that they need.
 # Some 300 MB are fetched, once. Nothing is installed: packages are unpacked into the cache, by an apt that knows
 # neither this system's packages nor its sources; it checks them by Debian's signatures.
 #
@@ -83,7 +83,7 @@ run() { # run PROGRAM NAME [ARGUMENT...]: one of the tools under this name, with
 fetch_tools() {
 	update "$tools" &&
 		of "$tools" apt-get install --yes --download-only -o Debug::NoLocking=1 \
-			qemu-system-x86 virtiofsd kmod busybox-static >/dev/null &&
+			qemu-system-x86 virtiofsd kmod busybox-static ipvsadm wireguard-tools >/dev/null &&
 		unpack "$work/apt-$tools/cache/archives" tools &&
 		mv -T "$work/tools" "$target/tools"
 }

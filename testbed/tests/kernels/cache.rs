@@ -31,8 +31,10 @@ impl Kernel {
             return None;
         }
         let modules = folder.join("lib/modules");
-        let mut versions = fs::read_dir(&modules).unwrap_or_else(|error| panic!("{}: {error}", modules.display()));
-        let version = versions.next().expect("a kernel has modules").expect("a folder can be read").file_name();
+        let mut versions =
+            fs::read_dir(&modules).unwrap_or_else(|error| panic!("{}: {error}", modules.display()));
+        let version =
+            versions.next().expect("a kernel has modules").expect("a folder can be read").file_name();
         Some(Self { release, folder, version: version.into_string().expect("versions are ASCII") })
     }
 

@@ -21,10 +21,15 @@ mount --move /dev /root/dev
 . /guest.env
 mkdir -p /root/lib/modules
 ln -sfn "$modules" "/root/lib/modules/$(uname -r)"
-for name in modprobe depmod lsmod rmmod modinfo; do
-	rm -f "/root/usr/sbin/$name"
-	printf '#!/bin/sh\nexec %s --argv0 %s %s "$@"\n' "$loader" "$name" "$kmod" >"/root/usr/sbin/$name"
-	chmod 755 "/root/usr/sbin/$name"
-done
+# Programs that this machine may not have, each with its own libraries.
+tool() { # tool NAME PROGRAM
+	rm -f "/root/usr/sbin/$1"
+	printf '#!/bin/sh\nexec %s --argv0 %s %s "$@"\n' "$loader" "$1" "$tools/$2" >"/root/usr/sbin/$1"
+	chmod 755 "/root/usr/sbin/$1"
+}
+tool modprobe bin/kmod
+tool lsmod bin/kmod
+tool ipvsadm sbin/ipvsadm
+tool wg bin/wg
 cp /guest.sh /root/guest.sh
 exec switch_root /root /bin/bash /guest.sh

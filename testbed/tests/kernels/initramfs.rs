@@ -42,20 +42,23 @@ pub fn write(kernel: &Kernel, path: &Path) {
     archive.file("guest.env", 0o644, environment(kernel).into_bytes());
     archive.file("bin/busybox", 0o755, read(&cache::tool("bin/busybox")));
 
-    let dependencies = String::from_utf8(read(&kernel.modules().join("modules.dep"))).expect("paths are ASCII");
+    let dependencies =
+        String::from_utf8(read(&kernel.modules().join("modules.dep"))).expect("paths are ASCII");
     let wanted = closure(&dependencies, &MODULES);
     let root = format!("lib/modules/{}", kernel.version);
     let mut folders = BTreeSet::new();
     let files = wanted.iter().map(|path| format!("{root}/{path}"));
     for file in files.chain([format!("{root}/modules.dep")]) {
-        let above: Vec<_> = Path::new(&file).ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
+        let above: Vec<_> =
+            Path::new(&file).ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
         for folder in above.into_iter().rev() {
             let folder = folder.to_str().expect("it was a string");
             if folders.insert(folder.to_owned()) {
                 archive.folder(folder);
             }
         }
-        let from = kernel.modules().join(file.strip_prefix(&root).expect("it begins so").trim_start_matches('/'));
+        let from =
+            kernel.modules().join(file.strip_prefix(&root).expect("it begins so").trim_start_matches('/'));
         archive.file(&file, 0o644, read(&from));
     }
     let file = fs::File::create(path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
@@ -66,10 +69,10 @@ pub fn write(kernel: &Kernel, path: &Path) {
 /// What the scripts must know, as assignments of a shell.
 fn environment(kernel: &Kernel) -> String {
     format!(
-        "modules='{}'\nloader='{}'\nkmod='{}'\n",
+        "modules='{}'\nloader='{}'\ntools='{}'\n",
         kernel.modules().display(),
         cache::loader(),
-        cache::tool("bin/kmod").display()
+        cache::tool("").display()
     )
 }
 
@@ -91,7 +94,8 @@ fn closure(dependencies: &str, names: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn what_a_module_needs_comes_with_it() {
-    let dependencies = "kernel/a/b-c.ko.xz: kernel/d.ko.xz kernel/e.ko.xz\nkernel/d.ko.xz: kernel/e.ko.xz\nkernel/f.ko:\n";
+    let dependencies =
+        "kernel/a/b-c.ko.xz: kernel/d.ko.xz kernel/e.ko.xz\nkernel/d.ko.xz: kernel/e.ko.xz\nkernel/f.ko:\n";
     let closure = |name| Vec::from_iter(closure(dependencies, &[name]));
     assert_eq!(closure("b_c"), ["kernel/a/b-c.ko.xz", "kernel/d.ko.xz", "kernel/e.ko.xz"]);
     assert_eq!(closure("f"), ["kernel/f.ko"]);

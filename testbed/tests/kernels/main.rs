@@ -1,40 +1,126 @@
 //! Waymark on kernels of Debian's releases, each booted in QEMU with this machine's root.
+//!
+//! * `cache`: what `testbed/kernels/fetch.sh` fetched
+//! * `initramfs`, with `init.sh`: what a guest boots from
+//! * `guest`, with `guest.sh`: a machine that runs commands
+//! * `programs`: what is run in it
+//! * `matrix`: what every kernel is asked
+//! * `pair`: a cluster of two kernels
+//!
+//! The oldest and the newest kernel are asked with every change, for what is between them differs from one of them in
+//! little; `make test-kernels` asks all.
+
 mod cache;
 mod guest;
 mod initramfs;
+mod matrix;
 mod pair;
 mod programs;
 
 use std::time::Duration;
-use cache::Kernel;
-use guest::Guest;
-use pair::Pair;
 
-fn try_it(release: &'static str) {
-    let Some(kernel) = Kernel::find(release) else { return };
-    let t = std::time::Instant::now();
-    let mut guest = Guest::boot(&kernel);
-    println!("booted {:?}", t.elapsed());
-    let script = std::env::var("TRY").unwrap_or("uname -a; ip link add v0 type veth peer name v1; ip -br link; modprobe ip_vs; lsmod | head; df".into());
-    let ran = guest.run(&script, Duration::from_secs(1500));
-    println!("{release}: {} in {:?}\n{}", ran.status, ran.took, ran.text);
+use cache::Kernel;
+use matrix::{Extent, Lack, asked};
+use pair::Pair;
+use serde_json::Value;
+
+/// 5.10.
+#[test]
+fn the_oldest_kernel() {
+    asked("bullseye", Lack::RuleTraces, Extent::Brief);
 }
-#[test] fn bullseye() { try_it("bullseye") }
-#[test] fn bookworm() { try_it("bookworm") }
-#[test] fn trixie() { try_it("trixie") }
-#[test] fn sid() { try_it("sid") }
+
+/// Whatever is newest.
+#[test]
+fn the_newest_kernel() {
+    asked("sid", Lack::Nothing, Extent::Brief);
+}
+
+/// 5.10, all of it.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn bullseye() {
+    asked("bullseye", Lack::RuleTraces, Extent::Full);
+}
+
+/// 6.1.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn bookworm() {
+    asked("bookworm", Lack::Nothing, Extent::Full);
+}
+
+/// 6.12.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn trixie() {
+    asked("trixie", Lack::Nothing, Extent::Full);
+}
+
+/// Whatever is newest, all of it.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn sid() {
+    asked("sid", Lack::Nothing, Extent::Full);
+}
+
+/// The steps of a way that somebody saw, as `node2 driver-rx eth0`, in order.
+fn seen(way: &Value) -> Vec<String> {
+    let steps = way["steps"].as_array().expect("a way has steps").iter();
+    let seen = steps.filter(|step| step["agreement"] == "seen").map(|step| &step["observed"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    seen.map(|step| format!("{} {} {}", text(&step["node"]), text(&step["hook"]), text(&step["device"])))
+        .collect()
+}
 
 #[test]
-fn two() {
-    let (Some(one), Some(other)) = (Kernel::find("bookworm"), Kernel::find("trixie")) else { return };
-    let t = std::time::Instant::now();
-    let mut pair = Pair::up([&one, &other]);
-    println!("up {:?}", t.elapsed());
+fn two_kernels_are_one_cluster() {
+    let (Some(first), Some(second)) = (Kernel::find("bookworm"), Kernel::find("trixie")) else { return };
+    let mut pair = Pair::up([&first, &second]);
+
     let (status, result) = pair.check("--wide");
-    println!("{:?} {status} {}", t.elapsed(), serde_json::to_string_pretty(&result).unwrap());
-    for line in ["nft add table ip t", "nft add chain ip t f '{ type filter hook forward priority 0; }'", "nft add rule ip t f ip daddr 10.244.2.10 drop"] {
-        pair.nodes[1].succeed(line, Duration::from_secs(20));
+    assert_eq!((status, &result["verdict"]), (0, &Value::from("Reachable")), "{result:#}");
+    assert_eq!((&result["sent"], &result["replied"]), (&5.into(), &5.into()), "{result:#}");
+    // Both kernels saw the same packets, outside of the tunnel and inside.
+    for (way, steps) in [
+        (
+            "forward",
+            [
+                "node1 driver-tx flannel.1",
+                "node1 driver-tx eth0",
+                "node2 driver-rx eth0",
+                "node2 driver-rx flannel.1",
+            ],
+        ),
+        (
+            "return",
+            [
+                "node2 driver-tx flannel.1",
+                "node2 driver-tx eth0",
+                "node1 driver-rx eth0",
+                "node1 driver-rx flannel.1",
+            ],
+        ),
+    ] {
+        let seen = seen(&result[way]);
+        let places: Vec<_> = steps.iter().map(|step| seen.iter().position(|seen| seen == step)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{way}: {steps:?} in {seen:#?}");
+    }
+
+    for line in [
+        "nft add table ip wall",
+        "nft add chain ip wall stop '{ type filter hook forward priority 0; }'",
+        "nft add rule ip wall stop ip daddr 10.244.2.10 drop",
+    ] {
+        pair.nodes[1].succeed(line, Duration::from_secs(60));
     }
     let (status, result) = pair.check("");
-    println!("{:?} {status} {}", t.elapsed(), serde_json::to_string_pretty(&result["fault"]).unwrap());
+    assert_eq!((status, &result["verdict"]), (1, &Value::from("Unreachable")), "{result:#}");
+    let fault = &result["faultPoint"];
+    assert_eq!((&fault["node"], &fault["hook"]), (&"node2".into(), &"netfilter-forward".into()), "{fault:#}");
+    assert_eq!(
+        (&fault["cause"], &fault["rule"]["table"]),
+        (&"filter-drop".into(), &"wall".into()),
+        "{fault:#}"
+    );
 }

@@ -44,10 +44,11 @@ impl Pair {
             ),
             "listening on",
         );
-        let dbg = first.run("cat /run/controller.log; ls -la /run /run/tls", LIMIT).text; println!("{dbg}");
         let certificate = first.succeed("tar --create --directory /run/tls agent | base64 --wrap 0", LIMIT);
         second.succeed(
-            &format!("mkdir /run/tls && base64 --decode <<<{certificate} | tar --extract --directory /run/tls"),
+            &format!(
+                "mkdir /run/tls && base64 --decode <<<{certificate} | tar --extract --directory /run/tls"
+            ),
             LIMIT,
         );
         let agent = programs::path("waymark-agent");
