@@ -71,6 +71,9 @@ async fn is_followed(world: &World, kind: &str) {
     ] {
         assert!(seen.iter().any(|step| step == expected), "{kind}: {expected} is not among {seen:?}");
     }
+    for part in ["client", "server"] {
+        run(&format!("ip -n {} link del tun", world.netns(part)));
+    }
 }
 
 /// What is inside of a tunnel of another kind than VXLAN is followed by its buffer, and so is what nobody can read on the wire: the

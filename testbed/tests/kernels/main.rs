@@ -73,12 +73,16 @@ fn seen(way: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Packets that virtio_net copies into the buffer's linear part, where the tracer reads markers. Of larger ones it copies
+/// the Ethernet header alone, and then the rules' trace is all that sees them come in.
+const SMALL: &str = "--size 60";
+
 #[test]
 fn two_kernels_are_one_cluster() {
     let (Some(first), Some(second)) = (Kernel::find("bookworm"), Kernel::find("trixie")) else { return };
     let mut pair = Pair::up([&first, &second]);
 
-    let (status, result) = pair.check("--wide");
+    let (status, result) = pair.check(&format!("--wide {SMALL}"));
     assert_eq!((status, &result["verdict"]), (0, &Value::from("Reachable")), "{result:#}");
     assert_eq!((&result["sent"], &result["replied"]), (&5.into(), &5.into()), "{result:#}");
     // Both kernels saw the same packets, outside of the tunnel and inside.
@@ -103,8 +107,9 @@ fn two_kernels_are_one_cluster() {
         ),
     ] {
         let seen = seen(&result[way]);
-        let places: Vec<_> = steps.iter().map(|step| seen.iter().position(|seen| seen == step)).collect();
-        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{way}: {steps:?} in {seen:#?}");
+        let mut rest = seen.iter();
+        let missing = steps.iter().find(|step| !rest.any(|seen| seen == *step));
+        assert_eq!(missing, None, "{way}: not in this order in {seen:#?}");
     }
 
     for line in [
@@ -114,7 +119,7 @@ fn two_kernels_are_one_cluster() {
     ] {
         pair.nodes[1].succeed(line, Duration::from_secs(60));
     }
-    let (status, result) = pair.check("");
+    let (status, result) = pair.check(SMALL);
     assert_eq!((status, &result["verdict"]), (1, &Value::from("Unreachable")), "{result:#}");
     let fault = &result["faultPoint"];
     assert_eq!((&fault["node"], &fault["hook"]), (&"node2".into(), &"netfilter-forward".into()), "{fault:#}");

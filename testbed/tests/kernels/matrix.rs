@@ -8,7 +8,7 @@ use crate::guest::Guest;
 use crate::programs;
 
 /// Longer than any test takes in a guest.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// How much is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
