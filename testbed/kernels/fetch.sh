@@ -54,10 +54,10 @@ of() { # of RELEASE PROGRAM...: apt with this release as the only one in the wor
 	release=$1 program=$2
 	shift 2
 	apt=$work/apt-$release
-	"$program" -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::Parts=- \
-		-o Dir::Etc::Main=- -o "Dir::State=$apt" -o "Dir::State::Status=$apt/status" -o "Dir::Cache=$apt/cache" \
+	"$program" -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- \
+		-o "Dir::State=$apt" -o "Dir::State::Status=$apt/status" -o "Dir::Cache=$apt/cache" \
 		-o APT::Sandbox::User= -o APT::Architecture=amd64 -o APT::Architectures=amd64 \
-		-o APT::Install-Recommends=false -o Acquire::Languages=none "$@"
+		-o APT::Install-Recommends=false -o APT::Update::Error-Mode=any -o Acquire::Languages=none "$@"
 }
 update() { # update RELEASE: its lists, once
 	apt=$work/apt-$1
