@@ -73,7 +73,7 @@ fn seen(way: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Packets that virtio_net copies into the buffer's linear part, where the tracer reads markers. Of larger ones it copies
+/// Packets that `virtio_net` copies into the buffer's linear part, where the tracer reads markers. Of larger ones it copies
 /// the Ethernet header alone, and then the rules' trace is all that sees them come in.
 const SMALL: &str = "--size 60";
 
