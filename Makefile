@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test accuracy setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead
+.PHONY: all helm images demo demo-kubernetes test test-kernels accuracy setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead
 
 all: build
 
@@ -30,6 +30,12 @@ test: build
 	@deploy/helm/fetch.sh >/dev/null || echo "Without helm the tests of the chart are left out."
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked
 	$(SUDO) $(BIN)/waymark-testbed accuracy --subset --healthy 50
+
+## test-kernels: kernels of Debian's releases boot in QEMU and run the tracer's tests, alone and two as one cluster
+test-kernels: build
+	@testbed/kernels/fetch.sh
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked --test kernels -- \
+		--include-ignored --skip the_oldest_kernel --skip the_newest_kernel --test-threads=2 --nocapture
 
 ## accuracy: every fault on every dataplane, and healthy flows, as a table
 accuracy: build

@@ -85,6 +85,7 @@ pub fn examine(node: Option<(&Inventory, &NodeName)>) -> Vec<Finding> {
     findings.push(kernel::kernel(&release, version));
     findings.push(kernel::tracepoints(fs::read("/sys/kernel/btf/vmlinux")));
     findings.push(kernel::ring_buffer(version));
+    findings.push(kernel::rule_traces(version));
     findings.push(kernel::memlock(version, fs::read_to_string("/proc/self/limits")));
     findings.push(kernel::kallsyms(kernel::start_of("/proc/kallsyms")));
     findings.push(kernel::lockdown(fs::read_to_string("/sys/kernel/security/lockdown")));

@@ -221,6 +221,8 @@ pub(super) const FUNCTIONS: &[(&str, Meaning)] = &[
     ("validate_xmit_", Ambiguous(DriverTx, KernelDrop)),
     ("dummy_xmit", Ambiguous(DriverTx, KernelDrop)),
     ("enqueue_to_backlog", Ambiguous(DriverRx, QueueDrop)),
+    // Before 5.17 there is no reason that says it better.
+    ("netif_receive_generic_xdp", Ambiguous(DriverRx, BpfDrop)),
     ("netif_", Ambiguous(DriverRx, KernelDrop)),
     ("__netif_", Ambiguous(DriverRx, KernelDrop)),
     ("do_xdp_", Ambiguous(DriverRx, BpfDrop)),

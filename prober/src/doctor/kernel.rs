@@ -91,6 +91,22 @@ pub(super) fn ring_buffer(version: Option<(u32, u32)>) -> Finding {
     }
 }
 
+/// The table with which rules are traced must go with the agent that made it, however that ends.
+pub(super) fn rule_traces(version: Option<(u32, u32)>) -> Finding {
+    let what = "rule traces";
+    let remedy = "run a kernel of 5.12 or newer to see netfilter hooks and rules";
+    match version {
+        Some(version) if version >= (5, 12) => Finding::ok(what, "tables of their own since kernel 5.12"),
+        Some(_) => Finding::bad(
+            what,
+            State::Warn,
+            "tables that go with their owner came with kernel 5.12: netfilter hooks are not observable",
+            remedy,
+        ),
+        None => Finding::bad(what, State::Warn, "cannot be told", remedy),
+    }
+}
+
 /// Ring buffer and maps together stay well below this many bytes.
 const ENOUGH_MEMORY: u64 = 64 << 20;
 
@@ -171,6 +187,8 @@ mod tests {
         assert_eq!(kernel("5.4.0", Some((5, 4))).state, State::Missing);
         assert_eq!(kernel("?", None).state, State::Warn);
         assert_eq!(ring_buffer(Some((5, 7))).state, State::Missing);
+        assert_eq!(rule_traces(Some((5, 12))).state, State::Ok);
+        assert_eq!([Some((5, 10)), None].map(|version| rule_traces(version).state), [State::Warn; 2]);
     }
 
     #[test]

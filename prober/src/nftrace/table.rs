@@ -120,7 +120,12 @@ impl TraceTable {
         // Errors quote the request otherwise, and a batch is long.
         socket.set_cap_ack(true)?;
         let made = Self { socket, table: Table::new(name, ProtoFamily::Inet) };
-        made.commit(&made.definition())?;
+        made.commit(&made.definition()).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => io::Error::other(format!(
+                "{error}; tables that go with their owner need kernel 5.12 or newer"
+            )),
+            _ => error,
+        })?;
         Ok(made)
     }
 
@@ -230,7 +235,8 @@ impl TraceTable {
             let mut answer = Vec::with_capacity(1 << 16);
             match self.socket.recv(&mut answer, libc::MSG_DONTWAIT) {
                 Ok(_) => {
-                    if let Some(error) = first_error(&answer) {
+                    // What comes after the first is only that the rest of the batch lacks what was refused.
+                    if let (Ok(()), Some(error)) = (&outcome, first_error(&answer)) {
                         outcome = Err(error);
                     }
                 }

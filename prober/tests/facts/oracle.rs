@@ -121,7 +121,8 @@ pub(crate) fn links(ns: &Ns, stranger: &str) -> Vec<String> {
             "{} {} {} mtu {} up {} carrier {} master {} {kind} {port}",
             row["ifindex"],
             text(&row["ifname"]),
-            row["address"].as_str().filter(|_| kind != "loopback").unwrap_or("-"),
+            // Tunnels that every namespace has once their module is loaded have an IP address there.
+            row["address"].as_str().filter(|mac| kind != "loopback" && mac.contains(':')).unwrap_or("-"),
             row["mtu"],
             has_flag(row, "UP"),
             has_flag(row, "LOWER_UP"),

@@ -147,7 +147,7 @@ impl World {
         while !open.is_empty() {
             let next = tokio::time::timeout(LIMIT, sightings.recv()).await;
             let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
-            if is_fate(&sighting, arm.light) {
+            if self.is_fate(&sighting, arm.light) {
                 open.remove(&sighting.marker.seq.0);
             }
             all.push(sighting);
@@ -157,6 +157,23 @@ impl World {
             all.push(sighting);
         }
         Ok((all, losses, reports))
+    }
+
+    fn is_fate(&self, sighting: &Sighting, light: bool) -> bool {
+        let forward = sighting
+            .headers
+            .as_ref()
+            .is_some_and(|headers| matches!(headers.matched, Match::Tag | Match::TcpSeq));
+        forward
+            && match &sighting.event {
+                Event::Dropped { .. } => true,
+                // A light look does not tell what is used up.
+                Event::Passed => light && sighting.hook == Hook::NetfilterInput,
+                Event::Consumed { function: Some(function) } => function.starts_with("icmp_rcv"),
+                // Kernels before 6.3 do not say by whom; the server's own uses up requests alone.
+                Event::Consumed { function: None } => self.part(&sighting.place.netns) == "server",
+                _ => false,
+            }
     }
 }
 
@@ -179,23 +196,6 @@ fn flow(src: &str, dst: &str, protocol: Protocol) -> Vec<u8> {
     let address = |text: &str| text.parse().expect("an address");
     let flow = Flow { src: address(src), dst: address(dst), protocol, src_port: 0, dst_port: 80 };
     serde_json::to_vec(&flow).expect("a flow has a JSON form")
-}
-
-fn is_fate(sighting: &Sighting, light: bool) -> bool {
-    let forward = sighting
-        .headers
-        .as_ref()
-        .is_some_and(|headers| matches!(headers.matched, Match::Tag | Match::TcpSeq));
-    forward
-        && match &sighting.event {
-            Event::Dropped { .. } => true,
-            // A light look does not tell what is used up.
-            Event::Passed => light && sighting.hook == Hook::NetfilterInput,
-            Event::Consumed { function } => {
-                function.as_deref().is_some_and(|function| function.starts_with("icmp_rcv"))
-            }
-            _ => false,
-        }
 }
 
 /// Namespaces that are removed when this is dropped.

@@ -1,0 +1,131 @@
+//! Waymark on kernels of Debian's releases, each booted in QEMU with this machine's root.
+//!
+//! * `cache`: what `testbed/kernels/fetch.sh` fetched
+//! * `initramfs`, with `init.sh`: what a guest boots from
+//! * `guest`, with `guest.sh`: a machine that runs commands
+//! * `programs`: what is run in it
+//! * `matrix`: what every kernel is asked
+//! * `pair`: a cluster of two kernels
+//!
+//! The oldest and the newest kernel are asked with every change, for what is between them differs from one of them in
+//! little; `make test-kernels` asks all.
+
+mod cache;
+mod guest;
+mod initramfs;
+mod matrix;
+mod pair;
+mod programs;
+
+use std::time::Duration;
+
+use cache::Kernel;
+use matrix::{Extent, Lack, asked};
+use pair::Pair;
+use serde_json::Value;
+
+/// 5.10.
+#[test]
+fn the_oldest_kernel() {
+    asked("bullseye", Lack::RuleTraces, Extent::Brief);
+}
+
+/// Whatever is newest.
+#[test]
+fn the_newest_kernel() {
+    asked("sid", Lack::Nothing, Extent::Brief);
+}
+
+/// 5.10, all of it.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn bullseye() {
+    asked("bullseye", Lack::RuleTraces, Extent::Full);
+}
+
+/// 6.1.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn bookworm() {
+    asked("bookworm", Lack::Nothing, Extent::Full);
+}
+
+/// 6.12.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn trixie() {
+    asked("trixie", Lack::Nothing, Extent::Full);
+}
+
+/// Whatever is newest, all of it.
+#[test]
+#[ignore = "`make test-kernels` runs it"]
+fn sid() {
+    asked("sid", Lack::Nothing, Extent::Full);
+}
+
+/// The steps of a way that somebody saw, as `node2 driver-rx eth0`, in order.
+fn seen(way: &Value) -> Vec<String> {
+    let steps = way["steps"].as_array().expect("a way has steps").iter();
+    let seen = steps.filter(|step| step["agreement"] == "seen").map(|step| &step["observed"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    seen.map(|step| format!("{} {} {}", text(&step["node"]), text(&step["hook"]), text(&step["device"])))
+        .collect()
+}
+
+/// Packets that `virtio_net` copies into the buffer's linear part, where the tracer reads markers. Of larger ones it copies
+/// the Ethernet header alone, and then the rules' trace is all that sees them come in.
+const SMALL: &str = "--size 60";
+
+#[test]
+fn two_kernels_are_one_cluster() {
+    let (Some(first), Some(second)) = (Kernel::find("bookworm"), Kernel::find("trixie")) else { return };
+    let mut pair = Pair::up([&first, &second]);
+
+    let (status, result) = pair.check(&format!("--wide {SMALL}"));
+    assert_eq!((status, &result["verdict"]), (0, &Value::from("Reachable")), "{result:#}");
+    assert_eq!((&result["sent"], &result["replied"]), (&5.into(), &5.into()), "{result:#}");
+    // Both kernels saw the same packets, outside of the tunnel and inside.
+    for (way, steps) in [
+        (
+            "forward",
+            [
+                "node1 driver-tx flannel.1",
+                "node1 driver-tx eth0",
+                "node2 driver-rx eth0",
+                "node2 driver-rx flannel.1",
+            ],
+        ),
+        (
+            "return",
+            [
+                "node2 driver-tx flannel.1",
+                "node2 driver-tx eth0",
+                "node1 driver-rx eth0",
+                "node1 driver-rx flannel.1",
+            ],
+        ),
+    ] {
+        let seen = seen(&result[way]);
+        let mut rest = seen.iter();
+        let missing = steps.iter().find(|step| !rest.any(|seen| seen == *step));
+        assert_eq!(missing, None, "{way}: not in this order in {seen:#?}");
+    }
+
+    for line in [
+        "nft add table ip wall",
+        "nft add chain ip wall stop '{ type filter hook forward priority 0; }'",
+        "nft add rule ip wall stop ip daddr 10.244.2.10 drop",
+    ] {
+        pair.nodes[1].succeed(line, Duration::from_secs(60));
+    }
+    let (status, result) = pair.check(SMALL);
+    assert_eq!((status, &result["verdict"]), (1, &Value::from("Unreachable")), "{result:#}");
+    let fault = &result["faultPoint"];
+    assert_eq!((&fault["node"], &fault["hook"]), (&"node2".into(), &"netfilter-forward".into()), "{fault:#}");
+    assert_eq!(
+        (&fault["cause"], &fault["rule"]["table"]),
+        (&"filter-drop".into(), &"wall".into()),
+        "{fault:#}"
+    );
+}

@@ -1,0 +1,160 @@
+//! What every kernel is asked: whether it takes the programs, the tracer's own tests, and a few faults of the
+//! catalogue in a testbed.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cache::Kernel;
+use crate::guest::Guest;
+use crate::programs;
+
+/// Longer than any test takes in a guest.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// What takes some two minutes.
+    Brief,
+    /// The tests of facts too, and all faults that are tried with every change.
+    Full,
+}
+
+/// What a kernel lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Nothing that Waymark uses.
+    Nothing,
+    /// Tables that go with their owner, which came with 5.12: rules cannot be traced.
+    RuleTraces,
+}
+
+/// The tests that are passed, with the extent from which on.
+const TESTS: [(Extent, &str); 6] = [
+    (Extent::Brief, "prober/trace"),
+    (Extent::Brief, "prober/oracle"),
+    (Extent::Brief, "prober/links"),
+    (Extent::Full, "prober/doctor"),
+    (Extent::Full, "prober/killed"),
+    (Extent::Full, "prober/facts"),
+];
+
+/// What of `trace` is enough for a brief look, by what the names contain.
+const BRIEF: [&str; 3] = ["every_hook", "a_rule_that_drops", "does_not_show"];
+
+/// Tests that are about the trace of rules, or about hooks that only it sees.
+const RULE_TRACES: [&str; 5] = [
+    "a_chain_outside_the_ip_hooks_is_no_ip_hook",
+    "a_killed_agent_leaves_no_table",
+    "a_lease_ends_without_its_controller",
+    "a_rule_that_drops_is_named",
+    "translated_headers_are_those_behind_the_last_chain",
+];
+
+/// Faults that lie in different places: a rule, the tunnel, the underlay, a device.
+const FAULTS: [&str; 4] = ["nft-forward-drop", "wrong-vni", "underlay-drop", "xdp-generic-drop"];
+
+/// Asks the kernel of a release, if it is to be had.
+pub fn asked(release: &'static str, lack: Lack, extent: Extent) {
+    let Some(kernel) = Kernel::find(release) else { return };
+    let mut guest = Guest::boot(&kernel);
+    takes_the_programs(&mut guest, lack);
+    for (_, name) in TESTS.into_iter().filter(|(from, _)| *from <= extent) {
+        passes(&mut guest, name, lack, extent);
+    }
+    localizes(&mut guest, extent);
+}
+
+/// `waymark-agent doctor` lacks nothing but what is known.
+fn takes_the_programs(guest: &mut Guest, lack: Lack) {
+    let report = guest.succeed(&format!("{} doctor", programs::path("waymark-agent")), LIMIT);
+    println!("{report}");
+    assert!(report.contains("the kernel accepts all of its programs"), "{report}");
+    let lacks: Vec<_> = report.lines().filter(|line| !line.starts_with(['✓', ' '])).collect();
+    match lack {
+        Lack::Nothing => assert_eq!(lacks, Vec::<&str>::new()),
+        Lack::RuleTraces => assert!(lacks.len() == 1 && lacks[0].starts_with("! rule traces"), "{lacks:?}"),
+    }
+}
+
+/// A test of the workspace passes, but for what needs what the kernel lacks.
+fn passes(guest: &mut Guest, name: &str, lack: Lack, extent: Extent) {
+    // One at a time: a guest is slow, and what they wait for has limits.
+    let mut command = format!("{} --test-threads=1 --include-ignored", programs::test(name));
+    if lack == Lack::RuleTraces {
+        command.extend(RULE_TRACES.map(|name| format!(" --skip {name}")));
+    }
+    if extent == Extent::Brief && name == "prober/trace" {
+        command.extend(BRIEF.map(|name| format!(" {name}")));
+    }
+    let ran = guest.run(&command, LIMIT);
+    println!("{name} on {}, {:.0?}:\n{}", guest.kernel.version, ran.took, ran.text);
+    assert_eq!(ran.status, 0, "{name} on {}", guest.kernel.version);
+}
+
+/// Faults of the catalogue are named, and nothing is accused in healthy flows.
+///
+/// `accuracy` itself asks for more: that nothing else is told. But a guest is so slow that packets are late, and then
+/// that is told, too.
+fn localizes(guest: &mut Guest, extent: Extent) {
+    let which = match extent {
+        Extent::Brief => FAULTS.map(|fault| format!(" --fault {fault}")).concat(),
+        Extent::Full => " --subset".to_owned(),
+    };
+    let command = format!(
+        "{} accuracy --name guest --dataplane bridge-vxlan --healthy 4{which} --output json 2>/run/accuracy.log",
+        programs::path("waymark-testbed")
+    );
+    let ran = guest.run(&command, LIMIT);
+    let report: Value = serde_json::from_str(&ran.text).unwrap_or_else(|error| {
+        let log = guest.run("cat /run/accuracy.log", LIMIT).text;
+        panic!("no report on {}: {error}: {}\n{log}", guest.kernel.version, ran.text)
+    });
+    let of =
+        |what: &str| report["dataplanes"][0][what].as_array().expect("a report has faults and flows").clone();
+    let (faults, healthy) = (of("faults"), of("healthy"));
+    println!(
+        "accuracy on {}, {:.0?}: {} faults, {} flows",
+        guest.kernel.version,
+        ran.took,
+        faults.len(),
+        healthy.len()
+    );
+    assert!(faults.len() >= FAULTS.len() && healthy.len() == 4, "{report:#}");
+    let wrong: Vec<_> = faults.iter().filter(|fault| !is_named(fault)).collect();
+    assert!(wrong.is_empty(), "not named on {}: {wrong:#?}", guest.kernel.version);
+    let accused: Vec<_> = healthy.iter().map(|flow| &flow["got"]).filter(|got| accuses(got)).collect();
+    assert!(accused.is_empty(), "accused on {}: {accused:#?}", guest.kernel.version);
+}
+
+/// Whether place, cause, direction and object of a fault were named, whatever else was.
+fn is_named(fault: &Value) -> bool {
+    let (got, cause) = (&fault["got"], &fault["expected"]["cause"]);
+    let anomalies = got["anomalies"].as_array().into_iter().flatten();
+    let mut causes = anomalies.chain([&got["point"]]).map(|named| &named["cause"]);
+    let right = |what: &str| fault[what] == true;
+    right("rightHook")
+        && right("rightDirection")
+        && fault["rightObject"] != false
+        && causes.any(|named| named == cause)
+}
+
+/// Whether an answer says that something is broken, or is none.
+fn accuses(got: &Value) -> bool {
+    !got["point"].is_null() || got["verdict"].is_null() || got["verdict"] == "Unreachable"
+}
+
+#[test]
+fn delays_beside_a_fault_are_no_mistake() {
+    let fault = |point: &str, anomaly: &str| {
+        serde_json::json!({
+            "expected": {"cause": "filter-drop"}, "rightHook": true, "rightDirection": true,
+            "got": {"verdict": "Unreachable", "point": {"cause": point}, "anomalies": [{"cause": anomaly}]},
+        })
+    };
+    assert!(is_named(&fault("filter-drop", "delay")));
+    assert!(!is_named(&fault("silent-loss", "delay")));
+    assert!(accuses(&fault("filter-drop", "delay")["got"]) && accuses(&serde_json::json!({"error": "none"})));
+    assert!(!accuses(&serde_json::json!({"verdict": "Inconsistent", "anomalies": [{"cause": "delay"}]})));
+}
