@@ -14,7 +14,7 @@ use waymark_proto::{Inventory, NodeName};
 
 use crate::facts::{command, kernel_release, nfnetlink};
 use crate::pods::{Opened, Pods, Searched};
-use crate::tracer::try_load;
+use crate::tracer::{reads_pages, try_load};
 
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,6 +88,7 @@ pub fn examine(node: Option<(&Inventory, &NodeName)>) -> Vec<Finding> {
     findings.push(kernel::rule_traces(version));
     findings.push(kernel::memlock(version, fs::read_to_string("/proc/self/limits")));
     findings.push(kernel::kallsyms(kernel::start_of("/proc/kallsyms")));
+    findings.push(kernel::pages(reads_pages()));
     findings.push(kernel::lockdown(fs::read_to_string("/sys/kernel/security/lockdown")));
     findings.push(tracer());
     findings.push(nf_tables());

@@ -208,6 +208,7 @@ impl From<Losses> for Disarmed {
             ring_full: losses.ring_full,
             trace_overruns: losses.trace_overruns,
             follow_full: losses.follow_full,
+            out_of_reach: losses.out_of_reach,
         }
     }
 }
@@ -218,6 +219,7 @@ impl From<Disarmed> for Losses {
             ring_full: disarmed.ring_full,
             trace_overruns: disarmed.trace_overruns,
             follow_full: disarmed.follow_full,
+            out_of_reach: disarmed.out_of_reach,
         }
     }
 }

@@ -155,12 +155,16 @@ pub struct Losses {
     pub trace_overruns: u64,
     /// Buffers that could not be followed because the map was full.
     pub follow_full: u64,
+    /// Packets, of anybody, whose headers could not be read: a network card had left them in pages.
+    #[serde(default)]
+    pub out_of_reach: u64,
 }
 
 impl Losses {
     /// All of them together.
     pub fn total(&self) -> u64 {
-        self.ring_full.saturating_add(self.trace_overruns).saturating_add(self.follow_full)
+        let all = [self.ring_full, self.trace_overruns, self.follow_full, self.out_of_reach];
+        all.into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -169,5 +173,6 @@ impl std::ops::AddAssign for Losses {
         self.ring_full += other.ring_full;
         self.trace_overruns += other.trace_overruns;
         self.follow_full += other.follow_full;
+        self.out_of_reach += other.out_of_reach;
     }
 }

@@ -46,6 +46,7 @@ struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
 	unsigned int len;
+	unsigned int data_len;
 	__u32 mark;
 	__u16 network_header;
 	unsigned int tail;
@@ -58,8 +59,21 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+/* skb_frag_t: a page, or `netmem_ref` since 6.8, which is one unless its lowest bit says otherwise. */
+struct fragment {
+	__u64 page;
+	__u32 length;
+	__u32 offset;
+};
+
 struct skb_shared_info {
+	__u8 nr_frags;
 	atomic_t dataref;
+	struct fragment frags[1];
+} relocated;
+
+struct page {
+	unsigned long flags;
 } relocated;
 
 /* The members of the tracepoints' records tell which arguments this kernel's tracepoints have. */

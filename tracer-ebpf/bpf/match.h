@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * Does this packet carry a marker? Header parsing from `head + offset`, because `skb->len` and
- * `skb->data` mean other things at other hooks. Only the linear part is read: markers are small.
+ * `skb->data` mean other things at other hooks.
  *
  * On a match the record's headers are filled in; before it nothing is written.
  */
 #ifndef WAYMARK_MATCH_H
 #define WAYMARK_MATCH_H
 
-#include "maps.h"
+#include "pages.h"
 
 #define MAGIC 0x5741594d /* marker::MAGIC of the vocabulary, as a test asserts */
 
@@ -26,12 +26,6 @@ enum {
 	PROTO_ICMPV6 = 58,
 };
 enum { TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
-
-/* The readable bytes of a packet's buffer. */
-struct window {
-	unsigned char *head;
-	__u32 end;
-};
 
 /* An IP header, as far as it matters here. */
 struct ip_view {

@@ -172,6 +172,13 @@ static __always_inline int submit_captured(const struct wm_record *r, const stru
 	return count(WM_COUNT_RECORDED);
 }
 
+static __always_inline int is_worth_it(struct sk_buff *skb, const struct window *w, __u32 offset, const struct hook *hook)
+{
+	if (w->gathered || !direct_reads)
+		return deserves_more(skb, w->head + offset, 0);
+	return deserves_more(skb, hook->at_data ? skb->data : skb->head + skb->network_header, 1);
+}
+
 static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
 {
 	__u64 head = (__u64)skb->head;
@@ -183,8 +190,11 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	struct wm_armed *a;
 	__u64 now;
 
-	if (hook->later ? !may_be_followed(skb)
-			: !deserves_more(skb, hook->at_data ? skb->data : skb->head + skb->network_header))
+	if (hook->later && !may_be_followed(skb))
+		return count(WM_COUNT_NOT_MARKED);
+	if (is_in_pages(skb, &w, offset) && gather(skb, &w, offset, hook->point))
+		count(WM_COUNT_OUT_OF_REACH);
+	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);
 	now = bpf_ktime_get_ns();
 	found = match_at(&w, offset, &r);

@@ -18,6 +18,7 @@ enum wm_point {
 	WM_POINT_NET_DEV_XMIT = 5,
 	WM_POINT_KFREE_SKB = 6,
 	WM_POINT_CONSUME_SKB = 7,
+	WM_POINTS = 8,
 };
 
 /* How the marker was recognized. */
@@ -41,7 +42,8 @@ enum wm_counter {
 	WM_COUNT_RECORDED = 6,
 	WM_COUNT_NOT_IN_FLIGHT = 7,
 	WM_COUNT_NOT_WANTED = 8,
-	WM_COUNTERS = 9,
+	WM_COUNT_OUT_OF_REACH = 9,
+	WM_COUNTERS = 10,
 };
 
 /* One sighting. Addresses of IPv4 stand in the first four bytes. */

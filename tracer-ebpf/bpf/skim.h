@@ -120,14 +120,14 @@ static __always_inline enum skimmed skim_ip(const __u8 *b, __u32 *l4, __u8 *prot
 #define TO_INNER 30
 
 /* The packet whose IP header starts at `ip`; tells its protocol. Bytes behind its end at worst earn it a second look. */
-static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol)
+static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol, int direct)
 {
 	__u8 b[SKIMMED] __attribute__((aligned(8)));
 	enum skimmed skimmed;
 	__u32 l4 = 0, ignored;
 	__u8 inner;
 
-	if (direct_reads) {
+	if (direct) {
 		skimmed = skim_ip(ip, &l4, protocol);
 		return skimmed == LOOK_INSIDE ? skim_ip(ip + l4 + TO_INNER, &ignored, &inner) : skimmed;
 	}
@@ -141,12 +141,32 @@ static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol
 	return skim_ip(b, &ignored, &inner);
 }
 
-/* Could the packet whose IP header starts at `ip` be marked? */
-static __always_inline int deserves_more(struct sk_buff *skb, const unsigned char *ip)
+/* An outer IPv6 header, UDP, VXLAN, Ethernet, an inner IPv6 header, and the first bytes behind it. */
+#define ALL_HEADERS 124
+
+/*
+ * Are headers that matter still in a page? Of TCP, whose payload mostly is in pages, the first 14 bytes do.
+ */
+static __always_inline int is_in_pages(struct sk_buff *skb, const struct window *w, __u32 offset)
+{
+	__u32 linear = offset < w->end ? w->end - offset : 0;
+	__u8 b[10];
+
+	if (!skb->data_len || linear >= ALL_HEADERS)
+		return 0;
+	if (linear < 34 || bpf_probe_read_kernel(b, sizeof(b), w->head + offset))
+		return 1;
+	if (b[0] == 0x45)
+		return b[9] != PROTO_TCP;
+	return linear < 54 || b[0] >> 4 != 6 || b[6] != PROTO_TCP;
+}
+
+/* Could the packet whose IP header starts at `ip` be marked? Whoever reads it directly has the pointer from its packet. */
+static __always_inline int deserves_more(struct sk_buff *skb, const unsigned char *ip, int direct)
 {
 	__u8 protocol = 0;
 
-	return skim(ip, &protocol) != LET_GO || (may_hide(protocol) && may_be_followed(skb));
+	return skim(ip, &protocol, direct) != LET_GO || (may_hide(protocol) && may_be_followed(skb));
 }
 
 #endif

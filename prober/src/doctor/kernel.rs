@@ -151,6 +151,22 @@ pub(super) fn kallsyms(start: io::Result<String>) -> Finding {
     }
 }
 
+/// Network cards leave larger packets in pages, whose memory is found by two variables of the kernel.
+pub(super) fn pages(readable: bool) -> Finding {
+    let what = "packets in pages";
+    if readable {
+        return Finding::ok(what, "larger packets that network cards leave in pages can be read");
+    }
+    let detail = "/proc/kallsyms does not tell vmemmap_base and page_offset_base: larger packets are not seen where a \
+                  network card receives them, and results say so";
+    Finding::bad(
+        what,
+        State::Warn,
+        detail,
+        "use a kernel with CONFIG_KALLSYMS_ALL, on x86; distributions' kernels have it",
+    )
+}
+
 /// Lockdown "confidentiality" keeps BPF from reading kernel memory (`LOCKDOWN_BPF_READ_KERNEL`);
 /// "integrity" leaves the tracepoints of the floor tier alone.
 pub(super) fn lockdown(modes: io::Result<String>) -> Finding {

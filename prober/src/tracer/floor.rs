@@ -11,10 +11,9 @@ use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, NetnsInode};
-use waymark_tracer_ebpf::{
-    Counter, DIRECT_READS, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, maps,
-};
+use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, globals, maps};
 
+use super::symbols::Variables;
 use crate::nftrace::Traced;
 
 /// What went wrong with the tracer.
@@ -58,9 +57,12 @@ struct Object {
 impl Object {
     /// Loads it, with programs that read packets directly or not.
     fn load(btf: &Btf, direct_reads: bool) -> Result<Self, FloorError> {
+        let variables = Variables::of_running_kernel();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
-            .override_global(DIRECT_READS, &u8::from(direct_reads), true)
+            .override_global(globals::DIRECT_READS, &u8::from(direct_reads), true)
+            .override_global(globals::VMEMMAP_BASE_AT, &variables.vmemmap_base, true)
+            .override_global(globals::PAGE_OFFSET_BASE_AT, &variables.page_offset_base, true)
             .load(FLOOR)
             .map_err(|error| FloorError::Object(Box::new(error)))?;
         let (mut loaded, mut refused) = (Vec::new(), Vec::new());
@@ -205,7 +207,12 @@ impl Floor {
         let sum = |counter: Counter| -> u64 {
             self.counters.get(&(counter as u32), 0).map_or(0, |values| values.iter().sum())
         };
-        Losses { ring_full: sum(Counter::RingFull), trace_overruns: 0, follow_full: sum(Counter::FollowFull) }
+        Losses {
+            ring_full: sum(Counter::RingFull),
+            trace_overruns: 0,
+            follow_full: sum(Counter::FollowFull),
+            out_of_reach: sum(Counter::OutOfReach),
+        }
     }
 }
 

@@ -155,6 +155,11 @@ pub fn try_load() -> Result<Vec<String>, FloorError> {
     Ok(refused.into_iter().map(|(tracepoint, why)| format!("{tracepoint}: {why}")).collect())
 }
 
+/// Whether packets can be read whose headers a network card left in pages.
+pub fn reads_pages() -> bool {
+    symbols::Variables::of_running_kernel().are_known()
+}
+
 impl Tracer {
     /// Loads the programs. Attaches nothing yet.
     ///
@@ -238,6 +243,7 @@ impl Tracer {
             ring_full: losses_now.ring_full.saturating_sub(before.ring_full) + entry.refused,
             trace_overruns: losses_now.trace_overruns.saturating_sub(before.trace_overruns),
             follow_full: losses_now.follow_full.saturating_sub(before.follow_full),
+            out_of_reach: losses_now.out_of_reach.saturating_sub(before.out_of_reach),
         }
     }
 }

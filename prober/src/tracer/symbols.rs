@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::sync::OnceLock;
 
 /// The kernel's functions by address.
 pub struct Symbols {
@@ -66,6 +67,46 @@ impl Symbols {
     }
 }
 
+/// Addresses of the kernel's variables that tell where memory is mapped; 0 of those that it does not show. Kernels of
+/// distributions list their variables (`CONFIG_KALLSYMS_ALL`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variables {
+    /// Of all `struct page`.
+    pub vmemmap_base: u64,
+    /// Of all memory.
+    pub page_offset_base: u64,
+}
+
+impl Variables {
+    /// Those of the running kernel.
+    pub fn of_running_kernel() -> Self {
+        static FOUND: OnceLock<Variables> = OnceLock::new();
+        let read = || {
+            fs::read_to_string("/proc/kallsyms").map_or_else(|_| Self::default(), |text| Self::parse(&text))
+        };
+        *FOUND.get_or_init(read)
+    }
+
+    /// Whether packets in pages can be read.
+    pub fn are_known(&self) -> bool {
+        self.vmemmap_base != 0 && self.page_offset_base != 0
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let address = words.next().and_then(|address| u64::from_str_radix(address, 16).ok());
+            match (address, words.nth(1)) {
+                (Some(address), Some("vmemmap_base")) => found.vmemmap_base = address,
+                (Some(address), Some("page_offset_base")) => found.page_offset_base = address,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +119,14 @@ mod tests {
         assert_eq!(symbols.name(0x1fff), "alpha+0xfff");
         assert_eq!(symbols.name(0x2010), "beta+0x10");
         assert_eq!(symbols.name(0x10), "0x10");
+    }
+
+    #[test]
+    fn variables_are_found_by_name() {
+        let text = "ff01 D vmemmap_base\nff02 T page_offset_base_not\nff03 d page_offset_base\n";
+        assert_eq!(Variables::parse(text), Variables { vmemmap_base: 0xff01, page_offset_base: 0xff03 });
+        assert!(!Variables::parse("0 D vmemmap_base\n0 D page_offset_base\n").are_known());
+        assert!(!Variables::parse("garbage").are_known());
     }
 
     #[test]

@@ -78,6 +78,25 @@ impl Pair {
         let result = serde_json::from_str(&ran.text);
         (ran.status, result.unwrap_or_else(|error| panic!("no result: {error}:\n{}", ran.text)))
     }
+
+    /// Packets of all sizes die at a hook of the second node, by a rule of this table if its hook is one that is traced.
+    pub fn finds(&mut self, hook: &str, table: Option<&str>) {
+        for size in ["", "--size 60", "--size 1400"] {
+            let (status, result) = self.check(size);
+            assert_eq!((status, &result["verdict"]), (1, &Value::from("Unreachable")), "{size}: {result:#}");
+            let fault = &result["faultPoint"];
+            assert_eq!(
+                (&fault["node"], &fault["hook"]),
+                (&"node2".into(), &hook.into()),
+                "{size}: {fault:#}"
+            );
+            assert_eq!(
+                (&fault["cause"], &fault["rule"]["table"]),
+                (&"filter-drop".into(), &table.map_or(Value::Null, Value::from)),
+                "{size}: {fault:#}"
+            );
+        }
+    }
 }
 
 /// What makes a guest a node.
