@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test test-kernels accuracy setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead
+.PHONY: all helm images demo demo-kubernetes test test-kernels accuracy setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood
 
 all: build
 
@@ -48,6 +48,10 @@ bench-watch: setup
 ## bench-overhead: what armed tracers cost packets that are not theirs
 bench-overhead: setup
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-prober --bench overhead --locked
+
+## bench-flood: how many marked packets a second a tracer keeps up with
+bench-flood: setup
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-prober --bench flood --locked
 
 ## bench-check: how long checks take, beside ping, one alone and 200 at once
 bench-check: setup
