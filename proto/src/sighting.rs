@@ -155,7 +155,7 @@ pub struct Losses {
     pub trace_overruns: u64,
     /// Buffers that could not be followed because the map was full.
     pub follow_full: u64,
-    /// Packets, of anybody, whose headers could not be read: a network card had left them in pages.
+    /// Packets on the node, of anybody, whose headers could not be read: a network card had left them in pages.
     #[serde(default)]
     pub out_of_reach: u64,
 }

@@ -148,6 +148,15 @@ static __always_inline void fill_place(struct sk_buff *skb, const struct hook *h
 	}
 }
 
+/* Is the packet on a device of this agent's node? */
+static __always_inline int is_of_this_node(struct sk_buff *skb)
+{
+	struct net_device *dev = skb->dev;
+	__u32 netns = dev ? dev->nd_net.net->ns.inum : 0;
+
+	return bpf_map_lookup_elem(&namespaces, &netns) != 0;
+}
+
 static __always_inline int submit(struct wm_record *r)
 {
 	if (bpf_ringbuf_output(&records, r, sizeof(*r), 0))
@@ -192,7 +201,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 
 	if (hook->later && !may_be_followed(skb))
 		return count(WM_COUNT_NOT_MARKED);
-	if (is_in_pages(skb, &w, offset) && gather(skb, &w, offset, hook->point))
+	if (is_in_pages(skb, &w, offset) && gather(skb, &w, offset, hook->point) && is_of_this_node(skb))
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);

@@ -96,7 +96,7 @@ numbers! {
         NotInFlight = WM_COUNT_NOT_IN_FLIGHT,
         /// Markers of a check that looks lightly, at a hook of the wide set.
         NotWanted = WM_COUNT_NOT_WANTED,
-        /// Packets whose headers could not be read, because a network card left them in pages.
+        /// Packets of the node whose headers could not be read, because a network card left them in pages.
         OutOfReach = WM_COUNT_OUT_OF_REACH,
     }
 }
