@@ -232,37 +232,6 @@ static __always_inline void fill_headers(struct wm_record *r, const struct ip_vi
 	__builtin_memcpy(r->dst, ip->dst, 16);
 }
 
-/* Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. */
-static __always_inline int match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_record *r)
-{
-	struct match_view m = {};
-	struct ip_view inner;
-	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
-	__u16 ethertype;
-
-	if (outer->protocol != PROTO_UDP || load(w, outer->l4, h, sizeof(h)))
-		return -1;
-	/* Only the I flag is set, and what is reserved is zero. */
-	if (h[8] != 0x08 || h[9] || h[10] || h[11])
-		return -1;
-	ethertype = h[28] << 8 | h[29];
-	if (ethertype != ETH_P_IP && ethertype != ETH_P_IPV6)
-		return -1;
-	if (view_ip(w, outer->l4 + sizeof(h), &inner))
-		return -1;
-	if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m))
-		return -1;
-	fill_headers(r, &inner, &m);
-	r->outer_kind = 1;
-	r->outer_src_port = h[0] << 8 | h[1];
-	r->outer_family = outer->family;
-	r->ip_id = outer->id;
-	r->vni = (__u32)h[12] << 16 | (__u32)h[13] << 8 | h[14];
-	__builtin_memcpy(r->outer_src, outer->src, 16);
-	__builtin_memcpy(r->outer_dst, outer->dst, 16);
-	return 0;
-}
-
 enum found { MARKED, PERHAPS_INSIDE, NOT_MARKED };
 
 /* Could the payload be another packet that cannot be read here: a tunnel, or encryption? */
@@ -279,6 +248,40 @@ static __always_inline int may_hide(__u8 protocol)
 	return 0;
 }
 
+/*
+ * Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. What is inside and can be read has a marker or
+ * has none: its buffer, which may have been another packet's, is not asked then.
+ */
+static __always_inline enum found match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_record *r)
+{
+	struct match_view m = {};
+	struct ip_view inner;
+	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
+	__u16 ethertype;
+
+	if (outer->protocol != PROTO_UDP || load(w, outer->l4, h, sizeof(h)))
+		return PERHAPS_INSIDE;
+	/* Only the I flag is set, and what is reserved is zero. */
+	if (h[8] != 0x08 || h[9] || h[10] || h[11])
+		return PERHAPS_INSIDE;
+	ethertype = h[28] << 8 | h[29];
+	if (ethertype != ETH_P_IP && ethertype != ETH_P_IPV6)
+		return PERHAPS_INSIDE;
+	if (view_ip(w, outer->l4 + sizeof(h), &inner))
+		return PERHAPS_INSIDE;
+	if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m))
+		return may_hide(inner.protocol) ? PERHAPS_INSIDE : NOT_MARKED;
+	fill_headers(r, &inner, &m);
+	r->outer_kind = 1;
+	r->outer_src_port = h[0] << 8 | h[1];
+	r->outer_family = outer->family;
+	r->ip_id = outer->id;
+	r->vni = (__u32)h[12] << 16 | (__u32)h[13] << 8 | h[14];
+	__builtin_memcpy(r->outer_src, outer->src, 16);
+	__builtin_memcpy(r->outer_dst, outer->dst, 16);
+	return MARKED;
+}
+
 /* Is there a marked IP packet at this offset of the buffer? */
 static __always_inline enum found match_at(const struct window *w, __u32 offset, struct wm_record *r)
 {
@@ -291,9 +294,7 @@ static __always_inline enum found match_at(const struct window *w, __u32 offset,
 		fill_headers(r, &ip, &m);
 		return MARKED;
 	}
-	if (!match_vxlan(w, &ip, r))
-		return MARKED;
-	return may_hide(ip.protocol) ? PERHAPS_INSIDE : NOT_MARKED;
+	return may_hide(ip.protocol) ? match_vxlan(w, &ip, r) : NOT_MARKED;
 }
 
 #endif
