@@ -53,13 +53,14 @@ fn script(set: HookSet, [src, dst]: [[u8; 4]; 2]) -> String {
 pub fn bpftrace(set: HookSet, flow: [[u8; 4]; 2]) -> Others {
     let mut file = tempfile::NamedTempFile::new().expect("a file for the script");
     file.write_all(script(set, flow).as_bytes()).expect("the script is written");
-    let child = Command::new("bpftrace").arg(file.path()).stdout(Stdio::piped()).spawn();
+    let child =
+        Command::new("bpftrace").arg(file.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = child.expect("bpftrace starts");
     let output = child.stdout.take().expect("its output is read");
     let others = Others(vec![child]);
     // BEGIN comes last: behind it everything is attached.
     let mut lines = BufReader::new(output).lines();
-    assert!(lines.any(|line| line.is_ok_and(|line| line == "ready")), "bpftrace ended: see above");
+    assert!(lines.any(|line| line.is_ok_and(|line| line == "ready")), "bpftrace ended before it was ready");
     std::thread::spawn(move || lines.for_each(drop));
     others
 }
