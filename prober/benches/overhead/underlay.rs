@@ -164,7 +164,7 @@ fn make_node(netns: &str, node: u8) {
     run(&format!("bridge -n {netns} fdb add 02:00:00:00:00:0{other} dev flannel.1 dst 172.31.0.{other}"));
     run(&format!("ip netns exec {netns} sysctl -q -w net.ipv4.ip_forward=1"));
     // As every node of a cluster has rules. On a machine without any the kernel skips its netfilter hooks in all namespaces
-    // (`nf_hooks_needed`), and the first rule anywhere, a traced one or not, costs everybody 5 to 10 percent.
+    // (`nf_hooks_needed`), and then the first rule anywhere, a traced one or not, costs everybody something.
     for hook in ["prerouting", "input", "forward", "output", "postrouting"] {
         run(&format!("ip netns exec {netns} nft add table inet rules"));
         let chain = "{ type filter hook HOOK priority 0 ; policy accept ; }".replace("HOOK", hook);
