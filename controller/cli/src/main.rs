@@ -78,12 +78,12 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             let (result, recording) = ask::check(&arguments).await?;
             let manner = arguments.look.manner(arguments.question.expect);
             write_out(render::result(&result, manner, paint())?.as_bytes())?;
+            // What can be kept is, whatever becomes of the other file.
+            let kept = arguments.record.as_ref().map_or(Ok(()), |path| recording::keep(path, &recording));
             if let Some(path) = &arguments.pcapng {
                 recording::keep_packets(path, &recording)?;
             }
-            if let Some(path) = &arguments.record {
-                recording::keep(path, &recording)?;
-            }
+            kept?;
             Ok(ExitCode::from(verdict_code(result.verdict, arguments.question.expect)))
         }
         Command::Replay(arguments) => {

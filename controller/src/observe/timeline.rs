@@ -128,7 +128,7 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
             | Event::Verdict { .. } => What::Passed { note: None },
         };
         let item = Item::new(sighting, what);
-        // `netif_rx` and then `netif_receive_skb` report one reception.
+        // In older recordings `netif_rx` and then `netif_receive_skb` report one reception; and a walk is that of one copy.
         let mut passed = items.iter().filter(|item| matches!(item.what, What::Passed { .. }));
         let twin = matches!(item.what, What::Passed { .. })
             && passed.next_back().is_some_and(|last| {

@@ -347,8 +347,12 @@ fn facts_are_the_same_twice_and_survive_their_file() {
     assert!(truncated.starts_with("not a complete facts document: EOF"), "{truncated}");
     let mut again = node.facts();
     for (before, after) in facts.namespaces.iter().zip(&mut again.namespaces) {
-        // Not the neighbours that the kernel finds and forgets by itself, those without ARP among them.
-        let settled = |entry: &waymark_proto::Neighbour| entry.state == "permanent";
+        // The neighbours that the kernel finds and forgets by itself. In a guest of `testbed/tests/kernels`, whose collections
+        // lie further apart, those without ARP are some.
+        let guest = std::env::var_os("WAYMARK_GUEST").is_some();
+        let settled = |entry: &waymark_proto::Neighbour| {
+            entry.state == "permanent" || (entry.state == "noarp" && !guest)
+        };
         after.neighbours.retain(settled);
         assert_eq!(
             before.neighbours.iter().filter(|entry| settled(entry)).collect::<Vec<_>>(),

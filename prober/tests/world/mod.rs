@@ -36,6 +36,11 @@ pub fn privileged() -> bool {
     false
 }
 
+/// Whether this is a guest of `testbed/tests/kernels`.
+pub fn in_guest() -> bool {
+    std::env::var_os("WAYMARK_GUEST").is_some()
+}
+
 pub fn run(command: &str) -> String {
     let words: Vec<_> = command.split_whitespace().collect();
     let output =

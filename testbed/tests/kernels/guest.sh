@@ -1,7 +1,7 @@
 # Process 1 of a guest once it has its root: runs what the host asks for, one command after the other.
 # A command comes as a line on the first port, and its status goes back there; what it prints goes to the second.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/root CI=true RUST_BACKTRACE=0
+export HOME=/root CI=true RUST_BACKTRACE=0 WAYMARK_GUEST=1
 mkdir -p /dev/net /dev/pts /dev/shm
 mknod /dev/net/tun c 10 200
 ln -s /proc/self/fd /dev/fd
