@@ -30,6 +30,7 @@ const FLOWS: NonZeroU32 = NonZeroU32::new(8).expect("not zero");
 
 /// What became of a second of packets.
 struct Outcome {
+    armed_in: Duration,
     took: Duration,
     records: usize,
     /// Packets of which no reception was recorded where they were to arrive.
@@ -41,7 +42,9 @@ async fn flood(world: &World, agent: &Agent, check: CheckId, rate: u32, light: b
     let netns = if light { ["client", "server"].map(|part| world.netns(part)).to_vec() } else { Vec::new() };
     let order = rpc::Arm { light, netns, ..world::arm(check.get(), Protocol::Icmp, rate, 60_000) };
     let (sink, mut sightings) = mpsc::channel(1 << 20);
+    let begin = Instant::now();
     agent.arm(&order, sink).await.expect("it is armed");
+    let armed_in = begin.elapsed();
     let [src, dst] = ["10.9.1.2", "10.9.2.2"].map(|ip| ip.parse().expect("an address"));
     let spec = InjectSpec {
         check,
@@ -75,7 +78,7 @@ async fn flood(world: &World, agent: &Agent, check: CheckId, rate: u32, light: b
     // An echo request that was sent has been received when the call returns, and so has its answer.
     let losses = agent.disarm(check).await.expect("it is disarmed");
     let (records, arrived) = collector.await.expect("it counts");
-    Outcome { took, records, missing: sent - arrived, losses }
+    Outcome { armed_in, took, records, missing: sent - arrived, losses }
 }
 
 fn main() -> ExitCode {
@@ -85,19 +88,16 @@ fn main() -> ExitCode {
     let limits = Limits { count: u32::MAX, packets_per_second: u32::MAX, ..Limits::default() };
     let agent = Agent::with_limits(&world.inventory, "node".into(), limits).expect("the agent starts");
     let mut fine = true;
-    println!(
-        "{:8} {:>10} {:>8} {:>12} {:>8} {:>8}",
-        "watched", "packets/s", "took", "records", "missing", "lost"
-    );
+    println!("watched   packets/s armed in     took      records  missing     lost");
     for (number, (light, rate)) in
         [true, false].into_iter().flat_map(|light| RATES.map(|rate| (light, rate))).enumerate()
     {
         let check = CheckId::new(0xf10 + number as u32).expect("not zero");
-        let Outcome { took, records, missing, losses } =
+        let Outcome { armed_in, took, records, missing, losses } =
             runtime.block_on(flood(&world, &agent, check, rate, light));
         let how = if light { "lightly" } else { "closely" };
         let lost = losses.total();
-        println!("{how:8} {rate:>10} {took:>8.2?} {records:>12} {missing:>8} {lost:>8}");
+        println!("{how:8} {rate:>10} {armed_in:>8.2?} {took:>8.2?} {records:>12} {missing:>8} {lost:>8}");
         let silent = missing > 0 && lost == 0;
         fine &= !silent && (lost == 0 || rate > LOSSLESS || !light);
     }
