@@ -3,6 +3,7 @@
 mod world;
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use waymark_prober::netns::Netns;
@@ -25,6 +26,20 @@ async fn cycle(world: &World, order: &rpc::Arm) {
     let (sink, _sightings) = mpsc::channel(1);
     world.agent.arm(order, sink).await.unwrap();
     world.agent.disarm(CheckId::new(order.check).unwrap()).await.unwrap();
+}
+
+/// Waits until as many tasks are left as there were: one that has been told to end still holds its descriptor.
+async fn settled(tasks: usize) {
+    let ending = async {
+        while tasks_alive() > tasks {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ending).await.expect("tasks that were told to end do so");
+}
+
+fn tasks_alive() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 /// Alone in its process: other tests of it would open descriptors meanwhile.
@@ -50,14 +65,17 @@ fn a_thousand_cycles() {
         let Some(world) = World::new() else { return };
         let light = rpc::Arm { light: true, ..world::arm(1, Protocol::Tcp, 10, 60_000) };
         let wide = world::arm(2, Protocol::Tcp, 10, 60_000);
+        let idle = tasks_alive();
         // What is opened once and for all.
         cycle(&world, &light).await;
         cycle(&world, &wide).await;
+        settled(idle).await;
         let before = descriptors();
         for round in 0..1000 {
             // Those that watch rules wait for grace periods of the kernel.
             cycle(&world, if round % 50 == 0 { &wide } else { &light }).await;
         }
+        settled(idle).await;
         assert_eq!(descriptors(), before);
         assert_eq!(tables(&world), "");
         let (sightings, losses) = world.check(Protocol::Icmp, 3).await;
