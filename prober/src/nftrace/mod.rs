@@ -1,6 +1,7 @@
 //! Netfilter's own trace of marked packets: entering and leaving each hook, and every rule between.
 //!
 //! * `table`: the table that makes the kernel report
+//! * `rules`: its rules, which pick the packets
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
 //! * `translate`: reports → sightings
@@ -9,6 +10,7 @@
 mod event;
 mod filter;
 mod passage;
+mod rules;
 mod table;
 mod translate;
 

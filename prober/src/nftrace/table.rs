@@ -6,37 +6,34 @@
 //!   everything pass. (The very first belongs to `ip_sabotage_in` of `br_netfilter`, which takes packets
 //!   out of prerouting that have been through it in a bridge.) For a traced packet each reports its policy, so the pair brackets the hook: who was
 //!   seen by the first and not by the last died between them, whatever did it;
-//! * in each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
-//!   number is in a set, and let them pass. Arming a check adds elements to the sets, disarming removes them. The input
-//!   hook has sets of its own: for a light look, which is about what arrives, there are elements in those alone.
+//! * behind each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
+//!   number is in a set, and let them pass (`rules`). Arming a check adds elements to the sets, disarming removes them. The
+//!   input hook has sets of its own: for a light look, which is about what arrives, there are elements in those alone.
 //!
 //! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{NLMSG_ERROR, NLMSG_OVERRUN};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use nftnl::expr::{
-    Cmp, CmpOp, Expression, Immediate, Lookup, Meta, Payload, Register, TransportHeaderField, Verdict,
-};
 use nftnl::nftnl_sys::{self as sys, libc};
-use nftnl::set::{Set, SetKey};
-use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
+use nftnl::set::Set;
+use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Table};
 use waymark_proto::marker::MAGIC;
 use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, MarkerKey, Protocol};
 use waymark_tracer_ebpf::HookSet;
+
+use super::rules::{self, Acknowledgement, NamedKey, Sequence, Tag};
 
 /// Tables whose names begin so are Waymark's own.
 pub const TABLE_PREFIX: &str = "waymark_";
 
 /// `NFT_TABLE_F_OWNER`: the table belongs to its socket.
 const TABLE_F_OWNER: u32 = 0x2;
-/// `NFT_META_NFTRACE`
-const META_NFTRACE: u32 = libc::NFT_META_NFTRACE as u32;
 
 /// The five hooks of the IP layer, with the names of their chains.
 const HOOKS: [(Hook, NfHook, &str); 5] = [
@@ -47,12 +44,6 @@ const HOOKS: [(Hook, NfHook, &str); 5] = [
     (Hook::NetfilterPostrouting, NfHook::PostRouting, "postrouting"),
 ];
 
-/// Where a tag's first eight bytes may be, in bytes from the transport header: behind a UDP or ICMP
-/// header, and behind that of a packet inside VXLAN (UDP 8, VXLAN 8, Ethernet 14, IPv4 20 or IPv6 40).
-const TAG_OFFSETS: [u32; 3] = [8, 58, 78];
-/// Where the TCP sequence number may be, likewise; the acknowledgement number follows it.
-const SEQUENCE_OFFSETS: [u32; 3] = [4, 54, 74];
-
 /// Priorities of the brackets: behind `NF_IP_PRI_FIRST` alone, and with `NF_IP_PRI_LAST`.
 const FIRST: i32 = FIRST_TRACED_PRIORITY;
 const LAST: i32 = i32::MAX;
@@ -60,7 +51,7 @@ const LAST: i32 = i32::MAX;
 /// What a chain of the table stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bracket {
-    /// The first chain of a hook.
+    /// The first chain of a hook, with the chain that its likely packets go to.
     First(Hook),
     /// The last chain of a hook.
     Last(Hook),
@@ -72,7 +63,7 @@ impl Bracket {
         let (hook, end) = name.split_once('-')?;
         let (hook, ..) = HOOKS.iter().find(|(_, _, known)| *known == hook)?;
         match end {
-            "first" => Some(Self::First(*hook)),
+            "first" | "likely" => Some(Self::First(*hook)),
             "last" => Some(Self::Last(*hook)),
             _ => None,
         }
@@ -166,19 +157,21 @@ impl TraceTable {
         for (meaning, hook, name) in HOOKS {
             let hooks = if meaning == Hook::NetfilterInput { Hooks::Input } else { Hooks::Others };
             let (tags, sequences, acknowledgements) = &sets[hooks as usize];
-            let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
             let last = self.base_chain(&format!("{name}-last"), hook, LAST);
-            batch.add(&first, MsgType::Add);
-            batch.add(&last, MsgType::Add);
-            for offset in TAG_OFFSETS {
-                batch.add(&trace_if(&first, None, offset, 8, tags), MsgType::Add);
+            let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
+            let tunnelled = Chain::new(c_string(&format!("{name}-tunnelled")), &self.table);
+            let likely = Chain::new(c_string(&format!("{name}-likely")), &self.table);
+            for chain in [&last, &first, &tunnelled, &likely] {
+                batch.add(chain, MsgType::Add);
             }
-            for offset in SEQUENCE_OFFSETS {
-                // Only the outermost header's protocol can be matched; inside a tunnel it is UDP.
-                let protocol = if offset == SEQUENCE_OFFSETS[0] { Protocol::Tcp } else { Protocol::Udp };
-                let protocol = Some(protocol.number(false));
-                batch.add(&trace_if(&first, protocol, offset, 4, sequences), MsgType::Add);
-                batch.add(&trace_if(&first, protocol, offset + 4, 4, acknowledgements), MsgType::Add);
+            for rule in rules::trace(&likely, tags, sequences, acknowledgements) {
+                batch.add(&rule, MsgType::Add);
+            }
+            for rule in rules::skim_inner(&tunnelled, &likely) {
+                batch.add(&rule, MsgType::Add);
+            }
+            for rule in rules::skim(&first, &likely, &tunnelled) {
+                batch.add(&rule, MsgType::Add);
             }
         }
         batch.finalize()
@@ -276,51 +269,6 @@ fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
     None
 }
 
-/// `payload in @set → nftrace on, accept`, for packets of a transport protocol if one is given. Accepted, so that one
-/// event says both that the packet is traced and that it came in; in a base chain that ends this chain alone.
-fn trace_if<'a, K: NamedKey>(
-    chain: &'a Chain<'a>,
-    protocol: Option<u8>,
-    offset: u32,
-    length: u32,
-    set: &Set<'_, K>,
-) -> Rule<'a> {
-    let mut rule = Rule::new(chain);
-    if let Some(protocol) = protocol {
-        rule.add_expr(&Meta::L4Proto);
-        rule.add_expr(&Cmp::new(CmpOp::Eq, protocol));
-    }
-    // The crate's names say bits; the kernel takes bytes, and gets these numbers as they are.
-    let field = TransportHeaderField::Raw { offset_bits: offset, length_bits: length };
-    rule.add_expr(&Payload::Transport(field));
-    rule.add_expr(&Lookup::new(set));
-    rule.add_expr(&Immediate::new(1_u8, Register::Reg1));
-    rule.add_expr(&SetNftrace);
-    rule.add_expr(&Verdict::Accept);
-    rule
-}
-
-/// `meta nftrace set <register 1>`, which the crate does not have.
-struct SetNftrace;
-
-impl Expression for SetNftrace {
-    fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name is a C string; the attributes are those of a meta expression and of its
-        // types. The caller frees the expression.
-        unsafe {
-            let expression = NonNull::new(sys::nftnl_expr_alloc(c"meta".as_ptr()))
-                .expect("libnftnl knows meta expressions and has memory for one");
-            sys::nftnl_expr_set_u32(expression.as_ptr(), sys::NFTNL_EXPR_META_KEY as u16, META_NFTRACE);
-            sys::nftnl_expr_set_u32(
-                expression.as_ptr(),
-                sys::NFTNL_EXPR_META_SREG as u16,
-                Register::Reg1.to_raw(),
-            );
-            expression
-        }
-    }
-}
-
 /// The message that makes a table with the owner flag, which the crate cannot set.
 struct OwnedTable<'a>(&'a Table);
 
@@ -346,48 +294,6 @@ unsafe impl NlMsg for OwnedTable<'_> {
         }
     }
 }
-
-/// A set's key together with the names of its sets, for the input hook and for the others, and the number of the first
-/// within the transaction.
-trait NamedKey: SetKey {
-    const NAMES: [&'static CStr; 2];
-    const ID: u32;
-}
-
-macro_rules! set_key {
-    ($(#[$doc:meta])* $type:ident, $length:literal, $names:expr, $id:literal) => {
-        $(#[$doc])*
-        struct $type([u8; $length]);
-
-        impl SetKey for $type {
-            /// `TYPE_INTEGER` of nft, which is for display only.
-            const TYPE: u32 = 4;
-            const LEN: u32 = $length;
-
-            fn data(&self) -> Box<[u8]> {
-                Box::new(self.0)
-            }
-        }
-
-        impl NamedKey for $type {
-            const NAMES: [&'static CStr; 2] = $names;
-            const ID: u32 = $id;
-        }
-    };
-}
-
-set_key!(
-    /// Magic and check of a tag.
-    Tag, 8, [c"input_tags", c"tags"], 1
-);
-set_key!(
-    /// TCP sequence number.
-    Sequence, 4, [c"input_sequences", c"sequences"], 2
-);
-set_key!(
-    /// TCP acknowledgement number.
-    Acknowledgement, 4, [c"input_acknowledgements", c"acknowledgements"], 3
-);
 
 fn c_string(text: &str) -> CString {
     CString::new(text).expect("names are made of letters, digits, dashes and underscores")
