@@ -6,7 +6,8 @@
 //!
 //! All is on one kernel: what two machines would share each packet pays at both of its nodes.
 //!
-//! `make bench-overhead` runs it, as root: it makes network namespaces and removes them.
+//! `make bench-overhead` runs it, as root: it makes network namespaces and removes them. Words behind it name the rows
+//! that are wanted: `cargo bench --bench overhead -- wide`.
 
 #[path = "../tests/world/mod.rs"]
 mod world;
@@ -32,6 +33,8 @@ use waymark_tracer_ebpf::HookSet;
 const ROUND: Duration = Duration::from_millis(100);
 /// How often each way of watching is measured; the median of the ratios to the rounds around it counts.
 const ROUNDS: usize = 31;
+/// How often those that take seconds to start are.
+const SLOW_ROUNDS: usize = 9;
 /// Between marked packets, where there are some: a thousand a second.
 const PACE: Duration = Duration::from_millis(1);
 
@@ -148,6 +151,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Whether the command line asks for a row, or for none in particular.
+fn is_wanted(row: &Row) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    words.peek().is_none() || words.any(|word| row.what == word)
+}
+
 fn can_be_measured(watcher: Watcher) -> bool {
     match watcher {
         Watcher::Bpftrace(_) => others::is_installed("bpftrace"),
@@ -168,7 +177,7 @@ fn main() -> ExitCode {
     for way in underlay.ways() {
         let stream = Stream::open(&way.from, &way.to);
         let mut measured: Vec<(&str, f64)> = Vec::new();
-        for row in ROWS {
+        for row in ROWS.iter().filter(|row| is_wanted(row)) {
             let name = format!("{}, {}", way.name, row.what);
             if !can_be_measured(row.watcher) {
                 println!("{name:42} not measured: it is not installed");
@@ -177,7 +186,8 @@ fn main() -> ExitCode {
             }
             let one = |who| runtime.block_on(round(&underlay, &way, &stream, who, row.marked));
             let (mut rates, mut ratios) = (Vec::new(), Vec::new());
-            for _ in 0..ROUNDS {
+            let is_slow = matches!(row.watcher, Watcher::Bpftrace(_));
+            for _ in 0..if is_slow { SLOW_ROUNDS } else { ROUNDS } {
                 let [before, rate, after] = [Watcher::Nobody, row.watcher, Watcher::Nobody].map(one);
                 rates.push(rate);
                 ratios.push(2.0 * rate / (before + after));
