@@ -212,6 +212,7 @@ impl Agent {
             inner.tracer.arm(spec, sink)
         })
         .await??;
+        self.0.metrics.count_armed(set);
         for name in absent {
             let why = closed.get(&name).cloned();
             let why =

@@ -8,12 +8,16 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use waymark_proto::NodeName;
+use waymark_tracer_ebpf::HookSet;
 
 use crate::watch::ProbeMetrics;
 
@@ -26,6 +30,13 @@ pub struct Metrics {
     /// Of its probes.
     pub probes: ProbeMetrics,
     attached: Gauge,
+    armed: Family<Armed, Counter>,
+}
+
+/// What armed checks are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Armed {
+    hooks: &'static str,
 }
 
 /// Why metrics are not served.
@@ -46,12 +57,23 @@ impl Metrics {
         self.attached.set(i64::from(attached));
     }
 
+    /// Counts a check that was armed.
+    pub fn count_armed(&self, set: HookSet) {
+        let hooks = match set {
+            HookSet::Light => "light",
+            HookSet::Wide => "wide",
+        };
+        self.armed.get_or_create(&Armed { hooks }).inc();
+    }
+
     fn registry(&self, node: &NodeName) -> Registry {
         let mut registry = Registry::default();
         let info = [("node", node.to_string()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
         registry.register("waymark_agent", "The agent", Info::new(info.to_vec()));
         let attached = self.attached.clone();
         registry.register("waymark_agent_attached", "Whether a controller has taken the agent in", attached);
+        let armed = "Checks that were armed, by the hooks that they wanted";
+        registry.register("waymark_agent_armed_checks", armed, self.armed.clone());
         self.probes.register(&mut registry);
         registry
     }

@@ -23,6 +23,8 @@ const READY: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often `down` looks for processes that were forked while it was ending others.
 const ROUNDS: usize = 5;
+/// Where each node's agent serves its metrics, in the node's namespace.
+pub const AGENT_METRICS: &str = "127.0.0.1:9464";
 
 /// How a testbed is to be.
 #[derive(Clone, Debug)]
@@ -198,7 +200,8 @@ impl Instance {
         let controller = daemon("controller".into(), None, self.programs.controller()?, &args);
         controller.start(&self.dir, self.programs.this())?.wait(READY)?;
         let agents = cluster.nodes.iter().map(|node| {
-            let args = ["run", &found[0], &found[1], "--node", &node.name, "--controller", &address];
+            let dial = ["--node", &node.name, "--controller", &address, "--metrics", AGENT_METRICS];
+            let args = [&["run", &found[0], &found[1]][..], &dial].concat();
             let role = format!("agent-{}", node.name);
             daemon(role, Some(node.netns.clone()), self.programs.agent()?, &args)
                 .start(&self.dir, self.programs.this())

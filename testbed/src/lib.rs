@@ -98,7 +98,7 @@ pub use fault::{
     Act, Expected, Fault, Helper, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
 };
 pub use impair::{Impairment, relay as impair};
-pub use instance::{Instance, UpOptions};
+pub use instance::{AGENT_METRICS, Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
 pub use programs::Programs;
