@@ -9,6 +9,7 @@
 //! * Between nodes no clock is trusted. A packet's TTL never rises, and what happens between two nodes at
 //!   one TTL follows the order in which the prediction visits them.
 //!
+//! * `calls`: what functions of the kernel answered
 //! * `copies`: how many copies came by, and when
 //! * `direction`: which way each sighting goes
 //! * `again`: answers that were sent again
@@ -16,6 +17,7 @@
 //! * `ending`: what became of the packet in the end
 
 mod again;
+mod calls;
 mod copies;
 mod direction;
 mod ending;
@@ -24,8 +26,9 @@ mod timeline;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use waymark_proto::{Action, Direction, Flow, Inventory, NodeName, Place, Seq, Sighting, Step};
+use waymark_proto::{Action, Direction, Event, Flow, Inventory, NodeName, Place, Seq, Sighting, Step};
 
+pub use calls::Call;
 pub use copies::{Gate, Passage};
 use timeline::Item;
 
@@ -86,6 +89,8 @@ pub struct Walk {
     pub arrived_ns: Option<u64>,
     /// Where it came by at a known time, and how many copies of it.
     pub passages: Vec<Passage>,
+    /// What functions of the kernel answered, on each node in order.
+    pub calls: Vec<Call>,
 }
 
 impl Walk {
@@ -126,13 +131,15 @@ fn packet(seq: Seq, sightings: &[&Sighting], lens: &Lens<'_>) -> Observed {
 
 fn walk(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Walk {
     let mut by_node: BTreeMap<&NodeName, Vec<&Sighting>> = BTreeMap::new();
-    for sighting in sightings {
+    let is_call = |sighting: &&&Sighting| matches!(sighting.event, Event::Called { .. });
+    for sighting in sightings.iter().filter(|sighting| !is_call(sighting)) {
         by_node.entry(&sighting.place.node).or_default().push(sighting);
     }
     let timelines = by_node.into_iter().map(|(node, sightings)| (node, timeline::of_node(&sightings)));
     let items = across_nodes(timelines.collect(), direction, lens);
     let passages = copies::passages(sightings, direction, lens);
-    Walk { passages, ..ending::finish(&items, direction, lens) }
+    let calls = calls::of(sightings);
+    Walk { passages, ..ending::finish(&items, calls, direction, lens) }
 }
 
 /// Joins the timelines of the nodes by falling TTL, and by predicted order where TTLs are equal.

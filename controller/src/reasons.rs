@@ -3,8 +3,10 @@
 //! A reason outranks a function. Reasons that the kernel gives in several places ask the function for the
 //! place. A drop in netfilter names its hook neither way: the rule trace or the prediction does.
 
+mod answers;
 mod table;
 
+pub use answers::answered;
 use waymark_proto::{Cause, Hook, Text};
 
 /// What a reason or a function says.

@@ -5,16 +5,17 @@
 
 mod kernel;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
 use caps::{CapSet, Capability};
 use serde::Serialize;
-use waymark_proto::{Inventory, NodeName};
+use waymark_proto::{Hook, Inventory, NodeName};
 
 use crate::facts::{command, kernel_release, nfnetlink};
 use crate::pods::{Opened, Pods, Searched};
-use crate::tracer::{reads_pages, try_load};
+use crate::tracer::{FloorError, Tried, WatchedFunction, reads_pages, try_load};
 
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -90,7 +91,9 @@ pub fn examine(node: Option<(&Inventory, &NodeName)>) -> Vec<Finding> {
     findings.push(kernel::kallsyms(kernel::start_of("/proc/kallsyms")));
     findings.push(kernel::pages(reads_pages()));
     findings.push(kernel::lockdown(fs::read_to_string("/sys/kernel/security/lockdown")));
-    findings.push(tracer());
+    let tried = try_load();
+    findings.push(tracer(&tried));
+    findings.extend(tried.iter().map(|tried| functions(&tried.functions)));
     findings.push(nf_tables());
     findings.push(pods(&Pods::default().survey(), sees_the_nodes_processes()));
     findings.extend(TOOLS.iter().map(Tool::examine));
@@ -176,16 +179,42 @@ fn capability(need: &Need) -> Finding {
 }
 
 /// Whether the kernel takes the programs: what all the other findings about BPF come to.
-fn tracer() -> Finding {
+fn tracer(tried: &Result<Tried, FloorError>) -> Finding {
     let what = "tracer";
     let remedy = "see the findings above; a container also needs a seccomp profile that allows bpf(2)";
-    match try_load() {
-        Ok(refused) if refused.is_empty() => Finding::ok(what, "the kernel accepts all of its programs"),
-        Ok(refused) => {
+    match tried {
+        Ok(Tried { refused, .. }) if refused.is_empty() => {
+            Finding::ok(what, "the kernel accepts all of its programs")
+        }
+        Ok(Tried { refused, .. }) => {
             Finding::bad(what, State::Warn, format!("not observable: {}", refused.join("; ")), remedy)
         }
         Err(error) => Finding::bad(what, State::Missing, error.to_string(), remedy),
     }
+}
+
+/// Who watches the kernel's functions, hook by hook, or why nobody does: results are less detailed then, and no less right.
+fn functions(functions: &[WatchedFunction]) -> Finding {
+    let what = "kernel functions";
+    let mut served: BTreeMap<Hook, Vec<&str>> = BTreeMap::new();
+    let mut refused: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for WatchedFunction { function, hook, provider } in functions {
+        match provider {
+            Ok(provider) => served.entry(*hook).or_default().push(provider),
+            Err(why) => refused.entry(why).or_default().push(function),
+        }
+    }
+    let told = |(name, all): (String, Vec<&str>)| format!("{name}: {}", all.join(", "));
+    let refused = refused.into_iter().map(|(why, all)| (format!("not ({why})"), all)).map(told);
+    let refused = refused.collect::<Vec<_>>().join("; ");
+    if served.is_empty() {
+        let remedy = "nothing, if what tracepoints tell is enough; else run a kernel with CONFIG_KPROBE_EVENTS and without lockdown";
+        return Finding::bad(what, State::Warn, refused, remedy);
+    }
+    let mut detail =
+        served.into_iter().map(|(hook, all)| (hook.to_string(), all)).map(told).collect::<Vec<_>>();
+    detail.extend(Some(refused).filter(|refused| !refused.is_empty()));
+    Finding::ok(what, detail.join("; "))
 }
 
 fn nf_tables() -> Finding {
@@ -292,6 +321,25 @@ fn namespaces(inventory: &Inventory, name: &NodeName) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn functions_are_told_by_hook_or_by_reason() {
+        let row = |function, hook, provider: Result<&str, &str>| WatchedFunction {
+            function,
+            hook,
+            provider: provider.map(str::to_owned).map_err(str::to_owned),
+        };
+        let rows = [
+            row("f", Hook::Route, Ok("fexit/f")),
+            row("g", Hook::Route, Ok("kretprobe/g")),
+            row("h", Hook::Bridge, Err("refused")),
+        ];
+        let some = functions(&rows);
+        assert_eq!(some.state, State::Ok);
+        assert_eq!(some.detail, "route: fexit/f, kretprobe/g; not (refused): h");
+        let none = functions(&rows[2..]);
+        assert_eq!((none.state, none.detail.as_str()), (State::Warn, "not (refused): h"));
+    }
 
     #[test]
     fn pods_are_found_by_files_or_by_processes() {

@@ -13,7 +13,11 @@ fn walk(world: &World, sightings: &[Sighting], matched: &[Match]) -> Vec<String>
         let what = match &sighting.event {
             Event::Seen | Event::Arrived | Event::Left | Event::Passed => "",
             Event::Dropped { reason, .. } => reason.as_deref().unwrap_or("?"),
-            Event::Entered | Event::Verdict { .. } | Event::Transmitted { .. } | Event::Consumed { .. } => {
+            Event::Entered
+            | Event::Verdict { .. }
+            | Event::Transmitted { .. }
+            | Event::Consumed { .. }
+            | Event::Called { .. } => {
                 continue;
             }
         };

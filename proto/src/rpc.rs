@@ -138,6 +138,9 @@ impl From<&crate::Sighting> for Sighting {
                 verdict: verdict.clone(),
             }),
             Event::Transmitted { code } => Wire::Transmitted(*code),
+            Event::Called { function, answer } => {
+                Wire::Called(Call { function: function.clone(), answer: answer.clone() })
+            }
             Event::Dropped { reason, function } => {
                 Wire::Dropped(Freed { reason: reason.clone(), function: Some(function.clone()) })
             }
@@ -182,6 +185,7 @@ impl Sighting {
                 verdict: rule.verdict,
             },
             Wire::Transmitted(code) => Event::Transmitted { code },
+            Wire::Called(Call { function, answer }) => Event::Called { function, answer },
             Wire::Dropped(freed) => Event::Dropped {
                 reason: freed.reason,
                 function: freed.function.ok_or_else(|| malformed("a drop without function"))?,
@@ -324,6 +328,7 @@ mod tests {
             Event::Transmitted { code: 16 },
             Event::Dropped { reason: Some("NO_SOCKET".into()), function: "f+0x1".into() },
             Event::Consumed { function: None },
+            Event::Called { function: "f".into(), answer: Some("EXDEV".into()) },
         ];
         for event in events {
             let sighting = crate::Sighting {

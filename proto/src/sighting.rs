@@ -75,6 +75,15 @@ pub enum Event {
         /// `netdev_tx_t`, other than `NETDEV_TX_OK`.
         code: i32,
     },
+    /// A function of the kernel was called with it, and has returned if it answers.
+    Called {
+        /// Its name.
+        function: String,
+        /// What it answered, by the name that the kernel's sources have for it: `0`, `EXDEV`, `NF_DROP`, `XDP_PASS`. Absent
+        /// where only the call says something.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<String>,
+    },
     /// The kernel freed it as dropped.
     Dropped {
         /// The drop reason by its kernel name without prefix (`NO_SOCKET`), if the kernel gives one.

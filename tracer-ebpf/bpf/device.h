@@ -44,7 +44,7 @@ int BPF_PROG(net_dev_xmit, struct sk_buff *skb, int code, struct net_device *dev
 	struct wm_record *seen;
 	struct wm_record r;
 
-	if (!followed_lately(number_of(skb)))
+	if (!followed_lately(number_of(skb, 0)))
 		return count(WM_COUNT_NOT_IN_FLIGHT);
 	seen = bpf_map_lookup_elem(&in_flight, &flight);
 	if (!seen)

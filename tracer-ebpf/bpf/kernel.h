@@ -7,6 +7,7 @@
 #define WAYMARK_KERNEL_H
 
 #include <linux/bpf.h>
+#include <linux/ptrace.h>
 #include <linux/types.h>
 
 #include <bpf/bpf_core_read.h>
@@ -15,6 +16,12 @@
 #include <bpf/bpf_tracing.h>
 
 #define relocated __attribute__((preserve_access_index))
+
+/*
+ * A member of what `p` points at. Programs of tracepoints and of fentry know its type, and read it as C does. Those of kprobes
+ * have a number for an address (`probed`), and must ask the helper. It is a constant for each program, so one way is left.
+ */
+#define of(probed, p, member) ((probed) ? BPF_CORE_READ(p, member) : (p)->member)
 
 struct ns_common {
 	unsigned int inum;
@@ -53,6 +60,18 @@ struct sk_buff {
 	unsigned int end;
 	unsigned char *head;
 	unsigned char *data;
+	unsigned long _skb_refdst;
+	__u8 tc_at_ingress : 1;
+} relocated;
+
+struct dst_entry {
+	int (*input)(struct sk_buff *);
+	short error;
+} relocated;
+
+struct nf_hook_state {
+	__u8 hook; /* of four bytes before 5.17, the first of which tells it on little-endian machines */
+	__u8 pf;
 } relocated;
 
 typedef struct {

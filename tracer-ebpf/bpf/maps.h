@@ -57,6 +57,14 @@ struct {
 	__type(value, struct wm_record);
 } in_flight SEC(".maps");
 
+/* Calls of functions whose answers are awaited → what was seen of the packet when they began. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct wm_call);
+	__type(value, struct wm_record);
+} calls SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 22);

@@ -47,9 +47,9 @@ static __always_inline __u64 address_of(__u64 page)
  * Puts the bytes from an offset of the buffer on together: what is left of the linear part, and what follows it in the first
  * page. Offsets stay what they are.
  */
-static __always_inline int gather(struct sk_buff *skb, struct window *w, __u32 offset, __u32 point)
+static __always_inline int gather(struct sk_buff *skb, int probed, struct window *w, __u32 offset, __u32 point)
 {
-	struct skb_shared_info *info = (void *)(skb->head + skb->end);
+	struct skb_shared_info *info = (void *)(of(probed, skb, head) + of(probed, skb, end));
 	struct fragment fragment = {};
 	__u32 linear = offset < w->end ? w->end - offset : 0;
 	__u32 skipped = offset < w->end ? 0 : offset - w->end;

@@ -20,6 +20,10 @@
  */
 #define FOLLOW_NS 1000000000ULL
 
+/* The namespace of a device or a socket, whose member `at` is a possible_net_t. */
+#define namespace_of(probed, p, at) \
+	((probed) ? BPF_CORE_READ(p, at.net, ns.inum) : (p)->at.net->ns.inum)
+
 /* What a hook knows beside the packet. */
 struct hook {
 	struct net_device *device; /* 0: the packet's own */
@@ -31,6 +35,10 @@ struct hook {
 	__u8 frees;   /* the buffer is given back */
 	__u8 wide;    /* nothing to record for checks that look lightly */
 	__u8 later;   /* no packet is met here first */
+	__u8 probed;  /* of a kprobe */
+	__u64 call;   /* the call of a function whose answer is awaited; 0 if none is */
+	struct nf_hook_state *state; /* of a function that has one; else 0 */
+	__u8 asks_direction;         /* whether the packet is on its way in or out is to be told */
 };
 
 static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 now, struct wm_record *r)
@@ -59,19 +67,19 @@ static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 n
 }
 
 /* Clones share a buffer: a tap's copy that is freed must not end the following of the packet itself. */
-static __always_inline int shared(struct sk_buff *skb)
+static __always_inline int shared(struct sk_buff *skb, int probed)
 {
-	struct skb_shared_info *info = (void *)(skb->head + skb->end);
+	struct skb_shared_info *info = (void *)(of(probed, skb, head) + of(probed, skb, end));
 
 	return (BPF_CORE_READ(info, dataref.counter) & 0xffff) > 1;
 }
 
-static __always_inline void unfollow(struct sk_buff *skb, __u64 head)
+static __always_inline void unfollow(struct sk_buff *skb, int probed, __u64 head)
 {
 	__u64 packet = (__u64)skb;
 
 	bpf_map_delete_elem(&buffers, &packet);
-	if (!shared(skb))
+	if (!shared(skb, probed))
 		bpf_map_delete_elem(&followed, &head);
 }
 
@@ -104,11 +112,11 @@ static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct
 static __always_inline void remember(struct sk_buff *skb, const struct hook *hook, __u64 head, const struct wm_record *r)
 {
 	if (hook->frees) {
-		unfollow(skb, head);
+		unfollow(skb, hook->probed, head);
 		return;
 	}
 	note_followed(buffer_of(skb));
-	note_followed(number_of(skb));
+	note_followed(number_of(skb, hook->probed));
 	if (r->match != WM_MATCH_QUOTED)
 		follow(skb, head, r);
 	if (hook->point == WM_POINT_NET_DEV_START_XMIT) {
@@ -126,21 +134,21 @@ static __always_inline void remember(struct sk_buff *skb, const struct hook *hoo
  */
 static __always_inline void fill_place(struct sk_buff *skb, const struct hook *hook, struct wm_record *r)
 {
-	struct net_device *dev = hook->device ? hook->device : skb->dev;
-	struct sock *sk = skb->sk;
+	struct net_device *dev = hook->device ? hook->device : of(hook->probed, skb, dev);
+	struct sock *sk = of(hook->probed, skb, sk);
 	__u32 netns = 0;
 
 	if (dev)
-		netns = dev->nd_net.net->ns.inum;
+		netns = namespace_of(hook->probed, dev, nd_net);
 	if (netns) {
 		r->netns = netns;
-		r->ifindex = dev->ifindex;
+		r->ifindex = of(hook->probed, dev, ifindex);
 		bpf_probe_read_kernel_str(r->device, sizeof(r->device), &dev->name);
 	} else if (sk) {
-		r->netns = sk->__sk_common.skc_net.net->ns.inum;
+		r->netns = namespace_of(hook->probed, sk, __sk_common.skc_net);
 	} else {
 		/* tcp_v4_rcv takes the device away before a listener sees a SYN: it is where it was last. */
-		__u64 head = (__u64)skb->head;
+		__u64 head = (__u64)of(hook->probed, skb, head);
 		struct wm_followed *f = bpf_map_lookup_elem(&followed, &head);
 
 		if (f)
@@ -149,10 +157,10 @@ static __always_inline void fill_place(struct sk_buff *skb, const struct hook *h
 }
 
 /* Is the packet on a device of this agent's node? */
-static __always_inline int is_of_this_node(struct sk_buff *skb)
+static __always_inline int is_of_this_node(struct sk_buff *skb, int probed)
 {
-	struct net_device *dev = skb->dev;
-	__u32 netns = dev ? dev->nd_net.net->ns.inum : 0;
+	struct net_device *dev = of(probed, skb, dev);
+	__u32 netns = dev ? namespace_of(probed, dev, nd_net) : 0;
 
 	return bpf_map_lookup_elem(&namespaces, &netns) != 0;
 }
@@ -181,27 +189,45 @@ static __always_inline int submit_captured(const struct wm_record *r, const stru
 	return count(WM_COUNT_RECORDED);
 }
 
+/* A call is known by its own number, and by the hook. */
+static __always_inline int await(struct sk_buff *skb, const struct hook *hook, struct wm_record *r)
+{
+	struct wm_call call = { .number = hook->call, .point = hook->point };
+	struct nf_hook_state *state = hook->state;
+
+	r->location = (__u64)skb;
+	if (state)
+		r->reason = BPF_CORE_READ(state, hook) | BPF_CORE_READ(state, pf) << 8;
+	if (hook->asks_direction)
+		r->reason = BPF_CORE_READ_BITFIELD_PROBED(skb, tc_at_ingress);
+	if (bpf_map_update_elem(&calls, &call, r, BPF_ANY))
+		return count(WM_COUNT_FOLLOW_FULL);
+	return 0;
+}
+
 static __always_inline int is_worth_it(struct sk_buff *skb, const struct window *w, __u32 offset, const struct hook *hook)
 {
-	if (w->gathered || !direct_reads)
-		return deserves_more(skb, w->head + offset, 0);
-	return deserves_more(skb, hook->at_data ? skb->data : skb->head + skb->network_header, 1);
+	if (w->gathered || !direct_reads || hook->probed)
+		return deserves_more(skb, hook->probed, w->head + offset, 0);
+	return deserves_more(skb, 0, hook->at_data ? skb->data : skb->head + skb->network_header, 1);
 }
 
 static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
 {
-	__u64 head = (__u64)skb->head;
-	struct window w = { .head = skb->head, .end = skb->tail };
-	__u32 data = skb->data - skb->head;
-	__u32 offset = hook->at_data ? data : skb->network_header;
+	const int probed = hook->probed;
+	__u64 head = (__u64)of(probed, skb, head);
+	struct window w = { .head = of(probed, skb, head), .end = of(probed, skb, tail) };
+	__u32 data = of(probed, skb, data) - of(probed, skb, head);
+	__u32 offset = hook->at_data ? data : of(probed, skb, network_header);
 	struct wm_record r;
 	enum found found;
 	struct wm_armed *a;
 	__u64 now;
 
-	if (hook->later && !may_be_followed(skb))
+	if (hook->later && !may_be_followed(skb, probed))
 		return count(WM_COUNT_NOT_MARKED);
-	if (is_in_pages(skb, &w, offset) && gather(skb, &w, offset, hook->point) && is_of_this_node(skb))
+	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
+	    is_of_this_node(skb, probed))
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);
@@ -219,13 +245,13 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	fill_place(skb, hook, &r);
 	if (!bpf_map_lookup_elem(&namespaces, &r.netns)) {
 		/* It has left this node; whoever gives the buffer back does it out of sight. */
-		unfollow(skb, head);
+		unfollow(skb, probed, head);
 		return count(WM_COUNT_FOREIGN_NETNS);
 	}
 
 	r.time_ns = now;
 	r.buffer = head;
-	r.mark = skb->mark;
+	r.mark = of(probed, skb, mark);
 	r.location = hook->location;
 	r.reason = hook->reason;
 	r.code = hook->code;
@@ -235,6 +261,8 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		remember(skb, hook, head, &r);
 	if (hook->wide && !a->wide)
 		return count(WM_COUNT_NOT_WANTED);
+	if (hook->call)
+		return await(skb, hook, &r);
 	return a->capture ? submit_captured(&r, &w, offset) : submit(&r);
 }
 

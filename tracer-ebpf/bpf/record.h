@@ -18,7 +18,28 @@ enum wm_point {
 	WM_POINT_NET_DEV_XMIT = 5,
 	WM_POINT_KFREE_SKB = 6,
 	WM_POINT_CONSUME_SKB = 7,
-	WM_POINTS = 8,
+	/* Functions of the deep tier. */
+	WM_POINT_DEEP = 32,
+	WM_POINT_FIB_VALIDATE_SOURCE = 32,
+	WM_POINT_IP_ROUTE_INPUT = 33,
+	WM_POINT_IP6_ROUTE_INPUT = 34,
+	WM_POINT_NF_HOOK_SLOW = 35,
+	WM_POINT_NF_CONNTRACK_IN = 36,
+	WM_POINT_NF_CONNTRACK_CONFIRM = 37,
+	WM_POINT_XDP_GENERIC = 38,
+	WM_POINT_TCF_CLASSIFY = 39,
+	WM_POINT_TCF_CLASSIFY_INGRESS = 40,
+	WM_POINT_BR_HANDLE_FRAME_FINISH = 41,
+	WM_POINT_BR_FLOOD = 42,
+	WM_POINT_IP_FINISH_OUTPUT2 = 43,
+	WM_POINT_IP6_FINISH_OUTPUT2 = 44,
+	WM_POINT_NEIGH_EVENT_SEND = 45,
+	WM_POINT_IP_PROTOCOL_DELIVER = 46,
+	WM_POINT_IP6_PROTOCOL_DELIVER = 47,
+	WM_POINT_SK_FILTER = 48,
+	WM_POINT_VXLAN_RCV = 49,
+	WM_POINTS = 64,
+	WM_DEEP_POINTS = 32, /* WM_POINTS - WM_POINT_DEEP */
 };
 
 /* How the marker was recognized. */
@@ -50,14 +71,14 @@ enum wm_counter {
 struct wm_record {
 	__u64 time_ns;   /* bpf_ktime_get_ns */
 	__u64 buffer;    /* skb->head */
-	__u64 location;  /* caller, for kfree_skb and consume_skb; else 0 */
+	__u64 location;  /* caller, for kfree_skb and consume_skb; who is next, for routes; else 0 */
 	__u64 hash;      /* keyed hash of a tag; 0 where there is none to be read */
 	__u32 check;
 	__u32 seq;
 	__u32 netns;     /* net->ns.inum */
 	__u32 ifindex;
-	__u32 reason;    /* drop reason; 0 if the kernel gives none */
-	__s32 code;      /* netdev_tx_t, for net_dev_xmit */
+	__u32 reason;    /* drop reason; 0 if the kernel gives none. Of functions, by point: see deep.h */
+	__s32 code;      /* netdev_tx_t, for net_dev_xmit; what a function answered */
 	__u32 mark;      /* skb->mark */
 	__u32 vni;
 	__u8 src[16];
@@ -122,6 +143,13 @@ struct wm_followed {
 struct wm_flight {
 	__u64 skb;
 	__u64 device;
+};
+
+/* A call of a function that has not returned yet. */
+struct wm_call {
+	__u64 number; /* no other call of this function that is under way has it */
+	__u32 point;
+	__u32 reserved;
 };
 
 #endif

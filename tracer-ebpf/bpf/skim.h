@@ -38,10 +38,16 @@ static __always_inline __u64 buffer_of(struct sk_buff *skb)
 	return head;
 }
 
-/* A number for a packet: the difference of two pointers is one. */
-static __always_inline __u64 number_of(struct sk_buff *skb)
+/* A number for a packet: the difference of two pointers is one. From a number no pointer may be taken. */
+static __always_inline __u64 number_of(struct sk_buff *skb, int probed)
 {
-	return (__u64)skb - (__u64)followed_at;
+	void *slots = followed_at;
+	__u64 address = 0;
+
+	if (!probed)
+		return (__u64)skb - (__u64)followed_at;
+	bpf_probe_read_kernel(&address, sizeof(address), &slots);
+	return (__u64)skb - address;
 }
 
 static __always_inline __u32 *slot(__u64 number)
@@ -66,10 +72,10 @@ static __always_inline int followed_lately(__u64 number)
 }
 
 /* May the packet, or one that shares its buffer, have been followed? */
-static __always_inline int may_be_followed(struct sk_buff *skb)
+static __always_inline int may_be_followed(struct sk_buff *skb, int probed)
 {
 	return is_lately(last_followed_at) &&
-	       (followed_lately(number_of(skb)) || followed_lately(buffer_of(skb)));
+	       (followed_lately(number_of(skb, probed)) || followed_lately(buffer_of(skb)));
 }
 
 enum skimmed { LET_GO, LOOK_CLOSER, LOOK_INSIDE };
@@ -147,12 +153,12 @@ static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol
 /*
  * Are headers that matter still in a page? Of TCP, whose payload mostly is in pages, the first 14 bytes do.
  */
-static __always_inline int is_in_pages(struct sk_buff *skb, const struct window *w, __u32 offset)
+static __always_inline int is_in_pages(struct sk_buff *skb, int probed, const struct window *w, __u32 offset)
 {
 	__u32 linear = offset < w->end ? w->end - offset : 0;
 	__u8 b[10];
 
-	if (!skb->data_len || linear >= ALL_HEADERS)
+	if (!of(probed, skb, data_len) || linear >= ALL_HEADERS)
 		return 0;
 	if (linear < 34 || bpf_probe_read_kernel(b, sizeof(b), w->head + offset))
 		return 1;
@@ -162,11 +168,11 @@ static __always_inline int is_in_pages(struct sk_buff *skb, const struct window 
 }
 
 /* Could the packet whose IP header starts at `ip` be marked? Whoever reads it directly has the pointer from its packet. */
-static __always_inline int deserves_more(struct sk_buff *skb, const unsigned char *ip, int direct)
+static __always_inline int deserves_more(struct sk_buff *skb, int probed, const unsigned char *ip, int direct)
 {
 	__u8 protocol = 0;
 
-	return skim(ip, &protocol, direct) != LET_GO || (may_hide(protocol) && may_be_followed(skb));
+	return skim(ip, &protocol, direct) != LET_GO || (may_hide(protocol) && may_be_followed(skb, probed));
 }
 
 #endif

@@ -11,21 +11,24 @@
 //! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
 //! bpf/free.h        hook family: drops and frees
-//! bpf/floor.bpf.c   the object of the floor tier
+//! bpf/deep.h        hook family: functions, the deep tier
+//! bpf/floor.bpf.c   the object of both tiers
 //! ```
 //!
 //! A hook is one row of [`PROGRAMS`] and one function in a family's file. To add one, write both and give
-//! it a number in `record.h`.
+//! it a number in `record.h`. A function of the deep tier is one row of [`FUNCTIONS`], and one macro in `deep.h`.
 //!
 //! The programs are C and not Rust because rustc emits no CO-RE relocations: struct offsets would be those
 //! of the build machine, and go wrong silently elsewhere.
 
+mod deep;
 mod record;
 
-pub use record::{Counter, MatchKind, Point, Record};
+pub use deep::{Answer, FUNCTIONS, Function};
+pub use record::{Counter, DEEP_POINTS, FIRST_DEEP, MatchKind, Point, Record};
 use waymark_proto::Hook;
 
-/// The object of the floor tier, as `aya::EbpfLoader` takes it.
+/// The object of both tiers, as `aya::EbpfLoader` takes it.
 pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.bpf.o"));
 
 /// The object's variables that are written before it is loaded.
@@ -36,6 +39,9 @@ pub mod globals {
     pub const VMEMMAP_BASE_AT: &str = "vmemmap_base_at";
     /// Address of the kernel's `page_offset_base`; 0 if it is not known.
     pub const PAGE_OFFSET_BASE_AT: &str = "page_offset_base_at";
+    /// [`DEEP_POINTS`](super::DEEP_POINTS) bytes: how many arguments each function of the deep tier has, from
+    /// [`FIRST_DEEP`](super::FIRST_DEEP) on; 0 if that is not known.
+    pub const ARGUMENTS: &str = "arguments";
 }
 
 /// Names of the maps in the object.

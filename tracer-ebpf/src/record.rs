@@ -54,8 +54,49 @@ numbers! {
         KfreeSkb = WM_POINT_KFREE_SKB,
         /// A free that is no drop.
         ConsumeSkb = WM_POINT_CONSUME_SKB,
+        /// `fib_validate_source`
+        FibValidateSource = WM_POINT_FIB_VALIDATE_SOURCE,
+        /// `ip_route_input_noref`
+        IpRouteInput = WM_POINT_IP_ROUTE_INPUT,
+        /// `ip6_route_input`
+        Ip6RouteInput = WM_POINT_IP6_ROUTE_INPUT,
+        /// `nf_hook_slow`
+        NfHookSlow = WM_POINT_NF_HOOK_SLOW,
+        /// `nf_conntrack_in`
+        NfConntrackIn = WM_POINT_NF_CONNTRACK_IN,
+        /// `__nf_conntrack_confirm`
+        NfConntrackConfirm = WM_POINT_NF_CONNTRACK_CONFIRM,
+        /// `bpf_prog_run_generic_xdp`
+        XdpGeneric = WM_POINT_XDP_GENERIC,
+        /// `tcf_classify`
+        TcfClassify = WM_POINT_TCF_CLASSIFY,
+        /// `tcf_classify_ingress`
+        TcfClassifyIngress = WM_POINT_TCF_CLASSIFY_INGRESS,
+        /// `br_handle_frame_finish`
+        BrHandleFrameFinish = WM_POINT_BR_HANDLE_FRAME_FINISH,
+        /// `br_flood`
+        BrFlood = WM_POINT_BR_FLOOD,
+        /// `ip_finish_output2`
+        IpFinishOutput2 = WM_POINT_IP_FINISH_OUTPUT2,
+        /// `ip6_finish_output2`
+        Ip6FinishOutput2 = WM_POINT_IP6_FINISH_OUTPUT2,
+        /// `__neigh_event_send`
+        NeighEventSend = WM_POINT_NEIGH_EVENT_SEND,
+        /// `ip_protocol_deliver_rcu`
+        IpProtocolDeliver = WM_POINT_IP_PROTOCOL_DELIVER,
+        /// `ip6_protocol_deliver_rcu`
+        Ip6ProtocolDeliver = WM_POINT_IP6_PROTOCOL_DELIVER,
+        /// `sk_filter_trim_cap`
+        SkFilter = WM_POINT_SK_FILTER,
+        /// `vxlan_rcv`
+        VxlanRcv = WM_POINT_VXLAN_RCV,
     }
 }
+
+/// The first number of the deep tier's points.
+pub const FIRST_DEEP: u32 = g::WM_POINT_DEEP;
+/// How many points that tier may have.
+pub const DEEP_POINTS: usize = g::WM_DEEP_POINTS as usize;
 
 numbers! {
     /// How a marker was recognized.
@@ -205,12 +246,12 @@ impl Record {
         self.0.location
     }
 
-    /// Drop reason; 0 where the kernel gives none.
+    /// Drop reason; 0 where the kernel gives none. Of a function: what [`Answer`](crate::Answer) says.
     pub fn reason(&self) -> u32 {
         self.0.reason
     }
 
-    /// The driver's answer.
+    /// The driver's answer, or that of a function.
     pub fn code(&self) -> i32 {
         self.0.code
     }

@@ -1,11 +1,16 @@
 //! The steps of prediction and observation side by side.
 
-use waymark_proto::{Agreement, Branch, ComparedStep, Direction, Disposition, Step, WalkComparison};
+use std::collections::BTreeMap;
+
+use waymark_proto::{
+    Action, Agreement, Branch, ComparedStep, Direction, Disposition, Step, WalkComparison, text,
+};
 
 use super::align::Alignment;
 use super::locate::{Fate, Fault};
 use super::sight::See;
 use super::{Case, Leg, same_fault};
+use crate::observe::Call;
 
 impl Case<'_> {
     /// Compares the walks of one direction, along the branch that most packets took; of the packets that met
@@ -67,22 +72,56 @@ impl Case<'_> {
             let reached = alignments.iter().filter(|a| a.progress >= Some(index)).count() as u32;
             let observed = of_example
                 .and_then(|(leg, alignment)| alignment.matched[index].map(|at| leg.walk.steps[at].clone()));
+            let calls = along.iter().filter(|leg| called(leg, index).is_some()).count() as u32;
             let died = observed.as_ref().is_some_and(|step| step.cause.is_some());
             let agreement = match () {
                 () if died => Agreement::Died,
                 () if packets > 0 && packets >= reached => Agreement::Seen,
                 () if packets > 0 => Agreement::Partly,
+                () if calls > 0 && calls >= reached => Agreement::Seen,
+                () if calls > 0 => Agreement::Partly,
                 () if self.look.sight.see(step) != See::Passing => Agreement::NotObservable,
                 // It went on, so it was here or the prediction is wrong about this step: not a death.
                 () if reached > 0 => Agreement::Partly,
                 () => Agreement::Missing,
             };
+            let observed = observed.or_else(|| example.and_then(|leg| called(leg, index)));
+            let packets = if packets > 0 { packets } else { calls };
             rows.push(ComparedStep { agreement, packets, predicted: Some(step.clone()), observed });
             let here = extras.extract_if(.., |(after, _)| *after == Some(index));
             rows.extend(here.map(|(_, step)| unexpected(step, along)));
         }
         rows
     }
+}
+
+/// A predicted step that functions of the kernel were called for, as they showed it: of each the call whose turn it was.
+fn called(leg: &Leg<'_>, index: usize) -> Option<Step> {
+    let (branch, _) = leg.fit.as_ref()?;
+    let steps = branch.path.steps();
+    let predicted = &steps[index];
+    let same = |step: &&Step| {
+        (&step.place, step.hook, step.outer.is_some())
+            == (&predicted.place, predicted.hook, predicted.outer.is_some())
+    };
+    let turn = steps[..index].iter().filter(same).count();
+    let mut turns: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    let here = |call: &&Call| {
+        (&call.place, call.hook) == (&predicted.place, predicted.hook)
+            && call.encapsulated.is_none_or(|encapsulated| encapsulated == predicted.outer.is_some())
+    };
+    for call in leg.walk.calls.iter().filter(here) {
+        turns.entry(&call.function).or_default().push(call);
+    }
+    let mut calls: Vec<&Call> = turns.values().filter_map(|calls| calls.get(turn).copied()).collect();
+    calls.sort_by_key(|call| call.at_ns);
+    let first = calls.first()?;
+    let mut step = Step::new(predicted.place.clone(), predicted.hook, Action::Forwarded);
+    step.device.clone_from(&predicted.device);
+    step.at_ns = Some(first.at_ns);
+    let calls = calls.iter().map(|call| call.words()).collect::<Vec<_>>().join(", ");
+    step.note = Some(text!(seen::Called { calls }));
+    Some(step)
 }
 
 /// The steps of a walk that were not predicted, each with the predicted step after which it came.

@@ -89,7 +89,8 @@ fn is_last(sighting: &Sighting, lens: &Lens<'_>) -> bool {
         | Event::Entered
         | Event::Left
         | Event::Passed
-        | Event::Verdict { .. } => false,
+        | Event::Verdict { .. }
+        | Event::Called { .. } => false,
     }
 }
 

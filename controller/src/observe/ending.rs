@@ -6,11 +6,11 @@
 use waymark_proto::{Action, Cause, Direction, Hook, Place, RuleRef, Step, text};
 
 use super::timeline::{Item, What};
-use super::{Lens, Observed, Walk};
+use super::{Call, Lens, Observed, Walk};
 use crate::reasons::{self, Meaning};
 
 /// Makes the walk of ordered items.
-pub(super) fn finish(items: &[Item], direction: Direction, lens: &Lens<'_>) -> Walk {
+pub(super) fn finish(items: &[Item], calls: Vec<Call>, direction: Direction, lens: &Lens<'_>) -> Walk {
     let arrival = arrival(items, direction, lens);
     let death = death(items, arrival, direction);
     let last = death.or(arrival).unwrap_or(items.len().saturating_sub(1));
@@ -19,7 +19,7 @@ pub(super) fn finish(items: &[Item], direction: Direction, lens: &Lens<'_>) -> W
         match &item.what {
             What::Passed { .. } | What::Filtered { .. } => steps.push(step(item, &items[index + 1..])),
             What::Dropped { reason, function } if Some(index) == death => {
-                die(&mut steps, item, reason.as_deref(), function, lens);
+                die(&mut steps, item, reason.as_deref(), function, &calls, lens);
             }
             What::Dropped { .. } | What::Consumed { .. } => {}
         }
@@ -34,7 +34,7 @@ pub(super) fn finish(items: &[Item], direction: Direction, lens: &Lens<'_>) -> W
         let received = received.filter(|item| item.place == *place).find(|item| item.hook == Hook::DriverRx);
         arrived_ns = Some(received.map_or(items[arrival].at_ns, |item| item.at_ns));
     }
-    Walk { steps, arrived_ns, passages: Vec::new() }
+    Walk { steps, arrived_ns, passages: Vec::new(), calls }
 }
 
 /// The item with which the packet is in the hands of its receiver's IP stack.
@@ -166,7 +166,14 @@ fn end(step: &mut Step, cause: Cause) {
 }
 
 /// Ends a walk with a drop that the kernel reported.
-fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str, lens: &Lens<'_>) {
+fn die(
+    steps: &mut Vec<Step>,
+    item: &Item,
+    reason: Option<&str>,
+    function: &str,
+    calls: &[Call],
+    lens: &Lens<'_>,
+) {
     let meaning = reasons::meaning(reason, function);
     let in_netfilter = matches!(meaning, Some(Meaning::Netfilter) | None);
     let open = steps.last().is_some_and(|last| {
@@ -174,6 +181,10 @@ fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str,
             && (last.hook.is_netfilter() || last.rule.is_some())
             && !matches!(last.action, Action::Forwarded | Action::Translated)
     });
+    // A rule that was seen to drop it, and a reason, say better than a function what that function decided.
+    let decided =
+        decision(calls, item).filter(|_| !open && reason.is_none_or(|reason| reason == reasons::NO_REASON));
+    let meaning = decided.map(|(_, meaning)| meaning).or(meaning);
     // Where the IP hooks are watched, a drop that none of them shows was in a chain outside of them.
     let outside = meaning == Some(Meaning::Netfilter) && !open && lens.filters_watched.contains(&item.place);
     let guess = match item.hook {
@@ -206,9 +217,25 @@ fn die(steps: &mut Vec<Step>, item: &Item, reason: Option<&str>, function: &str,
     let guessed = meaning == Some(Meaning::Netfilter) && !joins && !outside;
     step.note =
         if outside { Some(text!(seen::OutsideIp)) } else { guessed.then(|| text!(seen::GuessedHook)) };
+    if let Some((call, _)) = decided {
+        step.note = Some(text!(seen::Answered {
+            function: &call.function,
+            answer: call.answer.as_deref().unwrap_or_default()
+        }));
+    }
     step.reason = reason.map(str::to_owned);
     step.function = Some(function.to_owned());
     steps.push(step);
+}
+
+/// The last call before a drop whose answer was the packet's end.
+fn decision<'c>(calls: &'c [Call], item: &Item) -> Option<(&'c Call, Meaning)> {
+    let before = calls.iter().rev().filter(|call| call.place == item.place && call.at_ns <= item.at_ns);
+    let mut telling = before.filter_map(|call| {
+        let meaning = reasons::answered(call.hook, &call.function, call.answer.as_deref()?)?;
+        Some((call, meaning))
+    });
+    telling.next()
 }
 
 /// Where a chain of the families `netdev` and `bridge` took a packet: behind the reception or the queue that

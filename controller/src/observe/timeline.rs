@@ -125,7 +125,8 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
             | Event::Entered
             | Event::Left
             | Event::Passed
-            | Event::Verdict { .. } => What::Passed { note: None },
+            | Event::Verdict { .. }
+            | Event::Called { .. } => What::Passed { note: None },
         };
         let item = Item::new(sighting, what);
         // In older recordings `netif_rx` and then `netif_receive_skb` report one reception; and a walk is that of one copy.

@@ -157,6 +157,8 @@ fn comment(sighting: &Sighting) -> String {
         Event::Passed => "passes the hook".to_owned(),
         Event::Verdict { rule, verdict } => format!("{verdict} by {rule}"),
         Event::Transmitted { code } => format!("the driver answers {code}"),
+        Event::Called { function, answer: Some(answer) } => format!("{function} answers {answer}"),
+        Event::Called { function, answer: None } => format!("{function} is called"),
         Event::Dropped { reason: Some(reason), function } => format!("dropped, {reason}, in {function}"),
         Event::Dropped { reason: None, function } => format!("dropped in {function}"),
         Event::Consumed { function: Some(function) } => format!("used up in {function}"),

@@ -8,12 +8,7 @@ use caps::{CapSet, Capability};
 use waymark_tracer_ebpf::PROGRAMS;
 
 use super::{Finding, State};
-
-/// Major and minor of a kernel release.
-pub(super) fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
+pub(super) use crate::facts::kernel_version as version;
 
 /// `tp_btf` came with 5.5, and the partial structs of the tracer were tried from 5.10 on.
 pub(super) fn kernel(release: &str, version: Option<(u32, u32)>) -> Finding {

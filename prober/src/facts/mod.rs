@@ -191,6 +191,12 @@ pub(crate) fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// Major and minor of a kernel release.
+pub(crate) fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// What could not be read, as it adds up.
 #[derive(Default)]
 struct Missing(Vec<MissingFact>);

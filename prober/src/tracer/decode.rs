@@ -3,11 +3,12 @@
 use std::sync::OnceLock;
 
 use waymark_proto::{Event, Flow, Headers, Hook, Match, Outer, Place, Protocol, Sighting};
-use waymark_tracer_ebpf::{MatchKind, Point, Record};
+use waymark_tracer_ebpf::{Function, MatchKind, Point, Record};
 
-use super::marker;
 use super::reasons::DropReasons;
 use super::symbols::Symbols;
+use super::types::Types;
+use super::{answer, marker};
 use crate::nftrace::OuterKey;
 
 /// Reads the names of the running kernel's functions and drop reasons now, so that the first drop need not
@@ -30,6 +31,11 @@ fn symbols() -> Option<&'static Symbols> {
 fn reasons() -> &'static DropReasons {
     static REASONS: OnceLock<DropReasons> = OnceLock::new();
     REASONS.get_or_init(DropReasons::of_running_kernel)
+}
+
+/// Whether a function of this name can be told to be nowhere in the running kernel and its modules.
+pub fn is_absent(function: &str) -> bool {
+    symbols().is_some_and(|symbols| !symbols.has(function))
 }
 
 fn function(address: u64) -> String {
@@ -55,6 +61,7 @@ pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sight
             let function = (record.location() != 0).then(|| function(record.location()));
             (Hook::Ip, Event::Consumed { function })
         }
+        point => called(Function::of_point(point)?, record),
     };
     Some(Sighting {
         place: place.clone(),
@@ -67,6 +74,16 @@ pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sight
         buffer: record.buffer(),
         packet,
     })
+}
+
+/// A function was called with the packet, and may have answered.
+fn called(function: &Function, record: &Record) -> (Hook, Event) {
+    let types = Types::of_running_kernel();
+    let reasons = types.gives_reason(function).then(reasons);
+    let name = types.first(function.symbols).map_or(function.symbols[0], |(symbol, _)| symbol);
+    let symbol = |address| self::function(address).split('+').next().unwrap_or_default().to_owned();
+    let answer = answer::name(function, record, reasons, symbol);
+    (answer::hook(function, record), Event::Called { function: name.to_owned(), answer })
 }
 
 /// What identifies the packet on its way through the hooks of a tunnel's outer header.

@@ -13,7 +13,9 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, NetnsInode};
 use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, globals, maps};
 
+use super::deep::{Deep, Row};
 use super::symbols::Variables;
+use super::types::Types;
 use crate::nftrace::Traced;
 
 /// What went wrong with the tracer.
@@ -58,11 +60,13 @@ impl Object {
     /// Loads it, with programs that read packets directly or not.
     fn load(btf: &Btf, direct_reads: bool) -> Result<Self, FloorError> {
         let variables = Variables::of_running_kernel();
+        let arguments = Types::of_running_kernel().arguments();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
             .override_global(globals::DIRECT_READS, &u8::from(direct_reads), true)
             .override_global(globals::VMEMMAP_BASE_AT, &variables.vmemmap_base, true)
             .override_global(globals::PAGE_OFFSET_BASE_AT, &variables.page_offset_base, true)
+            .override_global(globals::ARGUMENTS, &arguments, true)
             .load(FLOOR)
             .map_err(|error| FloorError::Object(Box::new(error)))?;
         let (mut loaded, mut refused) = (Vec::new(), Vec::new());
@@ -84,6 +88,8 @@ pub struct Floor {
     loaded: Vec<&'static Program>,
     refused: Vec<Refused>,
     links: Vec<(&'static Program, BtfTracePointLinkId)>,
+    /// The functions that are watched with the wide set.
+    deep: Deep,
     /// The checks that are armed: the programs of a set are attached while one of them wants it.
     checks: BTreeMap<CheckId, HookSet>,
     armed: HashMap<MapData, u32, MapArmed>,
@@ -101,6 +107,7 @@ impl Floor {
             _ => Object::load(&btf, false)?,
         };
         let records = take(&mut ebpf, maps::RECORDS)?;
+        let deep = Deep::load(&mut ebpf, &btf);
         let floor = Self {
             armed: take(&mut ebpf, maps::ARMED)?,
             isns: take(&mut ebpf, maps::ISNS)?,
@@ -110,6 +117,7 @@ impl Floor {
             loaded,
             refused,
             links: Vec::new(),
+            deep,
             checks: BTreeMap::new(),
         };
         Ok((floor, records))
@@ -126,6 +134,11 @@ impl Floor {
     /// The tracepoints at which every packet of the machine is looked at now.
     pub fn attached(&self) -> impl Iterator<Item = &'static str> {
         self.links.iter().map(|(program, _)| program.tracepoint)
+    }
+
+    /// The functions of the deep tier, and how each is watched or why it is not.
+    pub fn functions(&self) -> &[Row] {
+        self.deep.rows()
     }
 
     /// Says which namespaces are this node's.
@@ -167,6 +180,11 @@ impl Floor {
         self.detach();
     }
 
+    /// Whether a check wants the functions watched: whoever asks for all hooks does, for bystanders pay for each.
+    fn wants_functions(&self) -> bool {
+        self.checks.values().any(|set| *set == HookSet::Wide)
+    }
+
     /// Whether a check wants a program.
     fn is_wanted(&self, program: &Program) -> bool {
         self.checks.values().any(|set| program.set <= *set)
@@ -174,6 +192,9 @@ impl Floor {
 
     /// Attaches what is wanted and not attached; what was refused before is tried again.
     fn attach(&mut self) {
+        if self.wants_functions() {
+            self.deep.attach(&mut self.ebpf);
+        }
         for program in self.loaded.clone() {
             if !self.is_wanted(program)
                 || self.links.iter().any(|(row, _)| row.tracepoint == program.tracepoint)
@@ -192,6 +213,9 @@ impl Floor {
 
     /// Detaches what is attached and not wanted.
     fn detach(&mut self) {
+        if !self.wants_functions() {
+            self.deep.detach();
+        }
         for (row, link) in std::mem::take(&mut self.links) {
             if self.is_wanted(row) {
                 self.links.push((row, link));

@@ -1,20 +1,25 @@
 //! The tracer of one node: tracepoints and netfilter's trace together, as one stream of sightings.
 //!
 //! * `floor`: the BPF programs, loaded once, attached while something is armed
+//! * `deep`: functions of the kernel, where it lets them be watched
 //! * `arm`: what is armed
 //! * `decode`: records of the kernel side → sightings
 //! * `report`: what can be seen
-//! * `symbols`, `reasons`: names for addresses and drop reasons of the running kernel
+//! * `symbols`, `reasons`, `answer`: names for addresses, drop reasons and answers of the running kernel
+//! * `types`: its functions
 //!
 //! A check is armed with a lease. It ends by [`Tracer::disarm`], or when the lease runs out: the kernel side
 //! looks at the lease itself, so even a stuck agent records nothing beyond it.
 
+mod answer;
 mod arm;
 mod decode;
+mod deep;
 mod floor;
 mod reasons;
 mod report;
 mod symbols;
+mod types;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,7 +33,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use waymark_proto::{CheckId, HookReport, Losses, Marker, NetnsInode, Place, Protocol, Seq, Sighting};
+use waymark_proto::{CheckId, Hook, HookReport, Losses, Marker, NetnsInode, Place, Protocol, Seq, Sighting};
 use waymark_tracer_ebpf::Record;
 
 use crate::netns::Netns;
@@ -148,11 +153,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Loads the programs and lets go of them again. Says which tracepoints this kernel refused, and why.
-pub fn try_load() -> Result<Vec<String>, FloorError> {
+/// What a kernel makes of the programs.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// The tracepoints that it refused, each with the reason.
+    pub refused: Vec<String>,
+    /// The functions of the deep tier.
+    pub functions: Vec<WatchedFunction>,
+}
+
+/// Loads the programs and lets go of them again.
+pub fn try_load() -> Result<Tried, FloorError> {
     let (floor, _) = Floor::load()?;
     let (_, refused) = floor.served();
-    Ok(refused.into_iter().map(|(tracepoint, why)| format!("{tracepoint}: {why}")).collect())
+    let refused = refused.into_iter().map(|(tracepoint, why)| format!("{tracepoint}: {why}")).collect();
+    Ok(Tried { refused, functions: floor.functions().iter().map(deep::Row::foretell).collect() })
+}
+
+/// How each function of the deep tier is watched, as `fexit/NAME`, or why it is not: in the order of their registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedFunction {
+    /// Its name in this kernel.
+    pub function: &'static str,
+    /// The hook that it tells about.
+    pub hook: Hook,
+    /// Who watches it, or why nobody does.
+    pub provider: Result<String, String>,
 }
 
 /// Whether packets can be read whose headers a network card left in pages.
@@ -181,6 +207,12 @@ impl Tracer {
     /// The tracepoints at which every packet of the machine is looked at now.
     pub fn attached(&self) -> BTreeSet<&'static str> {
         lock(&self.shared.floor).attached().collect()
+    }
+
+    /// The functions of the kernel that are watched while a check wants all hooks; before the first such check as it seems.
+    pub fn functions(&self) -> Vec<WatchedFunction> {
+        let floor = lock(&self.shared.floor);
+        floor.functions().iter().map(deep::Row::report).collect()
     }
 
     /// Says which namespaces are this node's: sightings of others are not recorded.

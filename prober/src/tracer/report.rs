@@ -1,8 +1,12 @@
 //! What a tracer can see, hook by hook: the provider, or why there is none.
 
+use std::collections::BTreeSet;
+
 use waymark_proto::{Hook, HookReport, NetnsName, Observability, Text, text};
 use waymark_tracer_ebpf::{HookSet, PROGRAMS, Program};
 
+use super::WatchedFunction;
+use super::deep::Row;
 use super::floor::Floor;
 
 /// What the tracepoints of a set serve.
@@ -24,23 +28,60 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
         report(hook, state)
     });
     let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
+    let functions = Functions::of(floor, set);
     let ending = [Hook::Socket, Hook::Ip].map(|hook| {
         // What is used up is not recorded for light looks.
         let provider = match set {
             HookSet::Light => "tp_btf/kfree_skb",
             HookSet::Wide => "tp_btf/kfree_skb, tp_btf/consume_skb",
         };
-        let provider = provider.to_owned();
+        let provider = functions.served(hook).fold(provider.to_owned(), |all, one| format!("{all}, {one}"));
         report(hook, if drops { observed(provider) } else { blind(why_refused(&refused)) })
     });
     let between = [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel].map(|hook| {
-        let why = text!(note::DropsOnly);
-        report(hook, blind(if drops { why } else { why_refused(&refused) }))
+        let served: Vec<_> = functions.served(hook).collect();
+        let state = match (served.is_empty(), drops) {
+            (false, _) => observed(served.join(", ")),
+            (true, true) => blind(functions.why_not(hook)),
+            (true, false) => blind(why_refused(&refused)),
+        };
+        report(hook, state)
     });
     // Of namespaces in which they are watched nevertheless there are reports of their own.
     let filters = Hook::ALL.iter().filter(|hook| set == HookSet::Light && hook.is_netfilter());
     let filters = filters.map(|&hook| report(hook, blind(text!(note::NotAsked))));
     passing.into_iter().chain(ending).chain(between).chain(filters).collect()
+}
+
+/// The functions that tell about hooks, if the set has them.
+struct Functions(Option<Vec<WatchedFunction>>);
+
+impl Functions {
+    fn of(floor: &Floor, set: HookSet) -> Self {
+        Self((set == HookSet::Wide).then(|| floor.functions().iter().map(Row::report).collect()))
+    }
+
+    fn of_hook(&self, hook: Hook) -> impl Iterator<Item = &WatchedFunction> {
+        self.0.iter().flatten().filter(move |function| function.hook == hook)
+    }
+
+    /// Who watches those of a hook.
+    fn served(&self, hook: Hook) -> impl Iterator<Item = &str> {
+        self.of_hook(hook).filter_map(|function| function.provider.as_deref().ok())
+    }
+
+    /// Why nobody does, each reason once.
+    fn why_not(&self, hook: Hook) -> Text {
+        let reasons: BTreeSet<&str> = self
+            .of_hook(hook)
+            .filter_map(|function| function.provider.as_ref().err().map(String::as_str))
+            .collect();
+        if reasons.is_empty() {
+            return text!(note::DropsOnly);
+        }
+        let why = reasons.into_iter().collect::<Vec<_>>().join("; ");
+        text!(note::DropsOnlyBecause { why })
+    }
 }
 
 /// What the trace of a namespace's netfilter serves.

@@ -54,6 +54,11 @@ impl Symbols {
         Ok(Self { functions, names })
     }
 
+    /// Whether there is a function of this name, in the kernel or in a module that is loaded.
+    pub fn has(&self, name: &str) -> bool {
+        self.functions.iter().any(|&(_, at, len)| &self.names[at as usize..(at + len) as usize] == name)
+    }
+
     /// `symbol+0xoffset` of an address; the bare address if it is before the first function.
     pub fn name(&self, address: u64) -> String {
         let after = self.functions.partition_point(|&(start, _, _)| start <= address);
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(symbols.name(0x1fff), "alpha+0xfff");
         assert_eq!(symbols.name(0x2010), "beta+0x10");
         assert_eq!(symbols.name(0x10), "0x10");
+        assert!(symbols.has("beta") && !symbols.has("data") && !symbols.has("bet"));
     }
 
     #[test]
