@@ -14,6 +14,15 @@ int BPF_PROG(netif_receive_skb, struct sk_buff *skb)
 	return pipeline(skb, &hook);
 }
 
+/* A driver hands a packet to GRO, which may put it together with others, or pass it on at once. */
+SEC("tp_btf/napi_gro_receive_entry")
+int BPF_PROG(napi_gro_receive_entry, struct sk_buff *skb)
+{
+	struct hook hook = { .point = WM_POINT_GRO_ENTRY, .at_data = 1, .wide = 1 };
+
+	return pipeline(skb, &hook);
+}
+
 /* Entry of the device's queueing discipline (__dev_queue_xmit). */
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(net_dev_queue, struct sk_buff *skb)
@@ -21,6 +30,16 @@ int BPF_PROG(net_dev_queue, struct sk_buff *skb)
 	struct hook hook = { .point = WM_POINT_NET_DEV_QUEUE, .wide = 1 };
 
 	return pipeline(skb, &hook);
+}
+
+/* A packet leaves a queueing discipline that keeps packets. There may be none to leave. */
+SEC("tp_btf/qdisc_dequeue")
+int qdisc_dequeue(__u64 *ctx)
+{
+	struct sk_buff *skb = (void *)ctx[3];
+	struct hook hook = { .point = WM_POINT_QDISC_DEQUEUE, .wide = 1, .later = 1 };
+
+	return skb ? pipeline(skb, &hook) : 0;
 }
 
 /* The driver is about to be called (xmit_one). */

@@ -6,6 +6,7 @@
  */
 #include "device.h"
 #include "free.h"
+#include "joined.h"
 #include "deep.h"
 
 /* The kernel checks it: some helpers are for GPL-compatible programs only. */

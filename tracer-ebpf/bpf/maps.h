@@ -65,6 +65,14 @@ struct {
 	__type(value, struct wm_record);
 } calls SEC(".maps");
 
+/* The marked packet that this processor received last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct wm_in_hand);
+} in_hand SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 22);

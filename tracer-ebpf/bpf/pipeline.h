@@ -74,6 +74,17 @@ static __always_inline int shared(struct sk_buff *skb, int probed)
 	return (BPF_CORE_READ(info, dataref.counter) & 0xffff) > 1;
 }
 
+static __always_inline void take_in_hand(struct sk_buff *skb)
+{
+	__u32 only = 0;
+	struct wm_in_hand *hand = bpf_map_lookup_elem(&in_hand, &only);
+
+	if (!hand)
+		return;
+	hand->skb = (__u64)skb;
+	hand->jiffies = bpf_jiffies64();
+}
+
 static __always_inline void unfollow(struct sk_buff *skb, int probed, __u64 head)
 {
 	__u64 packet = (__u64)skb;
@@ -119,6 +130,8 @@ static __always_inline void remember(struct sk_buff *skb, const struct hook *hoo
 	note_followed(number_of(skb, hook->probed));
 	if (r->match != WM_MATCH_QUOTED)
 		follow(skb, head, r);
+	if (hook->point == WM_POINT_NETIF_RECEIVE_SKB)
+		take_in_hand(skb);
 	if (hook->point == WM_POINT_NET_DEV_START_XMIT) {
 		struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)hook->device };
 
@@ -256,7 +269,6 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	r.reason = hook->reason;
 	r.code = hook->code;
 	r.point = hook->point;
-
 	if (a->wide)
 		remember(skb, hook, head, &r);
 	if (hook->wide && !a->wide)

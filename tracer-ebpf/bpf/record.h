@@ -18,6 +18,12 @@ enum wm_point {
 	WM_POINT_NET_DEV_XMIT = 5,
 	WM_POINT_KFREE_SKB = 6,
 	WM_POINT_CONSUME_SKB = 7,
+	/* What is told of a packet beside its way. */
+	WM_POINT_GRO_ENTRY = 8,
+	WM_POINT_QDISC_DEQUEUE = 9,
+	WM_POINT_FIB_LOOKUP = 10,      /* the way on */
+	WM_POINT_FIB_LOOKUP_BACK = 11, /* the way back: to judge the source by, or for an answer */
+	WM_POINT_NEIGH_RESOLUTION = 12,
 	/* Functions of the deep tier. */
 	WM_POINT_DEEP = 32,
 	WM_POINT_FIB_VALIDATE_SOURCE = 32,
@@ -77,7 +83,7 @@ struct wm_record {
 	__u32 seq;
 	__u32 netns;     /* net->ns.inum */
 	__u32 ifindex;
-	__u32 reason;    /* drop reason; 0 if the kernel gives none. Of functions, by point: see deep.h */
+	__u32 reason;    /* drop reason; 0 if the kernel gives none. Of functions, by point: see deep.h, joined.h */
 	__s32 code;      /* netdev_tx_t, for net_dev_xmit; what a function answered */
 	__u32 mark;      /* skb->mark */
 	__u32 vni;
@@ -143,6 +149,12 @@ struct wm_followed {
 struct wm_flight {
 	__u64 skb;
 	__u64 device;
+};
+
+/* A packet that a processor works at. */
+struct wm_in_hand {
+	__u64 skb;     /* 0: none */
+	__u64 jiffies; /* since when */
 };
 
 /* A call of a function that has not returned yet. */

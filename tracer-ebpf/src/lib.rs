@@ -11,6 +11,7 @@
 //! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
 //! bpf/free.h        hook family: drops and frees
+//! bpf/joined.h      hook family: routes and neighbours, for the packet that a processor has in hand
 //! bpf/deep.h        hook family: functions, the deep tier
 //! bpf/floor.bpf.c   the object of both tiers
 //! ```
@@ -93,4 +94,9 @@ pub const PROGRAMS: &[Program] = &[
     Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx), set: HookSet::Wide },
     Program { tracepoint: "kfree_skb", hook: None, set: HookSet::Light },
     Program { tracepoint: "consume_skb", hook: None, set: HookSet::Wide },
+    Program { tracepoint: "napi_gro_receive_entry", hook: Some(Hook::DriverRx), set: HookSet::Wide },
+    Program { tracepoint: "qdisc_dequeue", hook: Some(Hook::Qdisc), set: HookSet::Wide },
+    Program { tracepoint: "fib_table_lookup", hook: Some(Hook::Route), set: HookSet::Wide },
+    Program { tracepoint: "fib6_table_lookup", hook: Some(Hook::Route), set: HookSet::Wide },
+    Program { tracepoint: "neigh_event_send_done", hook: Some(Hook::Neighbour), set: HookSet::Wide },
 ];

@@ -54,6 +54,16 @@ numbers! {
         KfreeSkb = WM_POINT_KFREE_SKB,
         /// A free that is no drop.
         ConsumeSkb = WM_POINT_CONSUME_SKB,
+        /// `napi_gro_receive`
+        GroEntry = WM_POINT_GRO_ENTRY,
+        /// `dequeue_skb`
+        QdiscDequeue = WM_POINT_QDISC_DEQUEUE,
+        /// `fib_table_lookup`, `fib6_table_lookup`
+        FibLookup = WM_POINT_FIB_LOOKUP,
+        /// `fib_table_lookup` for the way back: by `fib_validate_source`, or for an answer
+        FibLookupBack = WM_POINT_FIB_LOOKUP_BACK,
+        /// `__neigh_event_send`
+        NeighResolution = WM_POINT_NEIGH_RESOLUTION,
         /// `fib_validate_source`
         FibValidateSource = WM_POINT_FIB_VALIDATE_SOURCE,
         /// `ip_route_input_noref`
@@ -229,7 +239,7 @@ impl Record {
         self.0.netns
     }
 
-    /// Name of the device; `None` if the packet had none.
+    /// Name of the device; `None` if the packet had none. Of [`Point::FibLookup`] that to which the route leads.
     pub fn device(&self) -> Option<String> {
         let bytes: Vec<u8> =
             self.0.device.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
@@ -241,17 +251,18 @@ impl Record {
         self.0.buffer
     }
 
-    /// Address of the function that freed it; 0 where the kernel does not say.
+    /// Address of the function that freed it; 0 where the kernel does not say. Of a route the address of the gateway, in the
+    /// bytes of the network, 0 if there is none.
     pub fn location(&self) -> u64 {
         self.0.location
     }
 
-    /// Drop reason; 0 where the kernel gives none. Of a function: what [`Answer`](crate::Answer) says.
+    /// Drop reason; 0 where the kernel gives none. Of a route its table. Of a function: what [`Answer`](crate::Answer) says.
     pub fn reason(&self) -> u32 {
         self.0.reason
     }
 
-    /// The driver's answer, or that of a function.
+    /// The driver's answer, or that of a function. Of a route its error.
     pub fn code(&self) -> i32 {
         self.0.code
     }

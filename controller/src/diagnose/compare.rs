@@ -78,14 +78,19 @@ impl Case<'_> {
                 () if died => Agreement::Died,
                 () if packets > 0 && packets >= reached => Agreement::Seen,
                 () if packets > 0 => Agreement::Partly,
-                () if calls > 0 && calls >= reached => Agreement::Seen,
-                () if calls > 0 => Agreement::Partly,
+                // Of whom no call is known was here all the same: not all ways through the kernel lead by it.
+                () if calls > 0 => Agreement::Seen,
                 () if self.look.sight.see(step) != See::Passing => Agreement::NotObservable,
                 // It went on, so it was here or the prediction is wrong about this step: not a death.
                 () if reached > 0 => Agreement::Partly,
                 () => Agreement::Missing,
             };
-            let observed = observed.or_else(|| example.and_then(|leg| called(leg, index)));
+            // What functions answered is told of a step that was seen without them, too.
+            let told = example.and_then(|leg| called(leg, index));
+            let observed = match (observed, told) {
+                (Some(seen), Some(told)) => Some(Step { note: seen.note.clone().or(told.note), ..seen }),
+                (seen, told) => seen.or(told),
+            };
             let packets = if packets > 0 { packets } else { calls };
             rows.push(ComparedStep { agreement, packets, predicted: Some(step.clone()), observed });
             let here = extras.extract_if(.., |(after, _)| *after == Some(index));

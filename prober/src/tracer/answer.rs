@@ -103,7 +103,7 @@ fn error(code: i32, reasons: Option<&DropReasons>) -> String {
 }
 
 /// The name of an error's number, of either sign.
-fn errno(number: i32) -> String {
+pub fn errno(number: i32) -> String {
     match Errno::from_raw(number.saturating_abs()) {
         Errno::UnknownErrno => number.to_string(),
         known => format!("{known:?}"),

@@ -8,7 +8,7 @@ use waymark_tracer_ebpf::{Function, MatchKind, Point, Record};
 use super::reasons::DropReasons;
 use super::symbols::Symbols;
 use super::types::Types;
-use super::{answer, marker};
+use super::{answer, beside, marker};
 use crate::nftrace::OuterKey;
 
 /// Reads the names of the running kernel's functions and drop reasons now, so that the first drop need not
@@ -61,7 +61,10 @@ pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sight
             let function = (record.location() != 0).then(|| function(record.location()));
             (Hook::Ip, Event::Consumed { function })
         }
-        point => called(Function::of_point(point)?, record),
+        point => match Function::of_point(point) {
+            Some(function) => called(function, record),
+            None => beside::told(point, record)?,
+        },
     };
     Some(Sighting {
         place: place.clone(),
@@ -76,12 +79,16 @@ pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sight
     })
 }
 
+/// The function that has an address in it.
+fn symbol(address: u64) -> String {
+    function(address).split('+').next().unwrap_or_default().to_owned()
+}
+
 /// A function was called with the packet, and may have answered.
 fn called(function: &Function, record: &Record) -> (Hook, Event) {
     let types = Types::of_running_kernel();
     let reasons = types.gives_reason(function).then(reasons);
     let name = types.first(function.symbols).map_or(function.symbols[0], |(symbol, _)| symbol);
-    let symbol = |address| self::function(address).split('+').next().unwrap_or_default().to_owned();
     let answer = answer::name(function, record, reasons, symbol);
     (answer::hook(function, record), Event::Called { function: name.to_owned(), answer })
 }

@@ -102,9 +102,13 @@ impl Floor {
     /// Loads the object and every program that this kernel accepts, as cheap ones as it accepts. Attaches nothing.
     pub fn load() -> Result<(Self, RingBuf<MapData>), FloorError> {
         let btf = Btf::from_sys_fs().map_err(FloorError::Btf)?;
-        let Object { mut ebpf, loaded, refused } = match Object::load(&btf, true)? {
-            object if object.refused.is_empty() => object,
-            _ => Object::load(&btf, false)?,
+        let cheap = Object::load(&btf, true)?;
+        let Object { mut ebpf, loaded, refused } = if cheap.refused.is_empty() {
+            cheap
+        } else {
+            // A program may be refused for another reason as well.
+            let dear = Object::load(&btf, false)?;
+            if dear.refused.len() < cheap.refused.len() { dear } else { cheap }
         };
         let records = take(&mut ebpf, maps::RECORDS)?;
         let deep = Deep::load(&mut ebpf, &btf);

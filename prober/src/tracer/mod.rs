@@ -3,7 +3,7 @@
 //! * `floor`: the BPF programs, loaded once, attached while something is armed
 //! * `deep`: functions of the kernel, where it lets them be watched
 //! * `arm`: what is armed
-//! * `decode`: records of the kernel side → sightings
+//! * `decode`: records of the kernel side → sightings; `beside`: those that are no step of a packet's way
 //! * `report`: what can be seen
 //! * `symbols`, `reasons`, `answer`: names for addresses, drop reasons and answers of the running kernel
 //! * `types`: its functions
@@ -13,6 +13,7 @@
 
 mod answer;
 mod arm;
+mod beside;
 mod decode;
 mod deep;
 mod floor;

@@ -27,6 +27,10 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
         );
         report(hook, state)
     });
+    let told = |hook: Hook| {
+        let of_hook = move |program: &&&Program| program.hook == Some(hook) && program.set <= set;
+        served.iter().filter(of_hook).map(|program| format!("tp_btf/{}", program.tracepoint))
+    };
     let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
     let functions = Functions::of(floor, set);
     let ending = [Hook::Socket, Hook::Ip].map(|hook| {
@@ -35,11 +39,12 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
             HookSet::Light => "tp_btf/kfree_skb",
             HookSet::Wide => "tp_btf/kfree_skb, tp_btf/consume_skb",
         };
-        let provider = functions.served(hook).fold(provider.to_owned(), |all, one| format!("{all}, {one}"));
+        let more = told(hook).chain(functions.served(hook).map(str::to_owned));
+        let provider = more.fold(provider.to_owned(), |all, one| format!("{all}, {one}"));
         report(hook, if drops { observed(provider) } else { blind(why_refused(&refused)) })
     });
     let between = [Hook::Route, Hook::Neighbour, Hook::Bridge, Hook::Tunnel].map(|hook| {
-        let served: Vec<_> = functions.served(hook).collect();
+        let served: Vec<_> = told(hook).chain(functions.served(hook).map(str::to_owned)).collect();
         let state = match (served.is_empty(), drops) {
             (false, _) => observed(served.join(", ")),
             (true, true) => blind(functions.why_not(hook)),
