@@ -10,9 +10,10 @@ use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::pods::Pods;
-use waymark_prober::{doctor, facts, link};
+use waymark_prober::{doctor, facts, link, tracer};
 use waymark_proto::{
-    Credentials, DEFAULT_ENDPOINT, Dial, Endpoint, Inventory, NodeName, Plaintext, command_line,
+    Credentials, DEFAULT_ENDPOINT, Dial, Endpoint, Inventory, NodeName, Observability, Plaintext,
+    command_line,
 };
 
 /// A sighting is made of small strings that one thread makes and another drops: glibc's `malloc` took a fifth of the
@@ -79,10 +80,21 @@ enum Command {
         /// The node of the inventory that this is.
         #[arg(long, requires = "inventory")]
         node: Option<NodeName>,
-        /// Output format.
-        #[arg(short, long, value_enum, default_value_t = Format::Text)]
-        output: Format,
+        #[command(flatten)]
+        output: Output,
     },
+    /// Say where packets can be seen on this machine, and by what.
+    Hooks {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(clap::Args)]
+struct Output {
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
 }
 
 #[derive(clap::Args)]
@@ -140,7 +152,10 @@ fn main() -> ExitCode {
                 .and_then(|dial| run(agent, &dial, metrics, ready_file.as_deref()))
         }
         Command::Facts { node } => print_facts(&node),
-        Command::Doctor { inventory, node, output } => examine(inventory.as_deref(), node.as_ref(), output),
+        Command::Doctor { inventory, node, output } => {
+            examine(inventory.as_deref(), node.as_ref(), output.output)
+        }
+        Command::Hooks { output } => print_hooks(output.output),
     };
     outcome.unwrap_or_else(|message| {
         eprintln!("waymark-agent: error: {message}");
@@ -225,6 +240,26 @@ fn print_facts(node: &NodeArguments) -> Result<ExitCode, String> {
     let facts = facts::collect(&inventory, &node.node).map_err(|error| error.to_string())?;
     let json = serde_json::to_string_pretty(&facts).map_err(|error| error.to_string())?;
     println!("{json}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_hooks(output: Format) -> Result<ExitCode, String> {
+    let reports = tracer::foresee()
+        .map_err(|error| format!("{error}. `waymark-agent doctor` tells what this machine lacks"))?;
+    match output {
+        Format::Text => {
+            for report in reports {
+                let (sign, by) = match report.observability {
+                    Observability::Observed { provider } => ('✓', provider),
+                    Observability::NotObservable { why } => ('!', why.to_string()),
+                };
+                println!("{sign} {:22} {by}", report.hook);
+            }
+        }
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&reports).map_err(|error| error.to_string())?);
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -86,7 +86,7 @@ pub struct Program {
     pub set: HookSet,
 }
 
-/// The programs of the floor tier.
+/// The programs of the floor tier. Of a device's hooks the first is where every packet comes by; the others tell more of some.
 pub const PROGRAMS: &[Program] = &[
     Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx), set: HookSet::Light },
     Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc), set: HookSet::Wide },

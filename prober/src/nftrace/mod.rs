@@ -137,6 +137,17 @@ impl Watch {
     }
 }
 
+/// Whether rules can be traced at all: makes the table in a namespace of its own, which goes with it.
+pub fn try_table() -> io::Result<()> {
+    let alone = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        TraceTable::create().map(drop)
+    };
+    std::thread::spawn(alone)
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread that tries it panicked")))
+}
+
 fn listen() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind(&SocketAddr::new(0, 0))?;

@@ -35,11 +35,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use waymark_proto::{CheckId, Hook, HookReport, Losses, Marker, NetnsInode, Place, Protocol, Seq, Sighting};
-use waymark_tracer_ebpf::Record;
+use waymark_tracer_ebpf::{HookSet, Record};
 
 use crate::netns::Netns;
 pub use crate::nftrace::Traced;
-use crate::nftrace::{Markers, Watch};
+use crate::nftrace::{self, Markers, Watch};
 use arm::Armed;
 pub use decode::prepare_names;
 use floor::Floor;
@@ -171,6 +171,15 @@ pub fn try_load() -> Result<Tried, FloorError> {
     Ok(Tried { refused, functions: floor.functions().iter().map(deep::Row::foretell).collect() })
 }
 
+/// What a check that looks closely would see on this machine, hook by hook. Attaches nothing.
+pub fn foresee() -> Result<Vec<HookReport>, FloorError> {
+    let (floor, _) = Floor::load()?;
+    let functions = floor.functions().iter().map(deep::Row::foretell).collect();
+    let mut reports = report::of_floor(&floor, functions, HookSet::Wide);
+    reports.extend(report::of_rules(nftrace::try_table().map_err(|error| error.to_string())));
+    Ok(reports)
+}
+
 /// How each function of the deep tier is watched, as `fexit/NAME`, or why it is not: in the order of their registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedFunction {
@@ -247,7 +256,10 @@ impl Tracer {
             self.disarm(check);
             return Err(error.into());
         }
-        let mut reports = report::of_floor(&lock(&self.shared.floor), set);
+        let floor = lock(&self.shared.floor);
+        let functions = floor.functions().iter().map(deep::Row::report).collect();
+        let mut reports = report::of_floor(&floor, functions, set);
+        drop(floor);
         for netns in &netfilter {
             let outcome = self.shared.watch(netns, &traced);
             reports.extend(report::of_netfilter(netns.name(), outcome, set));

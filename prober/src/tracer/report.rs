@@ -6,33 +6,32 @@ use waymark_proto::{Hook, HookReport, NetnsName, Observability, Text, text};
 use waymark_tracer_ebpf::{HookSet, PROGRAMS, Program};
 
 use super::WatchedFunction;
-use super::deep::Row;
 use super::floor::Floor;
 
-/// What the tracepoints of a set serve.
-pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
+/// What the tracepoints of a set serve, and these functions.
+pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) -> Vec<HookReport> {
     let (served, refused) = floor.served();
-    let of_set =
-        |hook: Option<Hook>| PROGRAMS.iter().any(|program| program.hook == hook && program.set <= set);
     let find = |wanted: &dyn Fn(&Program) -> bool| {
         served.iter().filter(|program| program.set <= set).find(|program| wanted(program))
     };
     let observed = |provider: String| Observability::Observed { provider };
     let blind = |why: Text| Observability::NotObservable { why };
-    let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
-        let provider = find(&|program| program.hook == Some(hook));
-        let state = provider.map_or_else(
-            || blind(if of_set(Some(hook)) { why_refused(&refused) } else { text!(note::NotAsked) }),
-            |program| observed(format!("tp_btf/{}", program.tracepoint)),
-        );
-        report(hook, state)
-    });
     let told = |hook: Hook| {
         let of_hook = move |program: &&&Program| program.hook == Some(hook) && program.set <= set;
         served.iter().filter(of_hook).map(|program| format!("tp_btf/{}", program.tracepoint))
     };
     let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
-    let functions = Functions::of(floor, set);
+    let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
+        // The first of them is where every packet comes by.
+        let first = PROGRAMS.iter().find(|program| program.hook == Some(hook) && program.set <= set);
+        let state = match first.map(|first| find(&|program| program.tracepoint == first.tracepoint)) {
+            Some(Some(_)) => observed(told(hook).collect::<Vec<_>>().join(", ")),
+            Some(None) => blind(why_refused(&refused)),
+            None => blind(text!(note::NotAsked)),
+        };
+        report(hook, state)
+    });
+    let functions = Functions((set == HookSet::Wide).then_some(functions));
     let ending = [Hook::Socket, Hook::Ip].map(|hook| {
         // What is used up is not recorded for light looks.
         let provider = match set {
@@ -62,10 +61,6 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
 struct Functions(Option<Vec<WatchedFunction>>);
 
 impl Functions {
-    fn of(floor: &Floor, set: HookSet) -> Self {
-        Self((set == HookSet::Wide).then(|| floor.functions().iter().map(Row::report).collect()))
-    }
-
     fn of_hook(&self, hook: Hook) -> impl Iterator<Item = &WatchedFunction> {
         self.0.iter().flatten().filter(move |function| function.hook == hook)
     }
@@ -87,6 +82,13 @@ impl Functions {
         let why = reasons.into_iter().collect::<Vec<_>>().join("; ");
         text!(note::DropsOnlyBecause { why })
     }
+}
+
+/// What the trace of netfilter serves in namespaces that are watched closely.
+pub fn of_rules(traced: Result<(), String>) -> Vec<HookReport> {
+    let anywhere = NetnsName::from("anywhere");
+    let reports = of_netfilter(&anywhere, traced, HookSet::Wide);
+    reports.map(|report| HookReport { netns: None, ..report }).collect()
 }
 
 /// What the trace of a namespace's netfilter serves.

@@ -5,6 +5,7 @@
 //! * `guest`, with `guest.sh`: a machine that runs commands
 //! * `programs`: what is run in it
 //! * `matrix`: what every kernel is asked
+//! * `table`: the providers of each hook, as a README has them
 //! * `pair`: a cluster of two kernels
 //!
 //! The oldest and the newest kernel are asked with every change, for what is between them differs from one of them in
@@ -16,6 +17,7 @@ mod initramfs;
 mod matrix;
 mod pair;
 mod programs;
+mod table;
 
 use std::time::Duration;
 

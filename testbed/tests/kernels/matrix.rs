@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use waymark_proto::HookReport;
 
 use crate::cache::Kernel;
 use crate::guest::Guest;
-use crate::programs;
+use crate::{programs, table};
 
 /// Longer than any test takes in a guest.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -60,6 +61,8 @@ pub fn asked(release: &'static str, lack: Lack, extent: Extent) {
     let Some(kernel) = Kernel::find(release) else { return };
     let mut guest = Guest::boot(&kernel);
     takes_the_programs(&mut guest, lack);
+    let reports = guest.succeed(&format!("{} hooks -o json", programs::path("waymark-agent")), LIMIT);
+    table::agrees(&kernel.version, &serde_json::from_str::<Vec<HookReport>>(&reports).unwrap());
     for (_, name) in TESTS.into_iter().filter(|(from, _)| *from <= extent) {
         passes(&mut guest, name, lack, extent);
     }
