@@ -72,9 +72,36 @@ static __always_inline struct sk_buff *packet_in_hand(void)
 	return bpf_map_lookup_elem(&buffers, &packet) ? (void *)packet : 0;
 }
 
+/* Is a lookup about a packet? For the way that it goes, or for the way back. */
+enum asked { OF_OTHERS, THERE, BACK };
+
 static __always_inline int header_of(struct sk_buff *skb, void *bytes, __u32 size)
 {
 	return bpf_probe_read_kernel(bytes, size, BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header));
+}
+
+/* Functions of their own: what they read would take room on the stack that the pipeline needs. */
+static __noinline int is_asked(struct sk_buff *skb, __be32 saddr, __be32 daddr)
+{
+	__be32 header[5];
+
+	if (header_of(skb, header, sizeof(header)) || *(__u8 *)header >> 4 != 4)
+		return OF_OTHERS;
+	if (header[3] == saddr && header[4] == daddr)
+		return THERE;
+	return header[3] == daddr && header[4] == saddr ? BACK : OF_OTHERS;
+}
+
+static __noinline int is_asked6(struct sk_buff *skb, struct flowi6 *flow)
+{
+	__u64 header[5], asked[4]; /* a flow has the destination first */
+
+	if (header_of(skb, header, sizeof(header)) || *(__u8 *)header >> 4 != 6 ||
+	    bpf_probe_read_kernel(asked, sizeof(struct in6_addr), &flow->daddr) ||
+	    bpf_probe_read_kernel(asked + 2, sizeof(struct in6_addr), &flow->saddr))
+		return OF_OTHERS;
+	return header[1] == asked[2] && header[2] == asked[3] && header[3] == asked[0] && header[4] == asked[1] ?
+		       THERE : OF_OTHERS;
 }
 
 /* The pipeline for all of them, once. `answer` has a reason in its upper half, and a code. */
@@ -112,33 +139,24 @@ SEC("tp_btf/fib_table_lookup")
 int BPF_PROG(fib_table_lookup, __u32 table, struct flowi4 *flow, struct fib_nh_common *next, int error)
 {
 	struct sk_buff *skb = packet_in_hand();
-	__be32 header[5];
 
-	if (!skb || error == -EAGAIN || header_of(skb, header, sizeof(header)) || (header[0] & 0xf0) != 0x40)
+	if (!skb || error == -EAGAIN)
 		return count(WM_COUNT_NOT_IN_FLIGHT);
-	if (header[3] == flow->saddr && header[4] == flow->daddr)
+	switch (is_asked(skb, flow->saddr, flow->daddr)) {
+	case THERE:
 		return join_route(skb, WM_POINT_FIB_LOOKUP, table, error, next);
-	if (header[3] == flow->daddr && header[4] == flow->saddr)
+	case BACK:
 		return join_route(skb, WM_POINT_FIB_LOOKUP_BACK, table, error, next);
+	}
 	return count(WM_COUNT_NOT_IN_FLIGHT);
-}
-
-static __always_inline int same(const __u64 *a, const struct in6_addr *b)
-{
-	__u64 words[2];
-
-	bpf_probe_read_kernel(words, sizeof(words), b);
-	return a[0] == words[0] && a[1] == words[1];
 }
 
 SEC("tp_btf/fib6_table_lookup")
 int BPF_PROG(fib6_table_lookup, struct net *net, struct fib6_result *result, struct fib6_table *table, struct flowi6 *flow)
 {
 	struct sk_buff *skb = packet_in_hand();
-	__u64 header[5];
 
-	if (!skb || result->fib6_flags & RTF_REJECT || header_of(skb, header, sizeof(header)) ||
-	    (header[0] & 0xf0) != 0x60 || !same(&header[1], &flow->saddr) || !same(&header[3], &flow->daddr))
+	if (!skb || result->fib6_flags & RTF_REJECT || is_asked6(skb, flow) != THERE)
 		return count(WM_COUNT_NOT_IN_FLIGHT);
 	return join_route(skb, WM_POINT_FIB_LOOKUP, table->tb6_id, 0, (void *)&result->nh->nh_common);
 }
