@@ -320,6 +320,13 @@ pub(crate) fn drop_at(step: &Step, seq: u32, back: bool, reason: &str, function:
     Sighting { hook: Hook::Ip, ..sighting(step, seq, back, 1, at_ns, event) }
 }
 
+/// A function of the kernel that is called at a step.
+pub(crate) fn call_at(step: &Step, seq: u32, function: &str, answer: Option<&str>) -> Sighting {
+    let start = if step.place.node.as_str() == "node1" { 9_000_000 } else { 1_000_000 };
+    let event = Event::Called { function: function.to_owned(), answer: answer.map(str::to_owned) };
+    sighting(step, seq, false, 1, start + 98_000, event)
+}
+
 fn sighting(step: &Step, seq: u32, back: bool, ttl: u8, at_ns: u64, event: Event) -> Sighting {
     let flow = step.flow.expect("steps of tests have flows");
     let matched = match (flow.protocol, back) {

@@ -477,6 +477,7 @@ fn sends_that_fail() {
 }
 
 mod anomalies;
+mod called;
 mod choices;
 mod diverted;
 mod early;

@@ -167,7 +167,9 @@ enum Link {
 pub struct Deep {
     rows: Vec<Row>,
     /// What detaches: for each probe the kernel waits until nobody is in it, and who disarms need not.
-    detaching: Option<JoinHandle<()>>,
+    detaching: Vec<JoinHandle<()>>,
+    /// The same for trampolines, to which a program cannot be attached twice.
+    freeing: Option<JoinHandle<()>>,
 }
 
 impl Deep {
@@ -175,7 +177,7 @@ impl Deep {
     pub fn load(ebpf: &mut Ebpf, btf: &Btf) -> Self {
         let types = Types::of_running_kernel();
         let rows = FUNCTIONS.iter().map(|function| Row::load(function, ebpf, btf, types)).collect();
-        Self { rows, detaching: None }
+        Self { rows, detaching: Vec::new(), freeing: None }
     }
 
     /// The functions.
@@ -185,35 +187,42 @@ impl Deep {
 
     /// Attaches what is not attached; what was refused before is tried again.
     pub fn attach(&mut self, ebpf: &mut Ebpf) {
-        self.detached();
+        self.freeing.take().into_iter().for_each(finished);
         self.rows.iter_mut().for_each(|row| row.attach(ebpf));
     }
 
     /// Detaches all, soon. Until then the programs run, and find that nothing is armed.
     pub fn detach(&mut self) {
         // The beginning first: a call that is awaited must be seen to return.
-        let links: Vec<Link> = self.rows.iter_mut().flat_map(|row| row.links.drain(..).rev()).collect();
-        if links.is_empty() {
-            return;
+        let links = self.rows.iter_mut().flat_map(|row| row.links.drain(..).rev());
+        let (probes, trampolines): (Vec<Link>, Vec<Link>) =
+            links.partition(|link| matches!(link, Link::Probe(_)));
+        if !trampolines.is_empty() {
+            self.freeing.take().into_iter().for_each(finished);
+            self.freeing = drop_elsewhere(trampolines);
         }
-        self.detached();
-        // If there can be no thread, dropping what it was to drop does the same here.
-        self.detaching = thread::Builder::new().name("detach".to_owned()).spawn(move || drop(links)).ok();
-    }
-
-    /// Waits until all is detached that is to be.
-    fn detached(&mut self) {
-        if let Some(thread) = self.detaching.take() {
-            // It drops, which does not panic.
-            let _ = thread.join();
+        self.detaching.retain(|thread| !thread.is_finished());
+        if !probes.is_empty() {
+            self.detaching.extend(drop_elsewhere(probes));
         }
     }
 }
 
 impl Drop for Deep {
     fn drop(&mut self) {
-        self.detached();
+        self.detach();
+        self.freeing.take().into_iter().chain(self.detaching.drain(..)).for_each(finished);
     }
+}
+
+/// Drops links in a thread of its own. If there can be none, what it was to drop is dropped here.
+fn drop_elsewhere(links: Vec<Link>) -> Option<JoinHandle<()>> {
+    thread::Builder::new().name("detach".to_owned()).spawn(move || drop(links)).ok()
+}
+
+fn finished(thread: JoinHandle<()>) {
+    // It drops, which does not panic.
+    let _ = thread.join();
 }
 
 fn has_kprobes() -> bool {

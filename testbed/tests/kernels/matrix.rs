@@ -32,8 +32,9 @@ pub enum Lack {
 }
 
 /// The tests that are passed, with the extent from which on.
-const TESTS: [(Extent, &str); 6] = [
+const TESTS: [(Extent, &str); 7] = [
     (Extent::Brief, "prober/trace"),
+    (Extent::Brief, "prober/deep"),
     (Extent::Brief, "prober/oracle"),
     (Extent::Brief, "prober/links"),
     (Extent::Full, "prober/doctor"),
