@@ -42,6 +42,7 @@ use waymark_proto::{
 use crate::netns::Netns;
 use crate::pods::{LocateError, Opened, Pods};
 use netfilter::Tools;
+pub(crate) use netfilter::legacy_tables;
 use netlink::{Netlink, NetlinkError};
 
 /// Why there are no facts at all.

@@ -4,10 +4,12 @@
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
 //! * `translate`: reports → sightings
+//! * `legacy`: what legacy tables report, among them
 //! * `passage`: fewer sightings where nothing came of it
 
 mod event;
-mod filter;
+pub(crate) mod filter;
+mod legacy;
 mod passage;
 mod table;
 mod translate;
@@ -21,6 +23,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use waymark_proto::Place;
 
 use crate::netns::{Netns, NetnsError};
+use crate::xtrace::XtTrace;
 use table::TraceTable;
 pub use table::{TABLE_PREFIX, Traced};
 pub use translate::{Markers, OuterKey, Translator};
@@ -55,6 +58,10 @@ pub struct Watch {
     /// `None` once closed.
     table: Mutex<Option<TraceTable>>,
     events: Socket,
+    /// `None` without legacy tables, or once closed.
+    legacy: Mutex<Option<XtTrace>>,
+    /// Why there is none though there are such tables.
+    unheard: Option<String>,
     translator: Mutex<Translator>,
 }
 
@@ -65,14 +72,32 @@ impl Watch {
             let netns = netns.name().to_string();
             move |source| NftraceError::Netlink { what, netns, source }
         };
-        let (table, events, devices) = netns.run(|| {
+        let (table, events, legacy, devices) = netns.run(|| {
             // Listen first: no event may be lost between the two.
             let events = listen().map_err(failed("listen to nftables' trace"))?;
+            let legacy = XtTrace::start();
             let table = TraceTable::create().map_err(failed("make the trace table of nftables"))?;
-            Ok::<_, NftraceError>((table, events, device_names()))
+            Ok::<_, NftraceError>((table, events, legacy, device_names()))
         })??;
+        let (legacy, unheard) = match legacy {
+            Ok(legacy) => (legacy, None),
+            Err(error) => {
+                tracing::warn!(%place, %error, "rules of iptables-legacy are not traced");
+                (None, Some(error.to_string()))
+            }
+        };
         let translator = Mutex::new(Translator::new(place, table.name(), devices));
-        Ok(Self { table: Mutex::new(Some(table)), events, translator })
+        let (table, legacy) = (Mutex::new(Some(table)), Mutex::new(legacy));
+        Ok(Self { table, events, legacy, unheard, translator })
+    }
+
+    /// Who tells what, for people.
+    pub fn provider(&self) -> String {
+        match (self.legacy().is_some(), &self.unheard) {
+            (true, _) => "nftables trace, iptables-legacy trace".to_owned(),
+            (false, None) => "nftables trace".to_owned(),
+            (false, Some(why)) => format!("nftables trace; none of iptables-legacy: {why}"),
+        }
     }
 
     /// Traces the markers of a check.
@@ -85,9 +110,14 @@ impl Watch {
         self.table().as_ref().map_or(Ok(()), |table| table.disarm(traced))
     }
 
-    /// Removes the table now, whoever else still holds this watch.
+    /// Removes the table now, whoever else still holds this watch, and lets the namespace have its logger back.
     pub fn close(&self) {
         *self.table() = None;
+        *self.legacy() = None;
+    }
+
+    fn legacy(&self) -> MutexGuard<'_, Option<XtTrace>> {
+        self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Option<TraceTable>> {
@@ -102,24 +132,39 @@ impl Watch {
 
     /// Takes all events that are there now. Returns how often some were lost, in the kernel or here.
     pub fn drain(&self, markers: &mut dyn Markers) -> u64 {
-        let mut overruns = 0;
         let mut translator = self.translator();
+        let mut overruns = 0;
+        if let Some(legacy) = &*self.legacy() {
+            // In this order, which `legacy` has the reason for.
+            let mut datagrams = Vec::new();
+            overruns += self.read(&mut |datagram| datagrams.push(datagram.to_vec()));
+            overruns += legacy.drain(&mut |report| translator.report(&report, markers));
+            for event in datagrams.iter().flat_map(|datagram| event::parse(datagram)) {
+                translator.event(&event, markers);
+            }
+        } else {
+            overruns += self.read(&mut |datagram| {
+                for event in event::parse(datagram) {
+                    translator.event(&event, markers);
+                }
+            });
+        }
+        translator.tell(markers);
+        overruns + translator.take_lost()
+    }
+
+    /// Reads what nftables has sent by now. Returns how often some was lost.
+    fn read(&self, take: &mut dyn FnMut(&[u8])) -> u64 {
+        let mut overruns = 0;
         let mut datagram = Vec::with_capacity(DATAGRAM);
         loop {
             datagram.clear();
             match self.events.recv(&mut datagram, libc::MSG_DONTWAIT) {
-                Ok(_) => {
-                    for event in event::parse(&datagram) {
-                        translator.event(&event, markers);
-                    }
-                }
+                Ok(_) => take(&datagram),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Nothing more for now; any other error would come again at the next call.
-                Err(_) => {
-                    translator.tell(markers);
-                    return overruns + translator.take_lost();
-                }
+                Err(_) => return overruns,
             }
         }
     }

@@ -12,8 +12,10 @@ use waymark_proto::marker::parse_identity;
 use waymark_proto::{CheckId, Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
 
 use super::event::{TraceEvent, TraceType, TracedPacket};
+use super::legacy::{self, Passing, Reports, Who};
 use super::passage::Passage;
 use super::table::{Bracket, TABLE_PREFIX};
+use crate::xtrace::XtEvent;
 
 /// Packets in flight that are remembered at most; a packet needs one place per hook.
 const MAX_PACKETS: usize = 16384;
@@ -60,6 +62,18 @@ enum Identity {
     Foreign,
 }
 
+impl Identity {
+    /// The same in a hook, to be found by; `None` for a packet that is of no interest.
+    fn passing(&self, hook: Hook) -> Option<Passing> {
+        let who = match self {
+            Self::Marked(marker, headers) => Who::Marked(*marker, headers.matched),
+            Self::Inside(key) => Who::Inside(*key),
+            Self::Foreign => return None,
+        };
+        Some(Passing { hook, who })
+    }
+}
+
 /// A sighting without its marker.
 struct Waiting {
     hook: Hook,
@@ -80,6 +94,8 @@ pub struct Translator {
     waiting: HashMap<OuterKey, Vec<Waiting>>,
     /// How many sightings wait, all together.
     waiting_count: usize,
+    /// What legacy tables reported, where there are any.
+    reports: Reports,
     /// The passage that may go on.
     passage: Passage,
     /// Sightings given up for want of room since this was last asked.
@@ -97,8 +113,19 @@ impl Translator {
             outers: HashMap::new(),
             waiting: HashMap::new(),
             waiting_count: 0,
+            reports: Reports::default(),
             passage: Passage::default(),
             lost: 0,
+        }
+    }
+
+    /// Takes a report of a legacy table, which is told in its place among the events that come next.
+    pub fn report(&mut self, report: &XtEvent, markers: &dyn Markers) {
+        let Some((network, transport)) = legacy::headers(&report.packet) else { return };
+        let (iif, oif, mark) = (report.iif, report.oif, report.mark);
+        let packet = TracedPacket { network, transport, iif, oif, mark };
+        if let Some(passing) = identify(&packet, markers).passing(report.hook) {
+            self.lost += self.reports.add(passing, report, MAX_PACKETS) as u64;
         }
     }
 
@@ -126,7 +153,27 @@ impl Translator {
             _ => return,
         };
         let Some(known) = self.packets.get(&event.id) else { return };
-        let Some(hook) = hook_of(event, known.hook) else { return };
+        let (Some(hook), Some(passing)) = (hook_of(event, known.hook), known.identity.passing(known.hook))
+        else {
+            return;
+        };
+        match &what {
+            Event::Entered => self.reports.entered(passing, event.id, MAX_PACKETS),
+            Event::Verdict { verdict, .. } if verdict == "accept" => {}
+            // Whoever sees it leave, or ends it in this hook, comes behind all legacy tables that saw it.
+            _ if hook == passing.hook => {
+                for verdict in self.reports.left(&passing) {
+                    self.happened(event.id, hook, verdict, markers);
+                }
+            }
+            _ => {}
+        }
+        self.happened(event.id, hook, what, markers);
+    }
+
+    /// Something happened to a packet.
+    fn happened(&mut self, id: u32, hook: Hook, what: Event, markers: &mut dyn Markers) {
+        let Some(known) = self.packets.get(&id) else { return };
         let (device, at_ns) = (known.device.clone(), markers.now_ns());
         let found = match &known.identity {
             Identity::Marked(marker, headers) => Some((*marker, headers.as_ref().clone())),
@@ -144,8 +191,14 @@ impl Translator {
         }
     }
 
-    /// Tells what follows from all events so far.
+    /// Tells what follows from all events and reports so far.
     pub fn tell(&mut self, markers: &mut dyn Markers) {
+        for (id, verdicts) in self.reports.take_open() {
+            let Some(hook) = self.packets.get(&id).map(|known| known.hook) else { continue };
+            for verdict in verdicts {
+                self.happened(id, hook, verdict, markers);
+            }
+        }
         self.passage.tell(markers);
     }
 

@@ -299,8 +299,8 @@ impl Shared {
         losses
     }
 
-    /// Traces a check in a namespace's netfilter hooks.
-    fn watch(self: &Arc<Self>, netns: &Netns, traced: &Traced) -> Result<(), String> {
+    /// Traces a check in a namespace's netfilter hooks. Says by what.
+    fn watch(self: &Arc<Self>, netns: &Netns, traced: &Traced) -> Result<String, String> {
         let inode = netns.inode();
         let place = lock(&self.places).get(&inode).cloned().ok_or("it is not a namespace of this node")?;
         let mut watches = lock(&self.watches);
@@ -313,7 +313,7 @@ impl Shared {
         };
         entry.watch.arm(traced).map_err(|error| error.to_string())?;
         entry.checks.insert(traced.check);
-        Ok(())
+        Ok(entry.watch.provider())
     }
 
     fn start_watch(

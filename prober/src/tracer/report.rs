@@ -43,19 +43,19 @@ pub fn of_floor(floor: &Floor, set: HookSet) -> Vec<HookReport> {
     passing.into_iter().chain(ending).chain(between).chain(filters).collect()
 }
 
-/// What the trace of a namespace's netfilter serves.
+/// What the trace of a namespace's netfilter serves, and who it is.
 pub fn of_netfilter(
     netns: &NetnsName,
-    traced: Result<(), String>,
+    traced: Result<String, String>,
     set: HookSet,
 ) -> impl Iterator<Item = HookReport> {
     let netns = netns.clone();
     Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| {
         let observability = match &traced {
-            Ok(()) if set == HookSet::Wide || hook == Hook::NetfilterInput => {
-                Observability::Observed { provider: "nftables trace".to_owned() }
+            Ok(provider) if set == HookSet::Wide || hook == Hook::NetfilterInput => {
+                Observability::Observed { provider: provider.clone() }
             }
-            Ok(()) => Observability::NotObservable { why: text!(note::NotAsked) },
+            Ok(_) => Observability::NotObservable { why: text!(note::NotAsked) },
             Err(why) => Observability::NotObservable { why: Text::verbatim(why.clone()) },
         };
         HookReport { hook, netns: Some(netns.clone()), observability }
