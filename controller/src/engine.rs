@@ -8,6 +8,7 @@
 //! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `ttl`: TTL that is lost where nobody should route
 //! * `programs`: which BPF program it was
+//! * `rules`: what rules do that a trace names without saying it
 //! * `byway`: nodes by which packets go though neither end lives there
 //! * `oneway`: nodes that see one direction of a flow only
 //! * `oversize`: packets that are too large
@@ -22,6 +23,7 @@ mod oversize;
 mod programs;
 mod replay;
 mod round;
+mod rules;
 mod second;
 mod survey;
 mod trials;
@@ -248,7 +250,7 @@ impl Question<'_> {
             received_once: !seen.sight.records_twice(),
             nodes: visited,
         };
-        observe(&seen.sightings, &lens)
+        observe(&rules::told(&seen.sightings, &picture.cluster), &lens)
     }
 
     /// The answer.

@@ -97,6 +97,12 @@ impl Cluster {
         self.namespaces.get(place)?.ruleset.find(rule)
     }
 
+    /// The same of a rule of `x_tables`, with what it does with packets that match it: `accept` or `drop`, or `None` where
+    /// that is not for it alone to say.
+    pub fn decision(&self, place: &Place, rule: &RuleRef) -> Option<(RuleRef, Option<&'static str>)> {
+        self.namespaces.get(place)?.ruleset.by_position(rule)
+    }
+
     /// Whether a namespace of those whose facts are there has an address.
     pub fn has_address(&self, ip: IpAddr) -> bool {
         self.namespaces().any(|namespace| namespace.is_local(ip))

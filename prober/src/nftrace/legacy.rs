@@ -50,7 +50,8 @@ impl Tables {
         now < before || (now == before && is_builtin(report) && report.position <= self.reached)
     }
 
-    fn add(&mut self, report: &XtEvent) {
+    /// Adds a report. Says whether it needs a place of its own.
+    fn add(&mut self, report: &XtEvent) -> bool {
         let same = self.last.last().is_some_and(|last| last.table == report.table);
         if same {
             self.last.pop();
@@ -68,6 +69,7 @@ impl Tables {
             position: Some(report.position),
             text: None,
         });
+        !same
     }
 }
 
@@ -100,6 +102,7 @@ fn rank(table: &str, hook: Hook) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     waiting: HashMap<Passing, VecDeque<Tables>>,
+    /// How many rules wait, all together.
     count: usize,
     /// Packets that are in their hook, with the trace's id of each.
     open: HashMap<Passing, u32>,
@@ -114,9 +117,8 @@ impl Reports {
             passages.push_back(Tables::default());
         }
         if let Some(tables) = passages.back_mut() {
-            tables.add(report);
+            self.count += usize::from(tables.add(report));
         }
-        self.count += 1;
         lost
     }
 
@@ -154,9 +156,6 @@ impl Reports {
             told.push((id, before.chain(last.map(|rule| verdict(rule, MATCHED))).collect()));
             false
         });
-        if waiting.is_empty() {
-            *count = 0;
-        }
         // The map's order is any.
         told.sort_by_key(|(id, _)| *id);
         told
@@ -278,7 +277,7 @@ mod tests {
     fn too_many_are_counted_as_lost() {
         let hook = Hook::NetfilterInput;
         let mut reports = reports(hook, &["filter:INPUT:rule:1", "filter:INPUT:rule:2"]);
-        assert_eq!(reports.add(passing(hook), &report(hook, "nat:INPUT:policy:1"), 2), 2);
+        assert_eq!(reports.add(passing(hook), &report(hook, "nat:INPUT:policy:1"), 1), 1);
         assert_eq!(words(reports.left(&passing(hook))), ["ip nat INPUT rule 1 accept"]);
     }
 }

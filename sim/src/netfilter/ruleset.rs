@@ -131,6 +131,26 @@ impl Ruleset {
         chains.find_map(|chain| chain.rules.iter().find(named).map(|known| chain.rule_ref(known)))
     }
 
+    /// The rule of `x_tables` that a trace names by its position, or the policy that comes behind the last one, and what
+    /// it does with packets that match it: `accept` or `drop`, or `None` where another rule decides, or somebody else.
+    pub(crate) fn by_position(&self, rule: &RuleRef) -> Option<(RuleRef, Option<&'static str>)> {
+        let same = |chain: &Chain| {
+            (&chain.family, &chain.table, &chain.name) == (&rule.family, &rule.table, &rule.chain)
+        };
+        // Those of nftables have handles.
+        let legacy = |chain: &Chain| chain.rules.iter().all(|rule| rule.handle.is_none());
+        let id = self.chains.iter().position(|chain| same(chain) && legacy(chain))?;
+        let (chain, index) = (&self.chains[id], usize::try_from(rule.position?.checked_sub(1)?).ok()?);
+        match chain.rules.get(index) {
+            Some(rule) => Some((chain.rule_ref(rule), rule.decision())),
+            None if index == chain.rules.len() => {
+                let base = self.bases.iter().find(|base| base.chain == id && base.legacy)?;
+                Some((chain.policy_ref(), base.policy.decision()))
+            }
+            None => None,
+        }
+    }
+
     /// A remark on the chains at hooks of bridges that are not run.
     pub(crate) fn remark_on_bridge(&self, hooks: &[&str]) -> Option<Text> {
         joined(self.foreign.iter().filter_map(|chain| chain.at_bridge(hooks)))
