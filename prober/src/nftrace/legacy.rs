@@ -98,20 +98,32 @@ fn rank(table: &str, hook: Hook) -> usize {
     }
 }
 
-/// Reports that have not been told.
-#[derive(Debug, Default)]
-pub(super) struct Reports {
+/// Reports that have not been told. `K` is what is known of a packet.
+#[derive(Debug)]
+pub(super) struct Reports<K> {
     waiting: HashMap<Passing, VecDeque<Tables>>,
     /// How many rules wait, all together.
     count: usize,
-    /// Packets that are in their hook, with the trace's id of each.
-    open: HashMap<Passing, u32>,
+    /// Packets that are in their hook, in the order in which they came. What is known of each is kept here, since another
+    /// packet may have its id by now.
+    open: HashMap<Passing, (u64, K)>,
+    turn: u64,
 }
 
-impl Reports {
+impl<K> Default for Reports<K> {
+    fn default() -> Self {
+        Self { waiting: HashMap::new(), count: 0, open: HashMap::new(), turn: 0 }
+    }
+}
+
+impl<K: Clone> Reports<K> {
     /// Adds a report. Gives up all that there is for want of room, and says how many, if there are more than `room`.
     pub(super) fn add(&mut self, passing: Passing, report: &XtEvent, room: usize) -> usize {
-        let lost = if self.count >= room { std::mem::take(self).count } else { 0 };
+        let mut lost = 0;
+        if self.count >= room {
+            self.waiting.clear();
+            lost = std::mem::take(&mut self.count);
+        }
         let passages = self.waiting.entry(passing).or_default();
         if passages.back().is_none_or(|tables| tables.are_over(report)) {
             passages.push_back(Tables::default());
@@ -123,11 +135,12 @@ impl Reports {
     }
 
     /// A packet came into a hook.
-    pub(super) fn entered(&mut self, passing: Passing, id: u32, room: usize) {
+    pub(super) fn entered(&mut self, passing: Passing, known: K, room: usize) {
         if self.open.len() >= room {
             self.open.clear();
         }
-        self.open.insert(passing, id);
+        self.turn += 1;
+        self.open.insert(passing, (self.turn, known));
     }
 
     /// A packet came through all legacy tables of a hook: what is to be told of them.
@@ -142,23 +155,22 @@ impl Reports {
         tables.last.into_iter().map(|rule| verdict(rule, "accept")).collect()
     }
 
-    /// What is known of packets that are still in a hook, or have died there, with the trace's id of each.
-    pub(super) fn take_open(&mut self) -> Vec<(u32, Vec<Event>)> {
-        let Self { waiting, count, open } = self;
+    /// What is to be told of packets that are still in a hook, or have died there.
+    pub(super) fn take_open(&mut self) -> Vec<(K, Vec<Event>)> {
+        let Self { waiting, count, open, .. } = self;
         let mut told = Vec::new();
         waiting.retain(|passing, passages| {
             // Who has not come in yet was seen too early: the event of its coming is still to be read.
-            let Some(&id) = open.get(passing) else { return true };
+            let Some(known) = open.get(passing) else { return true };
             let mut rules: Vec<RuleRef> = passages.drain(..).flat_map(|tables| tables.last).collect();
             *count = count.saturating_sub(rules.len());
             let last = rules.pop();
             let before = rules.into_iter().map(|rule| verdict(rule, "accept"));
-            told.push((id, before.chain(last.map(|rule| verdict(rule, MATCHED))).collect()));
+            told.push((known.clone(), before.chain(last.map(|rule| verdict(rule, MATCHED))).collect()));
             false
         });
-        // The map's order is any.
-        told.sort_by_key(|(id, _)| *id);
-        told
+        told.sort_by_key(|((turn, _), _)| *turn);
+        told.into_iter().map(|((_, known), verdicts)| (known, verdicts)).collect()
     }
 }
 
@@ -209,7 +221,7 @@ mod tests {
         }
     }
 
-    fn reports(hook: Hook, all: &[&str]) -> Reports {
+    fn reports(hook: Hook, all: &[&str]) -> Reports<u32> {
         let mut reports = Reports::default();
         for words in all {
             assert_eq!(reports.add(passing(hook), &report(hook, words), ROOM), 0);

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use waymark_proto::marker::parse_identity;
 use waymark_proto::{CheckId, Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
@@ -87,7 +88,7 @@ pub struct Translator {
     place: Place,
     table: String,
     devices: BTreeMap<u32, String>,
-    packets: HashMap<u32, Known>,
+    packets: HashMap<u32, Arc<Known>>,
     /// Markers of encapsulated packets.
     outers: HashMap<OuterKey, (Marker, Headers)>,
     /// Sightings of encapsulated packets whose marker is not known yet.
@@ -95,7 +96,7 @@ pub struct Translator {
     /// How many sightings wait, all together.
     waiting_count: usize,
     /// What legacy tables reported, where there are any.
-    reports: Reports,
+    reports: Reports<Arc<Known>>,
     /// The passage that may go on.
     passage: Passage,
     /// Sightings given up for want of room since this was last asked.
@@ -152,28 +153,27 @@ impl Translator {
             // The end of a chain, which is no rule's doing; other tracers.
             _ => return,
         };
-        let Some(known) = self.packets.get(&event.id) else { return };
+        let Some(known) = self.packets.get(&event.id).cloned() else { return };
         let (Some(hook), Some(passing)) = (hook_of(event, known.hook), known.identity.passing(known.hook))
         else {
             return;
         };
         match &what {
-            Event::Entered => self.reports.entered(passing, event.id, MAX_PACKETS),
+            Event::Entered => self.reports.entered(passing, known.clone(), MAX_PACKETS),
             Event::Verdict { verdict, .. } if verdict == "accept" => {}
             // Whoever sees it leave, or ends it in this hook, comes behind all legacy tables that saw it.
             _ if hook == passing.hook => {
                 for verdict in self.reports.left(&passing) {
-                    self.happened(event.id, hook, verdict, markers);
+                    self.happened(&known, hook, verdict, markers);
                 }
             }
             _ => {}
         }
-        self.happened(event.id, hook, what, markers);
+        self.happened(&known, hook, what, markers);
     }
 
     /// Something happened to a packet.
-    fn happened(&mut self, id: u32, hook: Hook, what: Event, markers: &mut dyn Markers) {
-        let Some(known) = self.packets.get(&id) else { return };
+    fn happened(&mut self, known: &Known, hook: Hook, what: Event, markers: &mut dyn Markers) {
         let (device, at_ns) = (known.device.clone(), markers.now_ns());
         let found = match &known.identity {
             Identity::Marked(marker, headers) => Some((*marker, headers.as_ref().clone())),
@@ -185,18 +185,17 @@ impl Translator {
             let sighting =
                 Sighting { packet, ..self.sighting(marker, hook, device, what, at_ns, Some(headers)) };
             self.passage.take(sighting, markers);
-        } else if let Identity::Inside(key) = known.identity {
+        } else if let Identity::Inside(key) = &known.identity {
             let waiting = Waiting { hook, device, event: what, at_ns };
-            self.wait(key, waiting);
+            self.wait(*key, waiting);
         }
     }
 
     /// Tells what follows from all events and reports so far.
     pub fn tell(&mut self, markers: &mut dyn Markers) {
-        for (id, verdicts) in self.reports.take_open() {
-            let Some(hook) = self.packets.get(&id).map(|known| known.hook) else { continue };
+        for (known, verdicts) in self.reports.take_open() {
             for verdict in verdicts {
-                self.happened(id, hook, verdict, markers);
+                self.happened(&known, known.hook, verdict, markers);
             }
         }
         self.passage.tell(markers);
@@ -249,7 +248,7 @@ impl Translator {
         };
         let device =
             index.map(|index| self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}")));
-        self.packets.insert(id, Known { hook, device, identity, packet: bytes });
+        self.packets.insert(id, Arc::new(Known { hook, device, identity, packet: bytes }));
     }
 
     fn sighting(

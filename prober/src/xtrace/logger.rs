@@ -87,3 +87,43 @@ fn own_proc() -> rustix::io::Result<OwnedFd> {
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Runs on a thread that has a namespace and mounts of its own, and a `/proc/sys` as containers have it.
+    fn in_container<T: Send>(inside: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some("/proc/sys"), "/proc/sys", none, MsFlags::MS_BIND, none).unwrap();
+            let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            mount(none, "/proc/sys", none, read_only, none).unwrap();
+            inside()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join()).unwrap()
+    }
+
+    #[test]
+    fn containers_that_cannot_write_settings_are_no_obstacle() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("skipped: this test needs root");
+            return;
+        }
+        in_container(|| {
+            let setting = || read(&File::open("/proc/sys/net/netfilter/nf_log/2").unwrap()).unwrap();
+            let before = setting();
+            assert!(OpenOptions::new().write(true).open("/proc/sys/net/netfilter/nf_log/2").is_err());
+            let logger = Logger::take(2).unwrap();
+            assert_eq!(setting(), SOCKETS);
+            drop(logger);
+            assert_eq!(setting(), before);
+        });
+    }
+}

@@ -31,12 +31,13 @@ pub enum Lack {
 }
 
 /// The tests that are passed, with the extent from which on.
-const TESTS: [(Extent, &str); 6] = [
+const TESTS: [(Extent, &str); 7] = [
     (Extent::Brief, "prober/trace"),
     (Extent::Brief, "prober/oracle"),
     (Extent::Brief, "prober/links"),
     (Extent::Full, "prober/doctor"),
     (Extent::Full, "prober/killed"),
+    (Extent::Full, "prober/legacy"),
     (Extent::Full, "prober/facts"),
 ];
 
@@ -46,7 +47,7 @@ const BRIEF: [&str; 3] = ["every_hook", "a_rule_that_drops", "does_not_show"];
 /// Tests that are about the trace of rules, or about hooks that only it sees.
 const RULE_TRACES: [&str; 5] = [
     "a_chain_outside_the_ip_hooks_is_no_ip_hook",
-    "a_killed_agent_leaves_no_table",
+    "a_killed_agent_leaves_nothing",
     "a_lease_ends_without_its_controller",
     "a_rule_that_drops_is_named",
     "translated_headers_are_those_behind_the_last_chain",
