@@ -7,6 +7,7 @@
 //! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `ttl`: TTL that is lost where nobody should route
+//! * `sets`: which element of a set a rule matched
 //! * `programs`: which BPF program it was
 //! * `rules`: what rules do that a trace names without saying it
 //! * `byway`: nodes by which packets go though neither end lives there
@@ -25,6 +26,7 @@ mod replay;
 mod round;
 mod rules;
 mod second;
+mod sets;
 mod survey;
 mod trials;
 mod ttl;
@@ -268,6 +270,7 @@ impl Question<'_> {
         }
         if let Some(point) = &mut diagnosis.fault_point {
             let (flow, loss) = (diagnosis.fault_flow.as_ref(), diagnosis.loss.as_ref());
+            sets::explain(point, flow, &picture.cluster);
             oversize::explain(point, flow, loss, looks.largest(), picture);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }

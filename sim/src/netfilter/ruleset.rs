@@ -119,16 +119,25 @@ impl Ruleset {
 
     /// All that is known of a rule that is named by its handle or position.
     pub(crate) fn find(&self, rule: &RuleRef) -> Option<RuleRef> {
-        let same = |chain: &&Chain| {
+        let (chain, index) = self.locate(rule)?;
+        let chain = &self.chains[chain];
+        chain.rules.get(index).map(|known| chain.rule_ref(known))
+    }
+
+    /// The chain of a rule and its index there; of a policy, the index behind the last rule.
+    pub(crate) fn locate(&self, rule: &RuleRef) -> Option<(ChainId, usize)> {
+        let same = |(_, chain): &(ChainId, &Chain)| {
             (&chain.family, &chain.table, &chain.name) == (&rule.family, &rule.table, &rule.chain)
         };
-        let named = |known: &&Rule| match (rule.handle, rule.position) {
-            (None, None) => false,
+        let named = |known: &Rule| match (rule.handle, rule.position) {
             (None, position) => known.position == position,
             (handle, _) => known.handle == handle,
         };
-        let mut chains = self.chains.iter().filter(same);
-        chains.find_map(|chain| chain.rules.iter().find(named).map(|known| chain.rule_ref(known)))
+        let mut chains = self.chains.iter().enumerate().filter(same);
+        if (rule.handle, rule.position) == (None, None) {
+            return chains.next().map(|(id, chain)| (id, chain.rules.len()));
+        }
+        chains.find_map(|(id, chain)| chain.rules.iter().position(named).map(|index| (id, index)))
     }
 
     /// The rule of `x_tables` that a trace names by its position, or the policy that comes behind the last one, and what
