@@ -141,7 +141,7 @@ async fn the_logger_is_given_back() {
     };
     let provider = match &reports.iter().find(of_node).unwrap().observability {
         Observability::Observed { provider } => provider.clone(),
-        other => panic!("{other:?}"),
+        Observability::NotObservable { why } => panic!("{why}"),
     };
     assert_eq!(provider, "nftables trace, iptables-legacy trace");
     let listeners =
