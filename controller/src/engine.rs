@@ -270,6 +270,7 @@ impl Question<'_> {
         }
         if let Some(point) = &mut diagnosis.fault_point {
             let (flow, loss) = (diagnosis.fault_flow.as_ref(), diagnosis.loss.as_ref());
+            rules::own(point, inventory);
             sets::explain(point, flow, &picture.cluster);
             oversize::explain(point, flow, loss, looks.largest(), picture);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());

@@ -1,12 +1,26 @@
-//! What the facts know of rules that a trace names by their position: those of iptables-legacy.
+//! What the facts know of rules that a trace names by their position: those of iptables-legacy. And whom a rule belongs
+//! to.
 //!
-//! Its trace says that a packet matched a rule, not what the rule does; and it counts the policy of a chain as the rule
+//! The trace of iptables-legacy says that a packet matched a rule, not what the rule does; and it counts the policy of a chain as the rule
 //! behind the last. Both is seen from the rules.
 
 use std::borrow::Cow;
 
-use waymark_proto::{Event, MATCHED, Sighting};
+use waymark_proto::{Event, FaultPoint, Inventory, MATCHED, Sighting, text};
 use waymark_sim::Cluster;
+
+use crate::owners::{self, Owner};
+
+/// Adds to a fault whom its rule belongs to.
+pub(super) fn own(point: &mut FaultPoint, inventory: &Inventory) {
+    let owner = point.rule.as_ref().and_then(|rule| owners::of_rule(rule, &point.place(), inventory));
+    let Some((Owner { program, object, is_left }, rule)) = owner.zip(point.rule.as_ref()) else { return };
+    point.evidence.push(if is_left {
+        text!(evidence::ChainOfAdministrator { chain: &rule.chain, program })
+    } else {
+        text!(evidence::RuleOwner { program, object })
+    });
+}
 
 /// The sightings, with such rules named in full and their verdicts told.
 pub(super) fn told<'a>(sightings: &'a [Sighting], cluster: &Cluster) -> Cow<'a, [Sighting]> {

@@ -41,6 +41,7 @@ use waymark_proto::{
 
 use crate::netns::Netns;
 use crate::pods::{LocateError, Opened, Pods};
+pub(crate) use links::has_bridges;
 use netfilter::Tools;
 pub(crate) use netfilter::legacy_tables;
 use netlink::{Netlink, NetlinkError};

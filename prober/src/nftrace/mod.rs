@@ -22,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use waymark_proto::Place;
 
+use crate::facts::has_bridges;
 use crate::netns::{Netns, NetnsError};
 use crate::xtrace::XtTrace;
 use table::TraceTable;
@@ -53,10 +54,10 @@ pub enum NftraceError {
     },
 }
 
-/// The trace of one namespace. Ends, with its table, when it is dropped.
+/// The trace of one namespace. Ends, with its tables, when it is dropped.
 pub struct Watch {
-    /// `None` once closed.
-    table: Mutex<Option<TraceTable>>,
+    /// That of IP, and that of bridges where there are any; none once closed.
+    tables: Mutex<Vec<TraceTable>>,
     events: Socket,
     /// `None` without legacy tables, or once closed.
     legacy: Mutex<Option<XtTrace>>,
@@ -72,12 +73,20 @@ impl Watch {
             let netns = netns.name().to_string();
             move |source| NftraceError::Netlink { what, netns, source }
         };
-        let (table, events, legacy, devices) = netns.run(|| {
+        let (tables, events, legacy, devices) = netns.run(|| {
             // Listen first: no event may be lost between the two.
             let events = listen().map_err(failed("listen to nftables' trace"))?;
             let legacy = XtTrace::start();
             let table = TraceTable::create().map_err(failed("make the trace table of nftables"))?;
-            Ok::<_, NftraceError>((table, events, legacy, device_names()))
+            let mut tables = vec![table];
+            if has_bridges() {
+                // A kernel may have bridges and no nftables for them. Then there are no rules to trace, either.
+                match tables[0].for_bridges() {
+                    Ok(table) => tables.push(table),
+                    Err(error) => tracing::debug!(%place, %error, "rules of bridges are not traced"),
+                }
+            }
+            Ok::<_, NftraceError>((tables, events, legacy, device_names()))
         })??;
         let (legacy, unheard) = match legacy {
             Ok(legacy) => (legacy, None),
@@ -86,9 +95,9 @@ impl Watch {
                 (None, Some(error.to_string()))
             }
         };
-        let translator = Mutex::new(Translator::new(place, table.name(), devices));
-        let (table, legacy) = (Mutex::new(Some(table)), Mutex::new(legacy));
-        Ok(Self { table, events, legacy, unheard, translator })
+        let translator = Mutex::new(Translator::new(place, tables[0].name(), devices));
+        let (tables, legacy) = (Mutex::new(tables), Mutex::new(legacy));
+        Ok(Self { tables, events, legacy, unheard, translator })
     }
 
     /// Who tells what, for people.
@@ -102,17 +111,17 @@ impl Watch {
 
     /// Traces the markers of a check.
     pub fn arm(&self, traced: &Traced) -> io::Result<()> {
-        self.table().as_ref().map_or(Ok(()), |table| table.arm(traced))
+        self.tables().iter().try_for_each(|table| table.arm(traced))
     }
 
     /// No longer traces the markers of a check.
     pub fn disarm(&self, traced: &Traced) -> io::Result<()> {
-        self.table().as_ref().map_or(Ok(()), |table| table.disarm(traced))
+        self.tables().iter().try_for_each(|table| table.disarm(traced))
     }
 
-    /// Removes the table now, whoever else still holds this watch, and lets the namespace have its logger back.
+    /// Removes the tables now, whoever else still holds this watch, and lets the namespace have its logger back.
     pub fn close(&self) {
-        *self.table() = None;
+        self.tables().clear();
         *self.legacy() = None;
     }
 
@@ -120,8 +129,8 @@ impl Watch {
         self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn table(&self) -> MutexGuard<'_, Option<TraceTable>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tables(&self) -> MutexGuard<'_, Vec<TraceTable>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A descriptor that becomes readable when there are events.

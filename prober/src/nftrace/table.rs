@@ -10,6 +10,10 @@
 //!   number is in a set, and let them pass. Arming a check adds elements to the sets, disarming removes them. The input
 //!   hook has sets of its own: for a light look, which is about what arrives, there are elements in those alone.
 //!
+//! Where there are bridges, a second table of the same name and of family `bridge` sets the trace bit on marked frames
+//! that enter one. Its chains are the first ones alone: nobody asks which of a bridge's hooks a frame went through, but
+//! which rule ended it.
+//!
 //! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
 
@@ -56,6 +60,24 @@ const SEQUENCE_OFFSETS: [u32; 3] = [4, 54, 74];
 /// Priorities of the brackets: behind `NF_IP_PRI_FIRST` alone, and with `NF_IP_PRI_LAST`.
 const FIRST: i32 = FIRST_TRACED_PRIORITY;
 const LAST: i32 = i32::MAX;
+
+/// Where a table's chains are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layer {
+    /// In the hooks of IP.
+    Ip,
+    /// In those of bridges.
+    Bridge,
+}
+
+impl Layer {
+    fn family(self) -> ProtoFamily {
+        match self {
+            Self::Ip => ProtoFamily::Inet,
+            Self::Bridge => ProtoFamily::Bridge,
+        }
+    }
+}
 
 /// What a chain of the table stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +129,7 @@ enum Hooks {
 pub struct TraceTable {
     socket: Socket,
     table: Table,
+    layer: Layer,
 }
 
 impl TraceTable {
@@ -114,12 +137,21 @@ impl TraceTable {
     pub fn create() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = c_string(&format!("{TABLE_PREFIX}{}_{number}", std::process::id()));
+        Self::make(&format!("{TABLE_PREFIX}{}_{number}", std::process::id()), Layer::Ip)
+    }
+
+    /// Makes its companion for bridges, under the same name.
+    pub fn for_bridges(&self) -> io::Result<Self> {
+        Self::make(&self.name(), Layer::Bridge)
+    }
+
+    fn make(name: &str, layer: Layer) -> io::Result<Self> {
+        let name = c_string(name);
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         // Errors quote the request otherwise, and a batch is long.
         socket.set_cap_ack(true)?;
-        let made = Self { socket, table: Table::new(name, ProtoFamily::Inet) };
+        let made = Self { socket, table: Table::new(name, layer.family()), layer };
         made.commit(&made.definition()).map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL | libc::EOPNOTSUPP) => io::Error::other(format!(
                 "{error}; tables that go with their owner need kernel 5.12 or newer"
@@ -154,7 +186,7 @@ impl TraceTable {
 
     fn definition(&self) -> FinalizedBatch {
         let mut batch = Batch::new();
-        batch.add(&OwnedTable(&self.table), MsgType::Add);
+        batch.add(&OwnedTable(&self.table, self.layer), MsgType::Add);
         let sets = [Hooks::Input, Hooks::Others].map(|hooks| {
             (self.set::<Tag>(hooks), self.set::<Sequence>(hooks), self.set::<Acknowledgement>(hooks))
         });
@@ -164,12 +196,14 @@ impl TraceTable {
             batch.add(acknowledgements, MsgType::Add);
         }
         for (meaning, hook, name) in HOOKS {
-            let hooks = if meaning == Hook::NetfilterInput { Hooks::Input } else { Hooks::Others };
+            let is_input = meaning == Hook::NetfilterInput && self.layer == Layer::Ip;
+            let hooks = if is_input { Hooks::Input } else { Hooks::Others };
             let (tags, sequences, acknowledgements) = &sets[hooks as usize];
             let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
-            let last = self.base_chain(&format!("{name}-last"), hook, LAST);
             batch.add(&first, MsgType::Add);
-            batch.add(&last, MsgType::Add);
+            if self.layer == Layer::Ip {
+                batch.add(&self.base_chain(&format!("{name}-last"), hook, LAST), MsgType::Add);
+            }
             for offset in TAG_OFFSETS {
                 batch.add(&trace_if(&first, None, offset, 8, tags), MsgType::Add);
             }
@@ -186,9 +220,11 @@ impl TraceTable {
 
     fn change_elements(&self, traced: &Traced, change: MsgType) -> io::Result<()> {
         let Traced { check, key, count, protocol, set, .. } = traced;
-        let groups = match set {
-            HookSet::Light => &[Hooks::Input][..],
-            HookSet::Wide => &[Hooks::Input, Hooks::Others],
+        let groups = match (set, self.layer) {
+            (HookSet::Light, Layer::Ip) => &[Hooks::Input][..],
+            (HookSet::Wide, Layer::Ip) => &[Hooks::Input, Hooks::Others],
+            (HookSet::Light, Layer::Bridge) => return Ok(()),
+            (HookSet::Wide, Layer::Bridge) => &[Hooks::Others],
         };
         let mut batch = Batch::new();
         for &hooks in groups {
@@ -215,7 +251,7 @@ impl TraceTable {
 
     fn set<K: NamedKey>(&self, hooks: Hooks) -> Set<'_, K> {
         let group = hooks as usize;
-        Set::new_named(K::NAMES[group], K::ID + 3 * group as u32, &self.table, ProtoFamily::Inet)
+        Set::new_named(K::NAMES[group], K::ID + 3 * group as u32, &self.table, self.layer.family())
     }
 
     fn base_chain(&self, name: &str, hook: NfHook, priority: i32) -> Chain<'_> {
@@ -322,7 +358,7 @@ impl Expression for SetNftrace {
 }
 
 /// The message that makes a table with the owner flag, which the crate cannot set.
-struct OwnedTable<'a>(&'a Table);
+struct OwnedTable<'a>(&'a Table, Layer);
 
 // SAFETY: writes one message, as libnftnl builds it, into the buffer that the batch provides for one.
 unsafe impl NlMsg for OwnedTable<'_> {
@@ -331,13 +367,13 @@ unsafe impl NlMsg for OwnedTable<'_> {
         // its last use.
         unsafe {
             let table = NonNull::new(sys::nftnl_table_alloc()).expect("there is memory for a table").as_ptr();
-            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, ProtoFamily::Inet as u32);
+            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, self.1.family() as u32);
             sys::nftnl_table_set_str(table, sys::NFTNL_TABLE_NAME as u16, self.0.get_name().as_ptr());
             sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, TABLE_F_OWNER);
             let header = sys::nftnl_nlmsg_build_hdr(
                 buffer.cast::<c_char>(),
                 libc::NFT_MSG_NEWTABLE as u16,
-                ProtoFamily::Inet as u16,
+                self.1.family() as u16,
                 (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16,
                 seq,
             );

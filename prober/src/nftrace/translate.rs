@@ -133,6 +133,13 @@ impl Translator {
     /// Takes one event. What follows from the last ones may be held back until [`Translator::tell`].
     pub fn event(&mut self, event: &TraceEvent<'_>, markers: &mut dyn Markers) {
         let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
+        if event.family == "bridge" && bracket.is_some() {
+            // It is only to be known which frame it is.
+            if let Some(packet) = &event.packet {
+                self.enter(event.id, Hook::Bridge, packet, markers);
+            }
+            return;
+        }
         // Each bracket's first event carries the headers, whatever its kind; between the brackets NAT may
         // have changed them.
         if let Some(Bracket::First(hook) | Bracket::Last(hook)) = bracket
@@ -265,14 +272,14 @@ impl Translator {
     }
 }
 
-/// The hook that an event is of, given the IP hook that the packet was in last. The trace bit stays with the
+/// The hook that an event is of, given the hook that the packet was in last. The trace bit stays with the
 /// packet, so chains of other families report too: of those only the end of a packet is of interest.
 fn hook_of(event: &TraceEvent<'_>, last: Hook) -> Option<Hook> {
     let ends = matches!(&*event.verdict, "drop" | "queue" | "stolen");
     match event.family {
         "bridge" => ends.then_some(Hook::Bridge),
         // Egress chains come before the queue, ingress chains behind the reception.
-        "netdev" if matches!(last, Hook::NetfilterOutput | Hook::NetfilterPostrouting) => {
+        "netdev" if matches!(last, Hook::NetfilterOutput | Hook::NetfilterPostrouting | Hook::Bridge) => {
             ends.then_some(Hook::Qdisc)
         }
         "netdev" => ends.then_some(Hook::DriverRx),
