@@ -3,7 +3,7 @@
 mod support;
 
 use support::{Dataplane, Lab, tcp};
-use waymark_proto::Flow;
+use waymark_proto::{Flow, RuleRef};
 
 fn flow() -> Flow {
     tcp("10.244.1.10", "10.244.2.10", 80)
@@ -108,4 +108,28 @@ fn what_leads_to_the_chain_is_named() {
     ]});
     lab.nft("node2", &json.to_string());
     assert_eq!(said(&lab), ["verdicts: 10.244.2.10 in 10.244.2.10"]);
+}
+
+/// Chains of bridges are not run, but a trace names their rules.
+#[test]
+fn a_rule_of_a_bridge_is_known_by_its_handle() {
+    let mut lab = Lab::new(Dataplane::HostGw);
+    let json = serde_json::json!({"nftables": [
+        {"table": {"family": "bridge", "name": "corp", "handle": 1}},
+        {"chain": {"family": "bridge", "table": "corp", "name": "f", "handle": 2}},
+        {"rule": {"family": "bridge", "table": "corp", "chain": "f", "handle": 3, "expr": [
+            {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": "10.0.0.1"}},
+            {"drop": null}]}},
+    ]});
+    lab.nft("node2", &json.to_string());
+    let traced = RuleRef {
+        family: "bridge".into(),
+        table: "corp".into(),
+        chain: "f".into(),
+        handle: Some(3),
+        position: None,
+        text: None,
+    };
+    let known = lab.cluster().rule(&support::place("node2"), &traced).unwrap();
+    assert_eq!(known.text.as_deref(), Some("ip daddr 10.0.0.1 drop"));
 }
