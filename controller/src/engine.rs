@@ -7,7 +7,9 @@
 //! * `hops`: packets that end at the routers between
 //! * `witness`: the same packets again, while nodes watch to which they should not come
 //! * `ttl`: TTL that is lost where nobody should route
+//! * `sets`: which element of a set a rule matched
 //! * `programs`: which BPF program it was
+//! * `rules`: what rules do that a trace names without saying it
 //! * `byway`: nodes by which packets go though neither end lives there
 //! * `oneway`: nodes that see one direction of a flow only
 //! * `oversize`: packets that are too large
@@ -22,7 +24,9 @@ mod oversize;
 mod programs;
 mod replay;
 mod round;
+mod rules;
 mod second;
+mod sets;
 mod survey;
 mod trials;
 mod ttl;
@@ -248,7 +252,7 @@ impl Question<'_> {
             received_once: !seen.sight.records_twice(),
             nodes: visited,
         };
-        observe(&seen.sightings, &lens)
+        observe(&rules::told(&seen.sightings, &picture.cluster), &lens)
     }
 
     /// The answer.
@@ -266,6 +270,8 @@ impl Question<'_> {
         }
         if let Some(point) = &mut diagnosis.fault_point {
             let (flow, loss) = (diagnosis.fault_flow.as_ref(), diagnosis.loss.as_ref());
+            rules::own(point, inventory);
+            sets::explain(point, flow, &picture.cluster);
             oversize::explain(point, flow, loss, looks.largest(), picture);
             damage::recognize(point, diagnosis.fault_flow.as_ref(), diagnosis.rewritten.take());
         }

@@ -27,6 +27,7 @@
 //! * `observe`: sightings to walks
 //! * `diagnose`: walks to verdict and fault point
 //! * `deviation`: what is not as Kubernetes' objects ask for it, and which of them is to mend
+//! * `owners`: which program wrote a netfilter rule, and for which object
 //! * `reasons`, `advice`: tables of kernel reasons and of remedies
 //! * `documents`: predictions and status as JSON
 //! * `api`: the gRPC service for clients
@@ -59,6 +60,7 @@ mod listen;
 mod metrics;
 mod notices;
 mod observe;
+mod owners;
 mod reasons;
 mod recording;
 mod request;

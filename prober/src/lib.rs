@@ -9,6 +9,7 @@
 //! * [`inject`]: marked packets by raw socket
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
+//! * `xtrace`: that of iptables-legacy, which is part of it
 //! * [`watch`]: continuous probing
 //! * [`metrics`]: for Prometheus
 //! * [`facts`]: what the kernel holds that decides a packet's way
@@ -27,3 +28,4 @@ pub mod nftrace;
 pub mod pods;
 pub mod tracer;
 pub mod watch;
+mod xtrace;

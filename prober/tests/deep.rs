@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use waymark_prober::tracer::{ArmSpec, Traced, Tracer};
-use waymark_proto::{CheckId, Event, Hook, HookReport, Observability, Protocol, Sighting};
+use waymark_proto::{CheckId, Event, Hook, Observability, Protocol, Sighting};
 use waymark_tracer_ebpf::HookSet;
 use world::{KEY, World, in_guest, run};
 
@@ -187,19 +187,25 @@ async fn reports_say_who_tells_about_a_hook_or_why_nobody_does() {
         let armed = begun.elapsed();
         tracer.disarm(CheckId::new(check).unwrap());
         println!("{set:?} armed in {armed:.0?}, disarmed in {:.0?}", begun.elapsed().saturating_sub(armed));
+        let of = |hook: Hook| {
+            let report = reports.iter().find(|report| report.hook == hook);
+            &report.unwrap_or_else(|| panic!("no report on {hook}")).observability
+        };
         for hook in [Hook::Route, Hook::Neighbour] {
-            let of_hook = |report: &&HookReport| report.hook == hook;
-            let report = reports.iter().find(of_hook).unwrap_or_else(|| panic!("no report on {hook}"));
-            match &report.observability {
+            match of(hook) {
                 Observability::Observed { provider } => {
-                    assert!(watched && set == HookSet::Wide, "{hook}: {provider}");
-                    assert!(provider.contains("probe/") || provider.contains("fe"), "{provider}");
+                    let by_function =
+                        ["probe/", "fentry/", "fexit/"].iter().any(|way| provider.contains(way));
+                    assert!(set == HookSet::Wide && provider.starts_with("tp_btf/"), "{hook}: {provider}");
+                    assert_eq!(by_function, watched, "{hook}: {provider}");
                 }
-                Observability::NotObservable { why } => {
-                    assert!(!watched || set == HookSet::Light, "{hook}: {why}");
-                    assert!(set == HookSet::Light || why.contains("kprobe: "), "{hook}: {why}");
-                }
+                Observability::NotObservable { why } => assert_eq!(set, HookSet::Light, "{hook}: {why}"),
             }
+        }
+        // No tracepoint tells who passes here.
+        if let (HookSet::Wide, false) = (set, watched) {
+            let Observability::NotObservable { why } = of(Hook::Bridge) else { panic!("{reports:?}") };
+            assert!(why.contains("kprobe: "), "{why}");
         }
     }
     for function in tracer.functions() {

@@ -3,6 +3,7 @@
 mod world;
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::process::Command;
@@ -14,6 +15,9 @@ use waymark_proto::rpc::agent_hub_server::{AgentHub, AgentHubServer};
 use waymark_proto::rpc::{FromAgent, ToAgent, from_agent, to_agent};
 use waymark_proto::{CheckId, Protocol};
 use world::{World, run};
+
+/// Longer than a process takes to notice that another has died, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A controller that gives one order and hands on what the agent says.
 struct OneOrder {
@@ -47,8 +51,12 @@ impl AgentHub for OneOrder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agent_leaves_no_table() {
+async fn a_killed_agent_leaves_nothing() {
     let Some(world) = World::new() else { return };
+    let node = world.netns("node");
+    run(&format!("ip netns exec {node} iptables-legacy -A FORWARD -p sctp -j DROP"));
+    let logger = || run(&format!("ip netns exec {node} cat /proc/sys/net/netfilter/nf_log/2"));
+    let before = logger();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("controller.sock");
     let inventory = folder.path().join("inventory.json");
@@ -75,11 +83,17 @@ async fn a_killed_agent_leaves_no_table() {
         Some(from_agent::Body::Armed(_)) => {}
         other => panic!("the agent answered {other:?}"),
     }
-    let tables = || run(&format!("ip netns exec {} nft list tables", world.netns("node")));
+    let tables = || run(&format!("ip netns exec {node} nft list tables"));
     assert!(tables().contains("waymark_"), "it is armed");
+    assert_eq!(logger(), "nfnetlink_log\n");
 
     agent.start_kill().unwrap();
     agent.wait().await.unwrap();
     assert_eq!(tables(), "");
+    let end = Instant::now() + LIMIT;
+    while logger() != before {
+        assert!(Instant::now() < end, "nobody gives the namespace its logger back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     server.abort();
 }

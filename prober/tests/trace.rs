@@ -310,3 +310,34 @@ async fn a_chain_outside_the_ip_hooks_is_no_ip_hook() {
         .collect();
     assert_eq!(verdicts, [("netdev", "drop", Hook::Qdisc)]);
 }
+
+/// A frame that never leaves its bridge goes through no hook of IP, and its rule is named all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_of_a_bridge_is_named() {
+    let Some(world) = World::new() else { return };
+    let node = world.netns("node");
+    run(&format!("ip -n {node} link add br0 type bridge"));
+    for (device, pod, address) in [("vc", "client", "10.8.0.1"), ("vs", "server", "10.8.0.2")] {
+        run(&format!("ip -n {node} link set {device} master br0"));
+        run(&format!("ip -n {} addr add {address}/24 dev eth0", world.netns(pod)));
+    }
+    run(&format!("ip -n {node} link set br0 up"));
+    run(&format!("ip netns exec {node} nft add table bridge t"));
+    run(&format!(
+        "ip netns exec {node} nft add chain bridge t f {{ type filter hook forward priority 0 ; }}"
+    ));
+    run(&format!("ip netns exec {node} nft add rule bridge t f ip daddr 10.8.0.2 ip protocol != icmp drop"));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let (sightings, _) = world.try_check(protocol, 2, "10.8.0.1", "10.8.0.2").await.unwrap();
+        let of_bridge = |sighting: &Sighting| match &sighting.event {
+            Event::Verdict { rule, verdict } if rule.family == "bridge" => {
+                Some((sighting.marker.seq.0, rule.chain.clone(), verdict.clone(), sighting.hook))
+            }
+            _ => None,
+        };
+        let verdicts: Vec<_> = sightings.iter().filter_map(of_bridge).collect();
+        let expected = [0, 1].map(|seq| (seq, "f".to_owned(), "drop".to_owned(), Hook::Bridge));
+        assert_eq!(verdicts, expected, "{protocol}");
+    }
+    assert_eq!(run(&format!("ip netns exec {node} nft list tables")), "table bridge t\n");
+}

@@ -95,7 +95,7 @@ pub use result::{
 };
 pub use service::{Backend, Service, TrafficPolicy};
 pub use short::short;
-pub use sighting::{Event, Headers, Losses, Match, Sighting};
+pub use sighting::{Event, Headers, Losses, MATCHED, Match, Sighting};
 pub use text::{Arg, Entry, Language, Text, listed, quoted, texts, translated, translated_json};
 pub use walk::{
     Action, Branch, Choice, ChoiceKind, Detour, Direction, Disposition, Outer, Path, PathSet, PathShape,

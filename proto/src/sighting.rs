@@ -49,6 +49,10 @@ mod base64 {
     }
 }
 
+/// The verdict of a rule that a packet matched last, as far as was seen, where its provider does not say what the rule
+/// does: its text tells.
+pub const MATCHED: &str = "matched";
+
 /// What a provider says about the packet at its hook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
@@ -67,7 +71,7 @@ pub enum Event {
     Verdict {
         /// The rule.
         rule: RuleRef,
-        /// `accept`, `drop`, `jump NAME`, `goto NAME`, `return`, `continue`, `queue`, …
+        /// `accept`, `drop`, `jump NAME`, `goto NAME`, `return`, `continue`, `queue`, …, or [`MATCHED`].
         verdict: String,
     },
     /// The driver answered to a transmission that it did not go well.

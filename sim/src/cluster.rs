@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use waymark_proto::{
-    DeviceProgram, FACTS_API_VERSION, Facts, Inventory, Link, LinkKind, NodeName, Place, Protocol, RuleRef,
-    Socket,
+    DeviceProgram, FACTS_API_VERSION, Facts, Flow, Hook, Inventory, Link, LinkKind, NodeName, Place,
+    Protocol, RuleRef, Socket,
 };
 
 use crate::SimError;
 use crate::graph::{Device, Graph, Peer, Segment};
 use crate::namespace::Namespace;
+use crate::netfilter::{self, Context, Membership};
 
 /// In larger clusters not every node is asked whose a link-layer address is.
 const MOST_ASKED: usize = 16;
@@ -95,6 +96,32 @@ impl Cluster {
     /// All that is known of a rule that a trace names by its handle or position, if the facts have it.
     pub fn rule(&self, place: &Place, rule: &RuleRef) -> Option<RuleRef> {
         self.namespaces.get(place)?.ruleset.find(rule)
+    }
+
+    /// The same of a rule of `x_tables`, with what it does with packets that match it: `accept` or `drop`, or `None` where
+    /// that is not for it alone to say.
+    pub fn decision(&self, place: &Place, rule: &RuleRef) -> Option<(RuleRef, Option<&'static str>)> {
+        self.namespaces.get(place)?.ruleset.by_position(rule)
+    }
+
+    /// What the sets say of a packet that the rule asks which decided on it, and those before it by which alone it did not
+    /// match. `device` is the hook's, as in steps.
+    pub fn memberships(
+        &self,
+        place: &Place,
+        hook: Hook,
+        device: Option<&str>,
+        decided: &RuleRef,
+        flow: &Flow,
+    ) -> Vec<Membership> {
+        let Some(namespace) = self.namespaces.get(place) else { return Vec::new() };
+        let (input, output) = match hook {
+            Hook::NetfilterOutput | Hook::NetfilterPostrouting => (None, device),
+            _ => (device, None),
+        };
+        let (port_in, port_out, next_hop) = (None, None, None);
+        let at = Context { namespace, hook, input, output, port_in, port_out, next_hop };
+        netfilter::asked(at, flow, decided)
     }
 
     /// Whether a namespace of those whose facts are there has an address.

@@ -47,4 +47,5 @@ mod walk;
 pub use cluster::{Cluster, Compiled};
 pub use error::SimError;
 pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
+pub use netfilter::Membership;
 pub use predict::{predict, predict_with_dscp};

@@ -65,6 +65,11 @@ static __always_inline int answered(__u64 number, __u32 point, __s64 value, int 
 	seen = bpf_map_lookup_elem(&calls, &call);
 	if (!seen)
 		return count(WM_COUNT_NOT_IN_FLIGHT);
+	/* An end that was missed leaves an entry that is nobody's: no call takes that long. */
+	if (bpf_ktime_get_ns() - seen->time_ns > FOLLOW_NS) {
+		bpf_map_delete_elem(&calls, &call);
+		return count(WM_COUNT_NOT_IN_FLIGHT);
+	}
 	seen->code = value;
 	if (routes)
 		tell_route((void *)seen->location, seen);

@@ -3,7 +3,7 @@
 //! The kernel frees copies too: of a frame that a bridge flooded, of a buffer that a tunnel rewrote. So a drop
 //! or a free ends the walk only if nothing shows that the packet itself went on.
 
-use waymark_proto::{Action, Cause, Direction, Hook, Place, RuleRef, Step, text};
+use waymark_proto::{Action, Cause, Direction, Hook, MATCHED, Place, RuleRef, Step, text};
 
 use super::timeline::{Item, What};
 use super::{Call, Lens, Observed, Walk};
@@ -129,14 +129,12 @@ fn step(item: &Item, later: &[Item]) -> Step {
     step
 }
 
-/// The rule that most likely rewrote the packet: the last that accepted it.
+/// The rule that most likely rewrote the packet: the last that accepted it, of iptables' table for that if it is there.
 fn translator(verdicts: &[(RuleRef, String)]) -> Option<RuleRef> {
     let is_rule = |rule: &RuleRef| rule.handle.is_some() || rule.position.is_some();
-    verdicts
-        .iter()
-        .rev()
-        .find(|(rule, verdict)| verdict == "accept" && is_rule(rule))
-        .map(|(rule, _)| rule.clone())
+    let mut accepted = verdicts.iter().filter(|(rule, verdict)| verdict == "accept" && is_rule(rule));
+    let of_nat = accepted.clone().rfind(|(rule, _)| rule.table == "nat");
+    of_nat.or_else(|| accepted.next_back()).map(|(rule, _)| rule.clone())
 }
 
 /// A netfilter hook that was entered and not left.
@@ -146,6 +144,12 @@ fn stop(step: &mut Step, verdicts: &[(RuleRef, String)]) {
             let rejects = rule.text.as_deref().is_some_and(|text| text.to_lowercase().contains("reject"));
             end(step, if rejects { Cause::FilterReject } else { Cause::FilterDrop });
             step.rule = Some(rule.clone());
+        }
+        // It may have, but nobody knows what it does.
+        Some((rule, verdict)) if verdict == MATCHED => {
+            step.action = Action::Unknown;
+            step.rule = Some(rule.clone());
+            step.note = Some(text!(seen::NotLeft));
         }
         Some((rule, verdict)) if verdict.starts_with("queue") => {
             step.action = Action::Queued;

@@ -48,6 +48,24 @@ pub(super) fn read(
     Ok(raw.into_iter().map(|link| link.into_link(own.name().as_str(), &peers, missing)).collect())
 }
 
+/// Whether the thread's namespace has bridges; `false` also where that could not be read.
+pub(crate) fn has_bridges() -> bool {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let is_bridge = |attribute: &LinkAttribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+        _ => false,
+    };
+    let dump = Netlink::open(netlink_sys::protocols::NETLINK_ROUTE)
+        .and_then(|mut netlink| netlink.dump(&RouteNetlinkMessage::GetLink(request)));
+    dump.is_ok_and(|dump| {
+        dump.messages.iter().any(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.iter().any(is_bridge),
+            _ => false,
+        })
+    })
+}
+
 /// The names of the namespaces with these ids. Ids of namespaces that are not known are left out.
 fn names_of(
     netlink: &mut Netlink,

@@ -41,7 +41,9 @@ use waymark_proto::{
 
 use crate::netns::Netns;
 use crate::pods::{LocateError, Opened, Pods};
+pub(crate) use links::has_bridges;
 use netfilter::Tools;
+pub(crate) use netfilter::legacy_tables;
 use netlink::{Netlink, NetlinkError};
 
 /// Why there are no facts at all.

@@ -6,6 +6,7 @@
 //! them: `/proc/net/ip_tables_names` tells which exist.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -142,7 +143,9 @@ fn start_iptables(tools: &Tools, tables: &[NftTable], missing: &mut Missing) -> 
     for backend in [IptablesBackend::Legacy, IptablesBackend::Nft] {
         for (family, ipv6) in FAMILIES {
             let present = match backend {
-                IptablesBackend::Legacy => has_legacy_tables(ipv6, missing),
+                IptablesBackend::Legacy => {
+                    missing.or_note("netfilter.iptables", legacy_tables(ipv6)).unwrap_or_default()
+                }
                 IptablesBackend::Nft => tables
                     .iter()
                     .any(|table| table.family == family && IPTABLES_TABLES.contains(&table.name.as_str())),
@@ -172,18 +175,17 @@ fn finish_iptables(dumping: Dumping, missing: &mut Missing) -> Option<IptablesDu
     text.lines().any(|line| line.starts_with('*')).then_some(IptablesDump { ipv6, backend, text })
 }
 
+/// Whether the thread's namespace has tables of `x_tables`. Asking makes none.
+///
 /// `/proc/net` follows the process; the thread's own view is needed. The file is not there while
 /// `x_tables` is not loaded.
-fn has_legacy_tables(ipv6: bool, missing: &mut Missing) -> bool {
+pub(crate) fn legacy_tables(ipv6: bool) -> io::Result<bool> {
     let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let path = Path::new("/proc/thread-self/net").join(file);
     match fs::read_to_string(&path) {
-        Ok(names) => !names.trim().is_empty(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => {
-            missing.note("netfilter.iptables", format!("{}: {error}", path.display()));
-            false
-        }
+        Ok(names) => Ok(!names.trim().is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))),
     }
 }
 

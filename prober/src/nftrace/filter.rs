@@ -2,7 +2,8 @@
 //!
 //! A traced packet reports every rule that matches. Most of those lead from chain to chain, above all where a kube-proxy
 //! has written them, and say nothing that the rule which decides does not say too. So of others' chains only the events
-//! that decide are taken; of the trace table's own, all, since they carry the packet's headers.
+//! that decide are taken; of the trace table's own, all, since they carry the packet's headers. Of legacy tables'
+//! reports all are taken, since none says what it decides; but what rules of others log by the same way is not.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -20,11 +21,26 @@ const ATTRIBUTE_HEADER: u32 = 4;
 /// Verdicts from here on are negative: `NFT_CONTINUE`, `NFT_BREAK`, `NFT_JUMP`, `NFT_GOTO` and `NFT_RETURN`.
 const NEGATIVE: u32 = 1 << 31;
 
-/// Takes no more than the events that matter from now on.
+/// `NFULA_PREFIX` and how it begins for a trace.
+const PREFIX: u16 = libc::NFULA_PREFIX as u16;
+const TRACE: u32 = u32::from_be_bytes(*b"TRAC");
+
+/// Takes no more than the trace events of nftables that matter from now on.
 pub fn attach(socket: &Socket) -> io::Result<()> {
+    attach_program(socket, &nftables())
+}
+
+/// Takes no more than the trace events of `x_tables` from now on.
+pub fn attach_x_tables(socket: &Socket) -> io::Result<()> {
+    use Step::{LeaveUnless, Load, Seek};
+
+    attach_program(socket, &program(&[Seek(PREFIX), Load, LeaveUnless(TRACE)]))
+}
+
+fn attach_program(socket: &Socket, program: &[SockFilter]) -> io::Result<()> {
     // SAFETY: the socket is open while it is borrowed.
     let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    SockRef::from(&socket).attach_filter(&program())
+    SockRef::from(&socket).attach_filter(program)
 }
 
 /// A step of the filter, of which a comparison leads to one of the two ends or to the next step.
@@ -38,15 +54,15 @@ enum Step {
     KeepIf(u32),
     LeaveIf(u32),
     LeaveFrom(u32),
+    LeaveUnless(u32),
 }
 
-/// The filter, in classic BPF with its extensions for netlink (`Documentation/networking/filter.rst`).
-fn program() -> Vec<SockFilter> {
+fn nftables() -> Vec<SockFilter> {
     use Step::{KeepIf, LeaveFrom, LeaveIf, Load, Seek, SeekWithin};
 
     let own = TABLE_PREFIX.as_bytes().first_chunk().map(|word| u32::from_be_bytes(*word));
     let own = own.expect("the prefix is longer than a word");
-    let steps = [
+    program(&[
         Seek(TABLE),
         Load,
         KeepIf(own),
@@ -58,7 +74,11 @@ fn program() -> Vec<SockFilter> {
         SeekWithin(VERDICT_CODE),
         Load,
         LeaveFrom(NEGATIVE),
-    ];
+    ])
+}
+
+/// A filter, in classic BPF with its extensions for netlink (`Documentation/networking/filter.rst`).
+fn program(steps: &[Step]) -> Vec<SockFilter> {
     let length: usize = steps.iter().map(Step::length).sum();
     let mut program = Vec::with_capacity(length + 2);
     for step in steps {
@@ -77,7 +97,7 @@ impl Step {
             Self::Seek(_) => 4,
             Self::SeekWithin(_) => 3,
             Self::Load => 2,
-            Self::KeepIf(_) | Self::LeaveIf(_) | Self::LeaveFrom(_) => 1,
+            Self::KeepIf(_) | Self::LeaveIf(_) | Self::LeaveFrom(_) | Self::LeaveUnless(_) => 1,
         }
     }
 
@@ -85,9 +105,10 @@ impl Step {
     /// leaves it out comes next.
     fn compile(&self, to_keep: u8, program: &mut Vec<SockFilter>) {
         let op = |code: u32, k: u32| SockFilter::new(code as u16, 0, 0, k);
-        let jump = |how: u32, yes: u8, k: u32| {
-            SockFilter::new((libc::BPF_JMP | libc::BPF_K | how) as u16, yes, 0, k)
+        let branch = |how: u32, yes: u8, no: u8, k: u32| {
+            SockFilter::new((libc::BPF_JMP | libc::BPF_K | how) as u16, yes, no, k)
         };
+        let jump = |how: u32, yes: u8, k: u32| branch(how, yes, 0, k);
         let set_x = |k: u16| op(libc::BPF_LDX | libc::BPF_IMM, k.into());
         // The accumulator says where to seek, the index register what; the accumulator then says where it is, or 0.
         let seek = |how: i32| {
@@ -111,6 +132,7 @@ impl Step {
             Self::KeepIf(value) => program.push(jump(libc::BPF_JEQ, to_keep, value)),
             Self::LeaveIf(value) => program.push(jump(libc::BPF_JEQ, to_keep + 1, value)),
             Self::LeaveFrom(value) => program.push(jump(libc::BPF_JGE, to_keep + 1, value)),
+            Self::LeaveUnless(value) => program.push(branch(libc::BPF_JEQ, 0, to_keep + 1, value)),
         }
     }
 }

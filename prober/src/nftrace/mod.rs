@@ -5,10 +5,12 @@
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
 //! * `translate`: reports → sightings
+//! * `legacy`: what legacy tables report, among them
 //! * `passage`: fewer sightings where nothing came of it
 
 mod event;
-mod filter;
+pub(crate) mod filter;
+mod legacy;
 mod passage;
 mod rules;
 mod table;
@@ -21,8 +23,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use waymark_proto::Place;
+use waymark_tracer_ebpf::HookSet;
 
+use crate::facts::has_bridges;
 use crate::netns::{Netns, NetnsError};
+use crate::xtrace::XtTrace;
 use table::TraceTable;
 pub use table::{TABLE_PREFIX, Traced};
 pub use translate::{Markers, OuterKey, Translator};
@@ -52,12 +57,26 @@ pub enum NftraceError {
     },
 }
 
-/// The trace of one namespace. Ends, with its table, when it is dropped.
+/// The trace of one namespace. Ends, with its tables, when it is dropped.
 pub struct Watch {
-    /// `None` once closed.
-    table: Mutex<Option<TraceTable>>,
+    /// That of IP, and that of bridges where there are any; none once closed.
+    tables: Mutex<Vec<TraceTable>>,
     events: Socket,
+    legacy: Mutex<Legacy>,
     translator: Mutex<Translator>,
+    place: Place,
+    netns: Netns,
+}
+
+/// The reports of a namespace's legacy tables.
+enum Legacy {
+    /// No check has looked closely.
+    NotAsked,
+    /// There are no such tables, or none any more to listen to.
+    None,
+    Heard(XtTrace),
+    /// Why not, though there are such tables.
+    Unheard(String),
 }
 
 impl Watch {
@@ -73,27 +92,68 @@ impl Watch {
             let table = TraceTable::create().map_err(failed("make the trace table of nftables"))?;
             Ok::<_, NftraceError>((table, events, device_names()))
         })??;
-        let translator = Mutex::new(Translator::new(place, table.name(), devices));
-        Ok(Self { table: Mutex::new(Some(table)), events, translator })
+        let translator = Mutex::new(Translator::new(place.clone(), table.name(), devices));
+        let (tables, legacy) = (Mutex::new(vec![table]), Mutex::new(Legacy::NotAsked));
+        Ok(Self { tables, events, legacy, translator, place, netns: netns.clone() })
+    }
+
+    /// Watches what a light look does without: rules of bridges, and of legacy tables.
+    fn look_closely(&self) -> Result<(), NetnsError> {
+        let (mut tables, mut legacy) = (self.tables(), self.legacy());
+        let (Some(table), Legacy::NotAsked) = (tables.first(), &*legacy) else { return Ok(()) };
+        let asked = || (has_bridges().then(|| table.for_bridges()), XtTrace::start());
+        let (bridges, reports) = self.netns.run(asked)?;
+        let place = &self.place;
+        match bridges {
+            Some(Ok(table)) => tables.push(table),
+            // A kernel may have bridges and no nftables for them. Then there are no rules to trace, either.
+            Some(Err(error)) => tracing::debug!(%place, %error, "rules of bridges are not traced"),
+            None => {}
+        }
+        *legacy = match reports {
+            Ok(reports) => reports.map_or(Legacy::None, Legacy::Heard),
+            Err(error) => {
+                tracing::warn!(%place, %error, "rules of iptables-legacy are not traced");
+                Legacy::Unheard(error.to_string())
+            }
+        };
+        Ok(())
+    }
+
+    /// Who tells what, for people.
+    pub fn provider(&self) -> String {
+        match &*self.legacy() {
+            Legacy::Heard(_) => "nftables trace, iptables-legacy trace".to_owned(),
+            Legacy::NotAsked | Legacy::None => "nftables trace".to_owned(),
+            Legacy::Unheard(why) => format!("nftables trace; none of iptables-legacy: {why}"),
+        }
     }
 
     /// Traces the markers of a check.
     pub fn arm(&self, traced: &Traced) -> io::Result<()> {
-        self.table().as_ref().map_or(Ok(()), |table| table.arm(traced))
+        if traced.set == HookSet::Wide {
+            self.look_closely().map_err(io::Error::other)?;
+        }
+        self.tables().iter().try_for_each(|table| table.arm(traced))
     }
 
     /// No longer traces the markers of a check.
     pub fn disarm(&self, traced: &Traced) -> io::Result<()> {
-        self.table().as_ref().map_or(Ok(()), |table| table.disarm(traced))
+        self.tables().iter().try_for_each(|table| table.disarm(traced))
     }
 
-    /// Removes the table now, whoever else still holds this watch.
+    /// Removes the tables now, whoever else still holds this watch, and lets the namespace have its logger back.
     pub fn close(&self) {
-        *self.table() = None;
+        self.tables().clear();
+        *self.legacy() = Legacy::None;
     }
 
-    fn table(&self) -> MutexGuard<'_, Option<TraceTable>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn legacy(&self) -> MutexGuard<'_, Legacy> {
+        self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Vec<TraceTable>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A descriptor that becomes readable when there are events.
@@ -104,24 +164,39 @@ impl Watch {
 
     /// Takes all events that are there now. Returns how often some were lost, in the kernel or here.
     pub fn drain(&self, markers: &mut dyn Markers) -> u64 {
-        let mut overruns = 0;
         let mut translator = self.translator();
+        let mut overruns = 0;
+        if let Legacy::Heard(legacy) = &*self.legacy() {
+            // In this order, which `legacy` has the reason for.
+            let mut datagrams = Vec::new();
+            overruns += self.read(&mut |datagram| datagrams.push(datagram.to_vec()));
+            overruns += legacy.drain(&mut |report| translator.report(&report, markers));
+            for event in datagrams.iter().flat_map(|datagram| event::parse(datagram)) {
+                translator.event(&event, markers);
+            }
+        } else {
+            overruns += self.read(&mut |datagram| {
+                for event in event::parse(datagram) {
+                    translator.event(&event, markers);
+                }
+            });
+        }
+        translator.tell(markers);
+        overruns + translator.take_lost()
+    }
+
+    /// Reads what nftables has sent by now. Returns how often some was lost.
+    fn read(&self, take: &mut dyn FnMut(&[u8])) -> u64 {
+        let mut overruns = 0;
         let mut datagram = Vec::with_capacity(DATAGRAM);
         loop {
             datagram.clear();
             match self.events.recv(&mut datagram, libc::MSG_DONTWAIT) {
-                Ok(_) => {
-                    for event in event::parse(&datagram) {
-                        translator.event(&event, markers);
-                    }
-                }
+                Ok(_) => take(&datagram),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Nothing more for now; any other error would come again at the next call.
-                Err(_) => {
-                    translator.tell(markers);
-                    return overruns + translator.take_lost();
-                }
+                Err(_) => return overruns,
             }
         }
     }

@@ -10,6 +10,10 @@
 //!   number is in a set, and let them pass (`rules`). Arming a check adds elements to the sets, disarming removes them. The
 //!   input hook has sets of its own: for a light look, which is about what arrives, there are elements in those alone.
 //!
+//! Where there are bridges, a second table of the same name and of family `bridge` sets the trace bit on marked frames
+//! that enter one, where they enter it: they keep the bit. Nobody asks which of a bridge's hooks a frame went through, but
+//! which rule ended it.
+//!
 //! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
 
@@ -47,6 +51,29 @@ const HOOKS: [(Hook, NfHook, &str); 5] = [
 /// Priorities of the brackets: behind `NF_IP_PRI_FIRST` alone, and with `NF_IP_PRI_LAST`.
 const FIRST: i32 = FIRST_TRACED_PRIORITY;
 const LAST: i32 = i32::MAX;
+
+/// Where a table's chains are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layer {
+    /// In the hooks of IP.
+    Ip,
+    /// In those of bridges.
+    Bridge,
+}
+
+impl Layer {
+    /// Whether packets are looked at in a hook: in a bridge, whose hooks are in one namespace, where they enter it.
+    fn begins_at(self, hook: Hook) -> bool {
+        self == Self::Ip || matches!(hook, Hook::NetfilterPrerouting | Hook::NetfilterOutput)
+    }
+
+    fn family(self) -> ProtoFamily {
+        match self {
+            Self::Ip => ProtoFamily::Inet,
+            Self::Bridge => ProtoFamily::Bridge,
+        }
+    }
+}
 
 /// What a chain of the table stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +125,7 @@ enum Hooks {
 pub struct TraceTable {
     socket: Socket,
     table: Table,
+    layer: Layer,
 }
 
 impl TraceTable {
@@ -105,12 +133,21 @@ impl TraceTable {
     pub fn create() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = c_string(&format!("{TABLE_PREFIX}{}_{number}", std::process::id()));
+        Self::make(&format!("{TABLE_PREFIX}{}_{number}", std::process::id()), Layer::Ip)
+    }
+
+    /// Makes its companion for bridges, under the same name.
+    pub fn for_bridges(&self) -> io::Result<Self> {
+        Self::make(&self.name(), Layer::Bridge)
+    }
+
+    fn make(name: &str, layer: Layer) -> io::Result<Self> {
+        let name = c_string(name);
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         // Errors quote the request otherwise, and a batch is long.
         socket.set_cap_ack(true)?;
-        let made = Self { socket, table: Table::new(name, ProtoFamily::Inet) };
+        let made = Self { socket, table: Table::new(name, layer.family()), layer };
         made.commit(&made.definition()).map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL | libc::EOPNOTSUPP) => io::Error::other(format!(
                 "{error}; tables that go with their owner need kernel 5.12 or newer"
@@ -145,7 +182,7 @@ impl TraceTable {
 
     fn definition(&self) -> FinalizedBatch {
         let mut batch = Batch::new();
-        batch.add(&OwnedTable(&self.table), MsgType::Add);
+        batch.add(&OwnedTable(&self.table, self.layer), MsgType::Add);
         let sets = [Hooks::Input, Hooks::Others].map(|hooks| {
             (self.set::<Tag>(hooks), self.set::<Sequence>(hooks), self.set::<Acknowledgement>(hooks))
         });
@@ -154,15 +191,18 @@ impl TraceTable {
             batch.add(sequences, MsgType::Add);
             batch.add(acknowledgements, MsgType::Add);
         }
-        for (meaning, hook, name) in HOOKS {
-            let hooks = if meaning == Hook::NetfilterInput { Hooks::Input } else { Hooks::Others };
+        for (meaning, hook, name) in HOOKS.into_iter().filter(|(hook, ..)| self.layer.begins_at(*hook)) {
+            let is_input = meaning == Hook::NetfilterInput && self.layer == Layer::Ip;
+            let hooks = if is_input { Hooks::Input } else { Hooks::Others };
             let (tags, sequences, acknowledgements) = &sets[hooks as usize];
-            let last = self.base_chain(&format!("{name}-last"), hook, LAST);
             let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
             let tunnelled = Chain::new(c_string(&format!("{name}-tunnelled")), &self.table);
             let likely = Chain::new(c_string(&format!("{name}-likely")), &self.table);
-            for chain in [&last, &first, &tunnelled, &likely] {
+            for chain in [&first, &tunnelled, &likely] {
                 batch.add(chain, MsgType::Add);
+            }
+            if self.layer == Layer::Ip {
+                batch.add(&self.base_chain(&format!("{name}-last"), hook, LAST), MsgType::Add);
             }
             for rule in rules::trace(&likely, tags, sequences, acknowledgements) {
                 batch.add(&rule, MsgType::Add);
@@ -179,9 +219,11 @@ impl TraceTable {
 
     fn change_elements(&self, traced: &Traced, change: MsgType) -> io::Result<()> {
         let Traced { check, key, count, protocol, set, .. } = traced;
-        let groups = match set {
-            HookSet::Light => &[Hooks::Input][..],
-            HookSet::Wide => &[Hooks::Input, Hooks::Others],
+        let groups = match (set, self.layer) {
+            (HookSet::Light, Layer::Ip) => &[Hooks::Input][..],
+            (HookSet::Wide, Layer::Ip) => &[Hooks::Input, Hooks::Others],
+            (HookSet::Light, Layer::Bridge) => return Ok(()),
+            (HookSet::Wide, Layer::Bridge) => &[Hooks::Others],
         };
         let mut batch = Batch::new();
         for &hooks in groups {
@@ -208,7 +250,7 @@ impl TraceTable {
 
     fn set<K: NamedKey>(&self, hooks: Hooks) -> Set<'_, K> {
         let group = hooks as usize;
-        Set::new_named(K::NAMES[group], K::ID + 3 * group as u32, &self.table, ProtoFamily::Inet)
+        Set::new_named(K::NAMES[group], K::ID + 3 * group as u32, &self.table, self.layer.family())
     }
 
     fn base_chain(&self, name: &str, hook: NfHook, priority: i32) -> Chain<'_> {
@@ -270,7 +312,7 @@ fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
 }
 
 /// The message that makes a table with the owner flag, which the crate cannot set.
-struct OwnedTable<'a>(&'a Table);
+struct OwnedTable<'a>(&'a Table, Layer);
 
 // SAFETY: writes one message, as libnftnl builds it, into the buffer that the batch provides for one.
 unsafe impl NlMsg for OwnedTable<'_> {
@@ -279,13 +321,13 @@ unsafe impl NlMsg for OwnedTable<'_> {
         // its last use.
         unsafe {
             let table = NonNull::new(sys::nftnl_table_alloc()).expect("there is memory for a table").as_ptr();
-            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, ProtoFamily::Inet as u32);
+            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, self.1.family() as u32);
             sys::nftnl_table_set_str(table, sys::NFTNL_TABLE_NAME as u16, self.0.get_name().as_ptr());
             sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, TABLE_F_OWNER);
             let header = sys::nftnl_nlmsg_build_hdr(
                 buffer.cast::<c_char>(),
                 libc::NFT_MSG_NEWTABLE as u16,
-                ProtoFamily::Inet as u16,
+                self.1.family() as u16,
                 (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16,
                 seq,
             );

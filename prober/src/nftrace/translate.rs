@@ -7,13 +7,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use waymark_proto::marker::parse_identity;
 use waymark_proto::{CheckId, Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
 
 use super::event::{TraceEvent, TraceType, TracedPacket};
+use super::legacy::{self, Passing, Reports, Who};
 use super::passage::Passage;
 use super::table::{Bracket, TABLE_PREFIX};
+use crate::xtrace::XtEvent;
 
 /// Packets in flight that are remembered at most; a packet needs one place per hook.
 const MAX_PACKETS: usize = 16384;
@@ -60,6 +63,18 @@ enum Identity {
     Foreign,
 }
 
+impl Identity {
+    /// The same in a hook, to be found by; `None` for a packet that is of no interest.
+    fn passing(&self, hook: Hook) -> Option<Passing> {
+        let who = match self {
+            Self::Marked(marker, headers) => Who::Marked(*marker, headers.matched),
+            Self::Inside(key) => Who::Inside(*key),
+            Self::Foreign => return None,
+        };
+        Some(Passing { hook, who })
+    }
+}
+
 /// A sighting without its marker.
 struct Waiting {
     hook: Hook,
@@ -73,13 +88,15 @@ pub struct Translator {
     place: Place,
     table: String,
     devices: BTreeMap<u32, String>,
-    packets: HashMap<u32, Known>,
+    packets: HashMap<u32, Arc<Known>>,
     /// Markers of encapsulated packets.
     outers: HashMap<OuterKey, (Marker, Headers)>,
     /// Sightings of encapsulated packets whose marker is not known yet.
     waiting: HashMap<OuterKey, Vec<Waiting>>,
     /// How many sightings wait, all together.
     waiting_count: usize,
+    /// What legacy tables reported, where there are any.
+    reports: Reports<Arc<Known>>,
     /// The passage that may go on.
     passage: Passage,
     /// Sightings given up for want of room since this was last asked.
@@ -97,14 +114,32 @@ impl Translator {
             outers: HashMap::new(),
             waiting: HashMap::new(),
             waiting_count: 0,
+            reports: Reports::default(),
             passage: Passage::default(),
             lost: 0,
+        }
+    }
+
+    /// Takes a report of a legacy table, which is told in its place among the events that come next.
+    pub fn report(&mut self, report: &XtEvent, markers: &dyn Markers) {
+        let Some((network, transport)) = legacy::headers(&report.packet) else { return };
+        let (iif, oif, mark) = (report.iif, report.oif, report.mark);
+        let packet = TracedPacket { network, transport, iif, oif, mark };
+        if let Some(passing) = identify(&packet, markers).passing(report.hook) {
+            self.lost += self.reports.add(passing, report, MAX_PACKETS) as u64;
         }
     }
 
     /// Takes one event. What follows from the last ones may be held back until [`Translator::tell`].
     pub fn event(&mut self, event: &TraceEvent<'_>, markers: &mut dyn Markers) {
         let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
+        if event.family == "bridge" && bracket.is_some() {
+            // It is only to be known which frame it is.
+            if let Some(packet) = &event.packet {
+                self.enter(event.id, Hook::Bridge, packet, markers);
+            }
+            return;
+        }
         // Each bracket's first event carries the headers, whatever its kind; between the brackets NAT may
         // have changed them.
         if let Some(Bracket::First(hook) | Bracket::Last(hook)) = bracket
@@ -125,8 +160,27 @@ impl Translator {
             // The end of a chain, which is no rule's doing; other tracers.
             _ => return,
         };
-        let Some(known) = self.packets.get(&event.id) else { return };
-        let Some(hook) = hook_of(event, known.hook) else { return };
+        let Some(known) = self.packets.get(&event.id).cloned() else { return };
+        let (Some(hook), Some(passing)) = (hook_of(event, known.hook), known.identity.passing(known.hook))
+        else {
+            return;
+        };
+        match &what {
+            Event::Entered => self.reports.entered(passing, known.clone(), MAX_PACKETS),
+            Event::Verdict { verdict, .. } if verdict == "accept" => {}
+            // Whoever sees it leave, or ends it in this hook, comes behind all legacy tables that saw it.
+            _ if hook == passing.hook => {
+                for verdict in self.reports.left(&passing) {
+                    self.happened(&known, hook, verdict, markers);
+                }
+            }
+            _ => {}
+        }
+        self.happened(&known, hook, what, markers);
+    }
+
+    /// Something happened to a packet.
+    fn happened(&mut self, known: &Known, hook: Hook, what: Event, markers: &mut dyn Markers) {
         let (device, at_ns) = (known.device.clone(), markers.now_ns());
         let found = match &known.identity {
             Identity::Marked(marker, headers) => Some((*marker, headers.as_ref().clone())),
@@ -138,14 +192,19 @@ impl Translator {
             let sighting =
                 Sighting { packet, ..self.sighting(marker, hook, device, what, at_ns, Some(headers)) };
             self.passage.take(sighting, markers);
-        } else if let Identity::Inside(key) = known.identity {
+        } else if let Identity::Inside(key) = &known.identity {
             let waiting = Waiting { hook, device, event: what, at_ns };
-            self.wait(key, waiting);
+            self.wait(*key, waiting);
         }
     }
 
-    /// Tells what follows from all events so far.
+    /// Tells what follows from all events and reports so far.
     pub fn tell(&mut self, markers: &mut dyn Markers) {
+        for (known, verdicts) in self.reports.take_open() {
+            for verdict in verdicts {
+                self.happened(&known, known.hook, verdict, markers);
+            }
+        }
         self.passage.tell(markers);
     }
 
@@ -196,7 +255,7 @@ impl Translator {
         };
         let device =
             index.map(|index| self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}")));
-        self.packets.insert(id, Known { hook, device, identity, packet: bytes });
+        self.packets.insert(id, Arc::new(Known { hook, device, identity, packet: bytes }));
     }
 
     fn sighting(
@@ -213,14 +272,14 @@ impl Translator {
     }
 }
 
-/// The hook that an event is of, given the IP hook that the packet was in last. The trace bit stays with the
+/// The hook that an event is of, given the hook that the packet was in last. The trace bit stays with the
 /// packet, so chains of other families report too: of those only the end of a packet is of interest.
 fn hook_of(event: &TraceEvent<'_>, last: Hook) -> Option<Hook> {
     let ends = matches!(&*event.verdict, "drop" | "queue" | "stolen");
     match event.family {
         "bridge" => ends.then_some(Hook::Bridge),
         // Egress chains come before the queue, ingress chains behind the reception.
-        "netdev" if matches!(last, Hook::NetfilterOutput | Hook::NetfilterPostrouting) => {
+        "netdev" if matches!(last, Hook::NetfilterOutput | Hook::NetfilterPostrouting | Hook::Bridge) => {
             ends.then_some(Hook::Qdisc)
         }
         "netdev" => ends.then_some(Hook::DriverRx),

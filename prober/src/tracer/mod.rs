@@ -176,7 +176,8 @@ pub fn foresee() -> Result<Vec<HookReport>, FloorError> {
     let (floor, _) = Floor::load()?;
     let functions = floor.functions().iter().map(deep::Row::foretell).collect();
     let mut reports = report::of_floor(&floor, functions, HookSet::Wide);
-    reports.extend(report::of_rules(nftrace::try_table().map_err(|error| error.to_string())));
+    let traced = nftrace::try_table().map(|()| "nftables trace".to_owned());
+    reports.extend(report::of_rules(traced.map_err(|error| error.to_string())));
     Ok(reports)
 }
 
@@ -344,8 +345,8 @@ impl Shared {
         losses
     }
 
-    /// Traces a check in a namespace's netfilter hooks.
-    fn watch(self: &Arc<Self>, netns: &Netns, traced: &Traced) -> Result<(), String> {
+    /// Traces a check in a namespace's netfilter hooks. Says by what.
+    fn watch(self: &Arc<Self>, netns: &Netns, traced: &Traced) -> Result<String, String> {
         let inode = netns.inode();
         let place = lock(&self.places).get(&inode).cloned().ok_or("it is not a namespace of this node")?;
         let mut watches = lock(&self.watches);
@@ -358,7 +359,7 @@ impl Shared {
         };
         entry.watch.arm(traced).map_err(|error| error.to_string())?;
         entry.checks.insert(traced.check);
-        Ok(())
+        Ok(entry.watch.provider())
     }
 
     fn start_watch(

@@ -85,25 +85,25 @@ impl Functions {
 }
 
 /// What the trace of netfilter serves in namespaces that are watched closely.
-pub fn of_rules(traced: Result<(), String>) -> Vec<HookReport> {
+pub fn of_rules(traced: Result<String, String>) -> Vec<HookReport> {
     let anywhere = NetnsName::from("anywhere");
     let reports = of_netfilter(&anywhere, traced, HookSet::Wide);
     reports.map(|report| HookReport { netns: None, ..report }).collect()
 }
 
-/// What the trace of a namespace's netfilter serves.
+/// What the trace of a namespace's netfilter serves, and who it is.
 pub fn of_netfilter(
     netns: &NetnsName,
-    traced: Result<(), String>,
+    traced: Result<String, String>,
     set: HookSet,
 ) -> impl Iterator<Item = HookReport> {
     let netns = netns.clone();
     Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| {
         let observability = match &traced {
-            Ok(()) if set == HookSet::Wide || hook == Hook::NetfilterInput => {
-                Observability::Observed { provider: "nftables trace".to_owned() }
+            Ok(provider) if set == HookSet::Wide || hook == Hook::NetfilterInput => {
+                Observability::Observed { provider: provider.clone() }
             }
-            Ok(()) => Observability::NotObservable { why: text!(note::NotAsked) },
+            Ok(_) => Observability::NotObservable { why: text!(note::NotAsked) },
             Err(why) => Observability::NotObservable { why: Text::verbatim(why.clone()) },
         };
         HookReport { hook, netns: Some(netns.clone()), observability }

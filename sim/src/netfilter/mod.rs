@@ -5,10 +5,12 @@
 //! * [`iptables`], [`nft`], [`ipset`]: the three notations
 //! * [`hook`]: a packet passes a hook
 //! * [`run`]: a packet in the chains of one hook; [`read`]: what tests read; [`nat`]: translations
+//! * [`members`]: what sets say of a packet
 
 mod hook;
 mod ipset;
 mod iptables;
+mod members;
 mod nat;
 mod nft;
 mod read;
@@ -19,5 +21,8 @@ mod symbols;
 mod value;
 
 pub(crate) use hook::{At, pass};
+pub use members::Membership;
+pub(crate) use members::asked;
 pub(crate) use nat::select_address;
+pub(crate) use read::Context;
 pub(crate) use ruleset::Ruleset;

@@ -285,7 +285,7 @@ impl Reading<'_> {
         find(&set.elements, &key).map(|member| member.copied().unwrap_or(false))
     }
 
-    fn ipset_key(&self, set: &IpSet, fields: &[Direction]) -> Result<Option<Vec<Value>>, Stop> {
+    pub(crate) fn ipset_key(&self, set: &IpSet, fields: &[Direction]) -> Result<Option<Vec<Value>>, Stop> {
         if fields.len() < set.dimensions.len() {
             return unknown(text!(model::IpsetDirections));
         }

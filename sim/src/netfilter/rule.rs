@@ -51,6 +51,15 @@ impl Rule {
         });
         Self { handle, position, text, statements }
     }
+
+    /// What it decides for packets that match it, if it does.
+    pub(crate) fn decision(&self) -> Option<&'static str> {
+        match self.statements.last()? {
+            Statement::Verdict(verdict) => verdict.decision(),
+            Statement::Nat(_) => Some("accept"),
+            _ => None,
+        }
+    }
 }
 
 impl Chain {
@@ -110,6 +119,17 @@ pub(crate) enum Verdict {
     Goto(ChainId),
     /// One that is not modelled, or a chain that is not there.
     Unknown(Text),
+}
+
+impl Verdict {
+    /// What it decides, in the words of a trace, if it does.
+    pub(crate) fn decision(&self) -> Option<&'static str> {
+        match self {
+            Self::Accept => Some("accept"),
+            Self::Drop | Self::Reject => Some("drop"),
+            Self::Return | Self::Continue | Self::Jump(_) | Self::Goto(_) | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// An address or port translation.

@@ -119,16 +119,45 @@ impl Ruleset {
 
     /// All that is known of a rule that is named by its handle or position.
     pub(crate) fn find(&self, rule: &RuleRef) -> Option<RuleRef> {
-        let same = |chain: &&Chain| {
+        let (chain, index) = self.locate(rule)?;
+        let chain = &self.chains[chain];
+        chain.rules.get(index).map(|known| chain.rule_ref(known))
+    }
+
+    /// The chain of a rule and its index there; of a policy, the index behind the last rule.
+    pub(crate) fn locate(&self, rule: &RuleRef) -> Option<(ChainId, usize)> {
+        let same = |(_, chain): &(ChainId, &Chain)| {
             (&chain.family, &chain.table, &chain.name) == (&rule.family, &rule.table, &rule.chain)
         };
-        let named = |known: &&Rule| match (rule.handle, rule.position) {
-            (None, None) => false,
+        let named = |known: &Rule| match (rule.handle, rule.position) {
             (None, position) => known.position == position,
             (handle, _) => known.handle == handle,
         };
-        let mut chains = self.chains.iter().filter(same);
-        chains.find_map(|chain| chain.rules.iter().find(named).map(|known| chain.rule_ref(known)))
+        let mut chains = self.chains.iter().enumerate().filter(same);
+        if (rule.handle, rule.position) == (None, None) {
+            return chains.next().map(|(id, chain)| (id, chain.rules.len()));
+        }
+        chains.find_map(|(id, chain)| chain.rules.iter().position(named).map(|index| (id, index)))
+    }
+
+    /// The rule of `x_tables` that a trace names by its position, or the policy that comes behind the last one, and what
+    /// it does with packets that match it: `accept` or `drop`, or `None` where another rule decides, or somebody else.
+    pub(crate) fn by_position(&self, rule: &RuleRef) -> Option<(RuleRef, Option<&'static str>)> {
+        let same = |chain: &Chain| {
+            (&chain.family, &chain.table, &chain.name) == (&rule.family, &rule.table, &rule.chain)
+        };
+        // Those of nftables have handles.
+        let legacy = |chain: &Chain| chain.rules.iter().all(|rule| rule.handle.is_none());
+        let id = self.chains.iter().position(|chain| same(chain) && legacy(chain))?;
+        let (chain, index) = (&self.chains[id], usize::try_from(rule.position?.checked_sub(1)?).ok()?);
+        match chain.rules.get(index) {
+            Some(rule) => Some((chain.rule_ref(rule), rule.decision())),
+            None if index == chain.rules.len() => {
+                let base = self.bases.iter().find(|base| base.chain == id && base.legacy)?;
+                Some((chain.policy_ref(), base.policy.decision()))
+            }
+            None => None,
+        }
     }
 
     /// A remark on the chains at hooks of bridges that are not run.

@@ -1,6 +1,7 @@
 //! What netfilter compares: values, patterns, and sets of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -14,6 +15,16 @@ pub(crate) enum Value {
     Ip(IpAddr),
     /// A device name.
     Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What one operand is compared with.
@@ -60,6 +71,29 @@ impl Pattern {
             Self::Range(..) => 128,
         }
     }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Is(value) => write!(f, "{value}"),
+            Self::Range(low, high) => match prefix(low, high) {
+                Some(net) => write!(f, "{net}"),
+                None => write!(f, "{low}-{high}"),
+            },
+            Self::StartsWith(start) => write!(f, "{start}*"),
+        }
+    }
+}
+
+/// The prefix that is these addresses, from the first to the last.
+fn prefix(low: &Value, high: &Value) -> Option<IpNet> {
+    let (&Value::Ip(low), &Value::Ip(high)) = (low, high) else { return None };
+    let width = if low.is_ipv4() { 32 } else { 128 };
+    let differing = 128 - (bits(low) ^ bits(high)).leading_zeros();
+    let net = IpNet::new(low, u8::try_from(width - differing).ok()?).ok()?;
+    (net.network() == low && net.broadcast() == high).then_some(net)
 }
 
 fn same_kind(a: &Value, b: &Value) -> bool {
@@ -136,15 +170,24 @@ impl<D> Elements<D> {
 
     /// The data of the most specific element that a key falls into.
     pub(crate) fn get(&self, key: &[Value]) -> Option<&D> {
-        self.exact.get(key).or_else(|| {
-            self.ranges
-                .iter()
-                .filter(|(patterns, _)| {
-                    patterns.len() == key.len() && patterns.iter().zip(key).all(|(p, v)| p.matches(v))
-                })
-                .min_by_key(|(patterns, _)| patterns.iter().map(Pattern::breadth).sum::<u32>())
-                .map(|(_, data)| data)
-        })
+        self.exact.get(key).or_else(|| self.range(key).map(|(_, data)| data))
+    }
+
+    /// That element, operand by operand, for people.
+    pub(crate) fn element(&self, key: &[Value]) -> Option<Vec<String>> {
+        if self.exact.contains_key(key) {
+            return Some(key.iter().map(Value::to_string).collect());
+        }
+        self.range(key).map(|(patterns, _)| patterns.iter().map(Pattern::to_string).collect())
+    }
+
+    fn range(&self, key: &[Value]) -> Option<&(Vec<Pattern>, D)> {
+        self.ranges
+            .iter()
+            .filter(|(patterns, _)| {
+                patterns.len() == key.len() && patterns.iter().zip(key).all(|(p, v)| p.matches(v))
+            })
+            .min_by_key(|(patterns, _)| patterns.iter().map(Pattern::breadth).sum::<u32>())
     }
 }
 
@@ -168,6 +211,21 @@ mod tests {
         assert_eq!(set.get(&[ip("10.1.1.1")]), Some(&"one"));
         assert_eq!(set.get(&[ip("11.0.0.0")]), Some(&"any"));
         assert_eq!(set.get(&[ip("11.0.0.0"), Value::Number(1)]), None);
+    }
+
+    #[test]
+    fn elements_are_told_as_their_tools_write_them() {
+        let mut set = Elements::new();
+        set.insert(vec![Pattern::net("10.1.0.0/16".parse().unwrap()), Pattern::Is(Value::Number(80))], ());
+        let range = Pattern::Range(ip("10.2.0.1"), ip("10.2.0.9"));
+        set.insert(vec![range, Pattern::Any], ());
+        set.insert(vec![Pattern::net("fd00::/64".parse().unwrap()), Pattern::Any], ());
+        let element =
+            |address: &str| set.element(&[ip(address), Value::Number(80)]).map(|words| words.join(" "));
+        assert_eq!(element("10.1.2.3").as_deref(), Some("10.1.0.0/16 80"));
+        assert_eq!(element("10.2.0.5").as_deref(), Some("10.2.0.1-10.2.0.9 *"));
+        assert_eq!(element("fd00::1").as_deref(), Some("fd00::/64 *"));
+        assert_eq!(element("10.3.0.5"), None);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Base chains of hooks that the walk does not run: those of bridges and of single devices. What they may
 //! do is told where the packet passes them.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 use waymark_proto::{Text, text};
 
-use super::Names;
+use super::super::rule::{Chain, ChainId, Rule};
+use super::super::ruleset::Ruleset;
+use super::{Names, text};
 
 /// A base chain that is not run, and might do something to a packet.
 #[derive(Clone, Debug)]
@@ -58,6 +62,21 @@ pub(super) fn read(objects: &[(&str, &Json)]) -> Vec<Foreign> {
         }
     }
     found
+}
+
+/// Adds the chains of families that are not run: nothing leads there, but traces name their rules.
+pub(super) fn name_rules(objects: &[(&str, &Json)], ruleset: &mut Ruleset) {
+    let mut known: BTreeMap<Names, ChainId> = BTreeMap::new();
+    for (_, rule) in objects.iter().filter(|(kind, _)| *kind == "rule") {
+        let names = Names::of(rule, "chain").filter(|at| matches!(at.family.as_str(), "bridge" | "netdev"));
+        let Some(names) = names else { continue };
+        let Names { family, table, name } = names.clone();
+        let new = || ruleset.add_chain(Chain { family, table, name, rules: Vec::new() });
+        let id = *known.entry(names).or_insert_with(new);
+        let handle = rule.get("handle").and_then(Json::as_u64);
+        let position = ruleset.chains[id].rules.len() as u32 + 1;
+        ruleset.chains[id].rules.push(Rule::new(handle, Some(position), text::rule(rule), Vec::new()));
+    }
 }
 
 /// The devices of a chain: `dev`, one or a list.

@@ -134,6 +134,7 @@ pub(crate) fn compile(objects: &[(&str, &Json)], taken: &[(String, String)], rul
             .filter(|(names, _)| ours(names))
     };
     ruleset.foreign = foreign::read(objects);
+    foreign::name_rules(objects, ruleset);
     let mut scope = Scope::default();
     for (names, body) in named("chain", "name") {
         let id = chain(&names, body, ruleset);
