@@ -1,0 +1,278 @@
+//! Netfilter's trace against nft.
+//!
+//! Both read the same messages of the kernel, in namespaces in which Waymark traces. So packets must enter and leave each
+//! hook as often on both sides, with the same headers, and meet the same rules there with the same verdicts. Waymark tells
+//! less where nothing came of it: of a packet that left a hook as it had entered it, not who accepted it. So:
+//!
+//! * Every verdict that Waymark tells is one that nft told, of the same rule and for the same packet.
+//! * Every verdict that nft told is told by Waymark, unless all of that passage are `accept`, the packet left the hook,
+//!   and Waymark says that one passed.
+//! * Of chains of bridges and devices the end of a packet is compared.
+//!
+//! A packet inside a tunnel is known to nft by the tunnel's addresses and the IP identification. Where rounds were armed that
+//! no recording holds (packets that end at routers), packets of which Waymark tells nothing are not compared.
+
+use std::collections::BTreeMap;
+
+use waymark_proto::{Event, Hook, RuleRef, Sighting};
+
+use super::Disagreement;
+use crate::rules::{Headers, Passage, Rule, Traced, Verdict, sortable};
+use crate::waymark::Look;
+
+/// Namespace, hook and packet.
+type Place<'a> = (&'a str, Hook, Headers);
+
+/// What was told of packets that look alike at one hook.
+#[derive(Default)]
+struct Told<'a> {
+    entered: usize,
+    passed: usize,
+    left: usize,
+    verdicts: BTreeMap<Verdict, usize>,
+    /// The passages that nft told of.
+    passages: Vec<&'a Passage>,
+    /// How many of nft's passages ended with these headers.
+    ended: usize,
+}
+
+/// Compares all looks of a check with what nft told in all namespaces; `complete` if no rounds but theirs were armed.
+pub fn compare(looks: &[Look], traced: &[Traced], complete: bool) -> Vec<Disagreement> {
+    let sightings = || looks.iter().flat_map(|look| &look.sightings);
+    let mut places = by_place(sightings());
+    for passage in traced.iter().flat_map(|traced| &traced.passages) {
+        let place = |headers: &Headers| (passage.netns.as_str(), passage.hook, headers.clone());
+        if let Some(told) = find(&mut places, place(&passage.entered), complete) {
+            told.passages.push(passage);
+        }
+        let left = passage.left.as_ref();
+        if let Some(told) = left.and_then(|left| find(&mut places, place(left), complete)) {
+            told.ended += 1;
+        }
+    }
+    let mut told: Vec<_> = places.iter().flat_map(|(place, told)| of_place(place, told)).collect();
+    told.extend(ends(sightings(), traced));
+    told
+}
+
+/// What Waymark tells.
+fn by_place<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> BTreeMap<Place<'a>, Told<'a>> {
+    let mut places: BTreeMap<Place<'_>, Told<'_>> = BTreeMap::new();
+    for sighting in sightings.filter(|sighting| sighting.hook.is_netfilter()) {
+        let Some(headers) = headers(sighting) else { continue };
+        let told = places.entry((sighting.place.netns.as_str(), sighting.hook, headers)).or_default();
+        match &sighting.event {
+            Event::Entered => told.entered += 1,
+            Event::Left => told.left += 1,
+            Event::Passed => told.passed += 1,
+            Event::Verdict { rule, verdict } => {
+                *told.verdicts.entry((known(rule), verdict.clone())).or_default() += 1;
+            }
+            Event::Seen
+            | Event::Arrived
+            | Event::Transmitted { .. }
+            | Event::Dropped { .. }
+            | Event::Consumed { .. } => {}
+        }
+    }
+    places
+}
+
+/// What was told of a place; where not all that nft may know is known, of those alone that Waymark knows.
+fn find<'p, 'a>(
+    places: &'p mut BTreeMap<Place<'a>, Told<'a>>,
+    place: Place<'a>,
+    complete: bool,
+) -> Option<&'p mut Told<'a>> {
+    if complete { Some(places.entry(place).or_default()) } else { places.get_mut(&place) }
+}
+
+/// The end of packets in chains of bridges and devices.
+fn ends<'a>(sightings: impl Iterator<Item = &'a Sighting>, traced: &'a [Traced]) -> Vec<Disagreement> {
+    let mut counts: BTreeMap<(&str, Verdict), [usize; 2]> = BTreeMap::new();
+    for sighting in sightings.filter(|sighting| !sighting.hook.is_netfilter()) {
+        if let Event::Verdict { rule, verdict } = &sighting.event {
+            let verdict = (known(rule), verdict.clone());
+            counts.entry((sighting.place.netns.as_str(), verdict)).or_default()[0] += 1;
+        }
+    }
+    for (netns, verdict) in traced.iter().flat_map(|traced| &traced.ends) {
+        counts.entry((netns, verdict.clone())).or_default()[1] += 1;
+    }
+    let unequal = counts.into_iter().filter(|(_, [waymark, nft])| waymark != nft);
+    let told = unequal.map(|((netns, verdict), [waymark, nft])| Disagreement {
+        oracle: "nft",
+        packet: "packets in a chain of bridges or devices".into(),
+        place: format!("in {netns}"),
+        waymark: format!("{waymark} times {}", show(&verdict)),
+        other: format!("it {nft} times"),
+    });
+    told.collect()
+}
+
+fn of_place(place: &Place<'_>, told: &Told<'_>) -> Vec<Disagreement> {
+    let (netns, hook, headers) = place;
+    let disagreement = |waymark: String, other: String| Disagreement {
+        oracle: "nft",
+        packet: format!("{headers:?}"),
+        place: format!("{hook} in {netns}"),
+        waymark,
+        other,
+    };
+    let mut all = Vec::new();
+    let (entered, left) = (told.entered + told.passed, told.left + told.passed);
+    if entered != told.passages.len() {
+        all.push(disagreement(
+            format!("it enter {entered} times"),
+            format!("it {} times", told.passages.len()),
+        ));
+    }
+    if left != told.ended {
+        all.push(disagreement(format!("it leave {left} times"), format!("it {} times", told.ended)));
+    }
+    let (only_waymark, only_nft) = untold(told);
+    for verdict in only_waymark {
+        all.push(disagreement(show(&verdict), "no such verdict".into()));
+    }
+    for passage in only_nft {
+        let verdicts: Vec<_> = passage.verdicts.iter().map(show).collect();
+        all.push(disagreement("not all of these verdicts".into(), verdicts.join(", ")));
+    }
+    all
+}
+
+/// The verdicts that only Waymark tells, and the passages of whose verdicts it does not tell all though it should.
+fn untold<'a>(told: &Told<'a>) -> (Vec<Verdict>, Vec<&'a Passage>) {
+    let mut verdicts = told.verdicts.clone();
+    let mut passages = told.passages.clone();
+    // Those of which all must be told first: they have the first claim on what is told.
+    passages.sort_by_key(|passage| (may_be_left_out(passage), std::cmp::Reverse(passage.verdicts.len())));
+    let (mut untold, mut left_out) = (Vec::new(), 0);
+    for passage in passages {
+        let mut rest = verdicts.clone();
+        let is_told = passage.verdicts.iter().all(|verdict| take(&mut rest, verdict));
+        if is_told {
+            verdicts = rest;
+        } else if may_be_left_out(passage) && left_out < told.passed {
+            left_out += 1;
+        } else {
+            untold.push(passage);
+        }
+    }
+    let only_waymark = verdicts.into_iter().filter(|(_, count)| *count > 0);
+    (only_waymark.map(|(verdict, _)| verdict).collect(), untold)
+}
+
+/// Whether a packet left a hook as it had entered it, and nobody did more than let it pass.
+fn may_be_left_out(passage: &Passage) -> bool {
+    let accepted = passage.verdicts.iter().all(|(_, verdict)| verdict == "accept");
+    accepted && passage.left.as_ref() == Some(&passage.entered)
+}
+
+fn take(verdicts: &mut BTreeMap<Verdict, usize>, verdict: &Verdict) -> bool {
+    match verdicts.get_mut(verdict) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+fn headers(sighting: &Sighting) -> Option<Headers> {
+    let headers = sighting.headers.as_ref()?;
+    Some(match &headers.outer {
+        Some(outer) => Headers::Tunnel(outer.src, outer.dst, headers.ip_id),
+        None => Headers::Plain(sortable(&headers.flow)),
+    })
+}
+
+fn known(rule: &RuleRef) -> Rule {
+    let RuleRef { family, table, chain, handle, .. } = rule.clone();
+    Rule { family, table, chain, handle }
+}
+
+fn show((rule, verdict): &Verdict) -> String {
+    let Rule { family, table, chain, handle } = rule;
+    let rule = handle.map_or_else(|| "its policy".to_owned(), |handle| format!("rule {handle}"));
+    format!("{verdict} by {rule} in {family} {table} {chain}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::fixture::{look, passages};
+
+    fn traced() -> Vec<Traced> {
+        vec![Traced { passages: passages(), ..Traced::default() }]
+    }
+
+    fn told(look: Look, traced: &[Traced]) -> Vec<String> {
+        compare(&[look], traced, true).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn both_saw_the_same() {
+        assert_eq!(told(look(), &traced()), [""; 0]);
+    }
+
+    #[test]
+    fn whatever_one_of_them_lacks_is_told() {
+        for index in 0..look().sightings.len() {
+            let mut less = look();
+            let lacks = less.sightings.remove(index);
+            let is_by_nft = lacks.hook.is_netfilter();
+            assert_eq!(told(less, &traced()).is_empty(), !is_by_nft, "{lacks:?}");
+        }
+        for index in 0..passages().len() {
+            let mut less = traced();
+            less[0].passages.remove(index);
+            assert!(!told(look(), &less).is_empty(), "{index}");
+        }
+    }
+
+    #[test]
+    fn another_rule_or_verdict_is_told_on_both_sides() {
+        let changed = |change: &dyn Fn(&mut Verdict)| {
+            let mut all = traced();
+            change(&mut all[0].passages[1].verdicts[0]);
+            told(look(), &all)
+        };
+        assert_eq!(changed(&|(rule, _)| rule.handle = Some(27)).len(), 2);
+        assert_eq!(changed(&|(rule, _)| rule.chain = "INPUT".into()).len(), 2);
+        let said = changed(&|(_, verdict)| *verdict = "accept".into());
+        assert!(
+            said[0].ends_with("saw drop by rule 26 in ip filter FORWARD, nft saw no such verdict"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn a_verdict_is_left_out_only_of_a_packet_that_passed_unchanged() {
+        let mut changed = traced();
+        changed[0].passages[0].left = Some(Headers::Tunnel([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 3));
+        assert!(told(look(), &changed).iter().any(|told| told.contains("not all of these verdicts")));
+        let mut dropped = traced();
+        dropped[0].passages[0].verdicts[0].1 = "drop".into();
+        assert!(!told(look(), &dropped).is_empty());
+    }
+
+    #[test]
+    fn the_end_in_a_chain_of_bridges_is_compared() {
+        let rule = Rule { family: "bridge".into(), table: "t".into(), chain: "c".into(), handle: Some(3) };
+        let mut more = traced();
+        more[0].ends.push(("node1".into(), (rule, "drop".into())));
+        assert_eq!(told(look(), &more).len(), 1);
+    }
+
+    #[test]
+    fn unknown_packets_matter_only_where_all_rounds_are_known() {
+        let mut more = traced();
+        let mut foreign = more[0].passages[0].clone();
+        foreign.entered = Headers::Plain(([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 6, 1, 2));
+        foreign.left = Some(foreign.entered.clone());
+        more[0].passages.push(foreign);
+        assert_eq!(compare(&[look()], &more, false), []);
+        assert!(!compare(&[look()], &more, true).is_empty());
+    }
+}

@@ -1,0 +1,132 @@
+//! Outside oracles, in one run, on every scenario: other tools see what Waymark sees, or the test fails.
+//!
+//! | oracle | tells | compared with |
+//! |---|---|---|
+//! | `tcpdump` in each namespace | which marked packet came by which device, and which way | sightings at drivers |
+//! | `nft monitor` in each namespace | which rules packets met, with what verdict | sightings of rules |
+//! | `perf record -e skb:kfree_skb` | what the kernel dropped, where and why | drops |
+//! | counters of devices and queues | how many packets they dropped | drops there |
+//!
+//! A scenario is a fault of the catalogue, two of them, or a healthy flow. Comparisons are pure; each says in its file what it
+//! compares, and what its oracle cannot tell. Nothing is compared with what Waymark concludes, only with what it saw: how often
+//! its conclusions are right is for `waymark-testbed accuracy` to say.
+//!
+//! * `scenario`: what is broken, asked and compared
+//! * `waymark`: what Waymark says it saw
+//! * `capture`, `rules`, `drops`, `counters`: what each oracle says
+//! * `compare`: one against the other
+//! * `wire`: which packet is marked
+//! * `tool`: tools beside a check
+//! * `clock`: the times that they tell
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod capture;
+mod clock;
+mod compare;
+mod counters;
+mod drops;
+mod rules;
+mod scenario;
+mod tool;
+mod waymark;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Instant;
+
+use common::{Testbed, privileged};
+use scenario::{Compared, Scenario};
+use waymark_testbed::{Cluster, Dataplane, Proxy, faults, healthy_flows, pairs};
+
+/// Healthy flows beside the faults.
+const HEALTHY: usize = 3;
+
+/// Whether all oracles are there. Without one it is said what is left out, and under CI that fails.
+fn have_oracles() -> bool {
+    let lacks = |tool: &&str| {
+        !Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
+    };
+    let missing: Vec<_> = ["tcpdump", "nft", "perf"].into_iter().filter(lacks).collect();
+    assert!(
+        missing.is_empty() || std::env::var_os("CI").is_none(),
+        "{missing:?} missing, and under CI nothing is skipped"
+    );
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: comparing with outside oracles needs {missing:?}: run deploy/setup.sh");
+    }
+    missing.is_empty()
+}
+
+/// Plays scenarios of one dataplane. All of them are played, whatever is found.
+#[track_caller]
+fn oracles_agree(dataplane: Dataplane, scenarios: fn(&Cluster) -> Vec<Scenario>) {
+    if !privileged("comparing with outside oracles") || !have_oracles() {
+        return;
+    }
+    let testbed = Testbed::named();
+    testbed.succeed(&["up", "--dataplane", dataplane.name()]);
+    let (instance, cluster) = (testbed.instance(), testbed.cluster());
+    let (mut compared, mut wrong, mut count) = (Compared::default(), Vec::new(), 0);
+    let started = Instant::now();
+    for scenario in scenarios(&cluster) {
+        let (extent, told) = scenario.play(&instance, &cluster);
+        let name = scenario.name();
+        println!("{dataplane}: {name}: {extent:?}, {} disagreements", told.len());
+        wrong.extend(told.iter().map(|told| format!("{dataplane}, {name}: {told}")));
+        compared += extent;
+        count += 1;
+    }
+    println!("{dataplane}: {count} scenarios in {:?}: {compared:?}", started.elapsed());
+    assert!(wrong.is_empty(), "{} disagreements:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        compared.sightings.min(compared.drops).min(compared.passages).min(compared.taps) > 0,
+        "{compared:?}"
+    );
+}
+
+/// The first of each category.
+fn one_of_each_kind(cluster: &Cluster) -> Vec<Scenario> {
+    let mut kinds = BTreeSet::new();
+    let applies =
+        faults().filter(|fault| fault.in_subset() && fault.is_for(cluster.dataplane, cluster.proxy));
+    let first = applies.filter(|fault| kinds.insert(fault.category)).map(Scenario::Fault);
+    let healthy = healthy_flows(cluster, HEALTHY).into_iter().map(Scenario::Healthy);
+    healthy.chain(first).collect()
+}
+
+/// All of them.
+fn all(cluster: &Cluster) -> Vec<Scenario> {
+    let (dataplane, proxy): (Dataplane, Proxy) = (cluster.dataplane, cluster.proxy);
+    let single = faults().filter(|fault| fault.is_for(dataplane, proxy)).map(Scenario::Fault);
+    let both = pairs()
+        .iter()
+        .filter(|pair| pair.first.is_for(dataplane, proxy) && pair.second.is_for(dataplane, proxy));
+    let healthy = healthy_flows(cluster, HEALTHY).into_iter().map(Scenario::Healthy);
+    healthy.chain(single).chain(both.map(Scenario::Pair)).collect()
+}
+
+#[test]
+fn they_agree_on_a_fault_of_each_kind() {
+    oracles_agree(Dataplane::BridgeVxlan, one_of_each_kind);
+}
+
+#[test]
+#[ignore = "takes half an hour: make oracles"]
+fn they_agree_on_bridge_hostgw() {
+    oracles_agree(Dataplane::BridgeHostgw, all);
+}
+
+#[test]
+#[ignore = "takes half an hour: make oracles"]
+fn they_agree_on_bridge_vxlan() {
+    oracles_agree(Dataplane::BridgeVxlan, all);
+}
+
+#[test]
+#[ignore = "takes half an hour: make oracles"]
+fn they_agree_on_routed() {
+    oracles_agree(Dataplane::Routed, all);
+}
