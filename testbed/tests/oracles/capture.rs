@@ -71,8 +71,9 @@ impl Capture {
         std::thread::spawn(move || {
             let mut file = PcapReader::new(pipe).expect("tcpdump writes files of its own format");
             assert_eq!(file.header().datalink, DataLink::LINUX_SLL2);
-            while let Some(Ok(packet)) = file.next_packet() {
-                let at_ns = packet.timestamp.as_nanos() as u64;
+            // Raw, since the crate else refuses packets that are longer than what is kept of them.
+            while let Some(Ok(packet)) = file.next_raw_packet() {
+                let at_ns = u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_frac);
                 if frame(at_ns, &packet.data).is_some_and(|frame| sender.send(frame).is_err()) {
                     break;
                 }

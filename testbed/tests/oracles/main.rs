@@ -39,7 +39,7 @@ use std::time::Instant;
 
 use common::{Testbed, privileged};
 use scenario::{Compared, Scenario};
-use waymark_testbed::{Cluster, Dataplane, Proxy, faults, healthy_flows, pairs};
+use waymark_testbed::{Cluster, Dataplane, Fault, faults, healthy_flows, pairs};
 
 /// Healthy flows beside the faults.
 const HEALTHY: usize = 3;
@@ -68,12 +68,12 @@ fn oracles_agree(dataplane: Dataplane, scenarios: fn(&Cluster) -> Vec<Scenario>)
     }
     let testbed = Testbed::named();
     testbed.succeed(&["up", "--dataplane", dataplane.name()]);
-    let (instance, cluster) = (testbed.instance(), testbed.cluster());
+    let cluster = testbed.cluster();
     let (mut compared, mut wrong, mut count) = (Compared::default(), Vec::new(), 0);
     let started = Instant::now();
     for scenario in scenarios(&cluster) {
-        let (extent, told) = scenario.play(&instance, &cluster);
-        let name = scenario.name();
+        let (extent, told) = scenario.play(&testbed, &cluster);
+        let name = &scenario.name;
         println!("{dataplane}: {name}: {extent:?}, {} disagreements", told.len());
         wrong.extend(told.iter().map(|told| format!("{dataplane}, {name}: {told}")));
         compared += extent;
@@ -92,20 +92,21 @@ fn one_of_each_kind(cluster: &Cluster) -> Vec<Scenario> {
     let mut kinds = BTreeSet::new();
     let applies =
         faults().filter(|fault| fault.in_subset() && fault.is_for(cluster.dataplane, cluster.proxy));
-    let first = applies.filter(|fault| kinds.insert(fault.category)).map(Scenario::Fault);
-    let healthy = healthy_flows(cluster, HEALTHY).into_iter().map(Scenario::Healthy);
-    healthy.chain(first).collect()
+    let first =
+        applies.filter(|fault| kinds.insert(fault.category)).map(|fault| Scenario::of_fault(fault, cluster));
+    healthy(cluster).chain(first).collect()
 }
 
 /// All of them.
 fn all(cluster: &Cluster) -> Vec<Scenario> {
-    let (dataplane, proxy): (Dataplane, Proxy) = (cluster.dataplane, cluster.proxy);
-    let single = faults().filter(|fault| fault.is_for(dataplane, proxy)).map(Scenario::Fault);
-    let both = pairs()
-        .iter()
-        .filter(|pair| pair.first.is_for(dataplane, proxy) && pair.second.is_for(dataplane, proxy));
-    let healthy = healthy_flows(cluster, HEALTHY).into_iter().map(Scenario::Healthy);
-    healthy.chain(single).chain(both.map(Scenario::Pair)).collect()
+    let applies = |fault: &Fault| fault.is_for(cluster.dataplane, cluster.proxy);
+    let single = faults().filter(|fault| applies(fault)).map(|fault| Scenario::of_fault(fault, cluster));
+    let both = pairs().iter().filter(|pair| applies(pair.first) && applies(pair.second));
+    healthy(cluster).chain(single).chain(both.map(|pair| Scenario::of_pair(pair, cluster))).collect()
+}
+
+fn healthy(cluster: &Cluster) -> impl Iterator<Item = Scenario> {
+    healthy_flows(cluster, HEALTHY).into_iter().map(Scenario::healthy)
 }
 
 #[test]

@@ -9,6 +9,7 @@ use waymark_testbed::{Cluster, Fault, Instance, Pair, Probe};
 
 use crate::capture::{Capture, Tapped};
 use crate::clock::Clock;
+use crate::common::Testbed;
 use crate::compare::{self, Disagreement, devices::Devices};
 use crate::counters::{self, Counts, Link};
 use crate::drops::{Freed, Recorder};
@@ -17,10 +18,11 @@ use crate::waymark::{Look, looks};
 use crate::wire::Identity;
 
 /// What is broken, and what is asked.
-pub enum Scenario {
-    Healthy(Probe),
-    Fault(&'static Fault),
-    Pair(&'static Pair),
+pub struct Scenario {
+    pub name: String,
+    /// In the order in which they are undone.
+    faults: Vec<&'static Fault>,
+    probe: Probe,
 }
 
 /// What all sides saw.
@@ -52,34 +54,32 @@ impl std::ops::AddAssign for Compared {
 }
 
 impl Scenario {
-    pub fn name(&self) -> String {
-        match self {
-            Self::Healthy(probe) => probe.to_string(),
-            Self::Fault(fault) => fault.name.clone(),
-            Self::Pair(pair) => pair.name(),
-        }
+    /// Nothing is broken.
+    pub fn healthy(probe: Probe) -> Self {
+        Self { name: probe.to_string(), faults: Vec::new(), probe }
+    }
+
+    /// One fault, and the traffic on which it shows.
+    pub fn of_fault(fault: &'static Fault, cluster: &Cluster) -> Self {
+        Self { name: fault.name.clone(), faults: vec![fault], probe: fault.probe(cluster).unwrap() }
+    }
+
+    /// Two. What comes first on the way is broken last, since it may hide the other from the tools, too.
+    pub fn of_pair(pair: &Pair, cluster: &Cluster) -> Self {
+        let probe = pair.first.probe(cluster).unwrap();
+        Self { name: pair.name(), faults: vec![pair.first, pair.second], probe }
     }
 
     /// Plays it, and compares what all sides saw.
-    pub fn play(&self, instance: &Instance, cluster: &Cluster) -> (Compared, Vec<Disagreement>) {
-        let evidence = match self {
-            Self::Healthy(probe) => gather(instance, cluster, probe),
-            Self::Fault(fault) => {
-                let injected = instance.inject(fault).unwrap();
-                let evidence = gather(instance, cluster, &fault.probe(cluster).unwrap());
-                injected.clear().unwrap();
-                evidence
-            }
-            // What comes first on the way may hide the other from the tools, too.
-            Self::Pair(pair) => {
-                let second = instance.inject(pair.second).unwrap();
-                let first = instance.inject(pair.first).unwrap();
-                let evidence = gather(instance, cluster, &pair.first.probe(cluster).unwrap());
-                first.clear().unwrap();
-                second.clear().unwrap();
-                evidence
-            }
-        };
+    pub fn play(&self, testbed: &Testbed, cluster: &Cluster) -> (Compared, Vec<Disagreement>) {
+        // By the program: of some faults another process of it is a part.
+        for fault in self.faults.iter().rev() {
+            testbed.succeed(&["fault", "inject", &fault.name]);
+        }
+        let evidence = gather(&testbed.instance(), cluster, &self.probe);
+        for fault in &self.faults {
+            testbed.succeed(&["fault", "clear", &fault.name]);
+        }
         (evidence.extent(), evidence.compare(cluster))
     }
 }
@@ -170,6 +170,25 @@ impl Evidence {
 
     fn extent(&self) -> Compared {
         let sightings = || self.looks.iter().flat_map(|look| &look.sightings);
+        for s in sightings() {
+            if let waymark_proto::Event::Dropped { reason, function } = &s.event {
+                let risen: Vec<_> = self
+                    .risen
+                    .iter()
+                    .filter(|((n, d, _), c)| {
+                        n == s.place.netns.as_str() && Some(d) == s.device.as_ref() && **c > 0
+                    })
+                    .map(|((.., k), c)| format!("{k:?}={c}"))
+                    .collect();
+                println!(
+                    "DROP {} {} {} {:?}",
+                    reason.as_deref().unwrap_or(""),
+                    function,
+                    s.device.as_deref().unwrap_or("-"),
+                    risen
+                );
+            }
+        }
         Compared {
             sightings: sightings().count(),
             drops: sightings().filter(|s| matches!(s.event, waymark_proto::Event::Dropped { .. })).count(),
