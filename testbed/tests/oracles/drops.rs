@@ -2,6 +2,9 @@
 //!
 //! perf cannot read packets, but it tells the address of each buffer. So events that say by which device a buffer came are
 //! recorded beside `skb:kfree_skb`: the comparison finds out by them which buffer was a marked packet's.
+//!
+//! perf looks at the whole machine, and others may be busy on it. So it has a higher priority than they, to read what the
+//! kernel tells before there is no more room for it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,8 +24,10 @@ const EVENTS: [&str; 5] = [
     "net:net_dev_start_xmit",
     "net:netif_receive_skb",
 ];
-/// Pages of events for each processor: four MiB.
-const PAGES: &str = "1024";
+/// Pages of events for each processor: eight MiB.
+const PAGES: &str = "2048";
+/// The lowest priority that is above all of those who share a processor.
+const PRIORITY: &str = "--realtime=1";
 
 /// What happened to a buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,6 @@ pub struct Freed {
 pub struct Recorder {
     tool: Tool,
     errors: Lines,
-    control: File,
     data: PathBuf,
 }
 
@@ -66,10 +70,12 @@ impl Recorder {
         let data = folder.join("perf.data");
         let mut perf = Command::new("perf");
         perf.args(["record", "--all-cpus", "--clockid=CLOCK_MONOTONIC", "--delay=-1", "-m", PAGES]);
+        perf.args([PRIORITY, "--no-buildid", "--no-bpf-event"]);
         perf.args(EVENTS.iter().flat_map(|event| ["-e", event]));
         perf.arg(format!("--control=fifo:{},{}", control_path.display(), answer_path.display()));
-        perf.arg("--output").arg(&data).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut tool = Tool::start("host", &mut perf);
+        // It records until its command ends, which it does when this process has closed its input, however it ends.
+        perf.arg("--output").arg(&data).args(["--", "cat"]);
+        let mut tool = Tool::start("host", perf.stdout(Stdio::null()).stderr(Stdio::piped()));
         let errors = tool.errors();
         control.write_all(b"enable\n").unwrap();
         let (sender, ready) = mpsc::channel();
@@ -80,17 +86,17 @@ impl Recorder {
         });
         let ready = ready.recv_timeout(LIMIT).ok().and_then(Result::ok);
         if ready != Some(*b"ack\n") {
-            tool.end();
+            tool.close();
             panic!("perf does not record: {:?}", errors.rest());
         }
-        Self { tool, errors, control, data }
+        Self { tool, errors, data }
     }
 
     /// All that it recorded.
     pub fn finish(self) -> Vec<Freed> {
-        self.tool.end();
-        drop(self.control);
+        self.tool.close();
         let told = self.errors.rest();
+        leave_out_programs(&self.data);
         let mut script = Command::new("perf");
         script.args(["script", "--ns", "--fields=time,event,trace", "--show-lost-events", "--input"]);
         let output = script.arg(&self.data).output().unwrap();
@@ -102,6 +108,31 @@ impl Recorder {
         all.sort_by_key(|freed| freed.at_ns);
         all
     }
+}
+
+/// Makes records of BPF programs that came and went in a file of perf's ones that it ignores. Where several look at the
+/// whole machine at once, the kernel writes those so that perf cannot read them, and stops there.
+fn leave_out_programs(data: &Path) {
+    /// `PERF_RECORD_KSYMBOL`
+    const PROGRAM: u32 = 17;
+    /// `PERF_RECORD_HEADER_EVENT_TYPE`, of the past.
+    const IGNORED: u32 = 65;
+    let mut bytes = std::fs::read(data).unwrap();
+    let number = |bytes: &[u8], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    // struct perf_file_header: where the records begin, and their length.
+    let (mut at, length) = (number(&bytes, 40), number(&bytes, 48));
+    let end = at + length;
+    while at < end {
+        // struct perf_event_header: type, flags, length.
+        let kind = u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        if kind == PROGRAM {
+            bytes[at..at + 4].copy_from_slice(&IGNORED.to_ne_bytes());
+        }
+        let length = u16::from_ne_bytes([bytes[at + 6], bytes[at + 7]]);
+        assert!(length > 0, "perf's file ends in the middle of a record");
+        at += usize::from(length);
+    }
+    std::fs::write(data, bytes).unwrap();
 }
 
 /// `SECONDS.NANOSECONDS: EVENT: NAME=VALUE …`

@@ -10,10 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use waymark_prober::nftrace::TABLE_PREFIX;
+use waymark_proto::marker::MAGIC;
 use waymark_proto::{Flow, Hook, Protocol};
 use waymark_testbed::{Script, Tool as Configures};
 
 use crate::tool::{LIMIT, Lines, Tool};
+use crate::wire::{Identity, Tunnel};
 
 /// How long to wait for a table to be told of, before another is made.
 const ROUND: Duration = Duration::from_millis(200);
@@ -35,8 +37,8 @@ pub type Verdict = (Rule, String);
 pub enum Headers {
     /// Addresses and ports.
     Plain(Flow2),
-    /// The tunnel's addresses, and the IP identification.
-    Tunnel(IpAddr, IpAddr, u16),
+    /// Those of a tunnel: of UDP without a tag.
+    Tunnel(Tunnel),
 }
 
 /// A [`Flow`] that can be sorted.
@@ -51,6 +53,8 @@ pub struct Passage {
     pub entered: Headers,
     /// Its headers when it left, if it did.
     pub left: Option<Headers>,
+    /// Its tag, if it has one outside of tunnels. Nobody has verified it.
+    pub tag: Option<Identity>,
     /// Who decided on it, in this order.
     pub verdicts: Vec<Verdict>,
 }
@@ -131,6 +135,7 @@ fn is_end(line: &str, table: &str) -> bool {
 #[derive(Default)]
 struct Known {
     headers: Option<Headers>,
+    tag: Option<Identity>,
     passage: Option<usize>,
 }
 
@@ -175,7 +180,9 @@ fn event(netns: &str, packet: &mut Known, line: &str, traced: &mut Traced) {
     let mut word = || words.next().unwrap_or_default();
     let (family, table, chain, what) = (word(), word(), word(), word());
     if let Some(text) = what.strip_prefix("packet: ") {
+        // Not every chain's family tells all of them.
         packet.headers = headers(text).or(packet.headers.take());
+        packet.tag = tag(text).or(packet.tag);
         return;
     }
     let (handle, verdict) = if let Some(policy) = what.strip_prefix("policy ") {
@@ -211,8 +218,8 @@ fn bracket(netns: &str, packet: &mut Known, chain: &str, verdict: &str, traced: 
     let (Some(&hook), Some(headers), "accept") = (hook, &packet.headers, verdict) else { return };
     if end == "first" {
         packet.passage = Some(traced.passages.len());
-        let (netns, entered) = (netns.to_owned(), headers.clone());
-        traced.passages.push(Passage { netns, hook, entered, left: None, verdicts: Vec::new() });
+        let (netns, entered, tag) = (netns.to_owned(), headers.clone(), packet.tag);
+        traced.passages.push(Passage { netns, hook, entered, left: None, tag, verdicts: Vec::new() });
     } else if let Some(passage) = packet.passage {
         traced.passages[passage].left = Some(headers.clone());
     }
@@ -235,15 +242,21 @@ fn headers(text: &str) -> Option<Headers> {
     let (src, dst) = (address("saddr")?, address("daddr")?);
     let port = |protocol, side| value([protocol, side]).and_then(|port| port.parse::<u16>().ok());
     let ports = |protocol| port(protocol, "sport").zip(port(protocol, "dport"));
-    // What is for VXLAN's port, by Linux' or by IANA's number, is a tunnel's.
-    if let Some((_, 8472 | 4789)) = ports("udp") {
-        return Some(Headers::Tunnel(src, dst, port("ip", "id").unwrap_or_default()));
+    if ports("udp").is_some() && tag(text).is_none() {
+        return Some(Headers::Tunnel((src, dst, port("ip", "id").unwrap_or_default())));
     }
     let (number, (source, destination)) = ports("tcp")
         .map(|ports| (6, ports))
         .or_else(|| ports("udp").map(|ports| (17, ports)))
         .or_else(|| echo(value).map(|id| (1, (id, id))))?;
     Some(Headers::Plain((src, dst, number, source, destination)))
+}
+
+/// Magic, check and number, the 96 bits behind a header of eight bytes.
+fn tag(text: &str) -> Option<Identity> {
+    let (_, bits) = text.split_once("@th,64,96 0x")?;
+    let bits = u128::from_str_radix(bits.split_whitespace().next()?, 16).ok()?;
+    (bits >> 64 == u128::from(MAGIC)).then(|| Identity::Tag((bits >> 32) as u32, bits as u32))
 }
 
 /// The identifier of an echo. Versions of nft differ in how they print that of ICMPv6.
@@ -287,7 +300,7 @@ trace id bb bridge filter FORWARD rule drop # handle 3 (verdict drop)";
         assert_eq!(forward.verdicts, [(rule("FORWARD", Some(26)), "drop".to_owned())]);
         let flow = ([10, 244, 1, 10].into(), [10, 244, 2, 10].into(), 6, 47163, 80);
         assert_eq!(forward.entered, Headers::Plain(flow));
-        let tunnel = Headers::Tunnel([172, 18, 0, 11].into(), [172, 18, 0, 12].into(), 33228);
+        let tunnel = Headers::Tunnel(([172, 18, 0, 11].into(), [172, 18, 0, 12].into(), 33228));
         assert_eq!((&input.entered, &input.left), (&tunnel, &Some(tunnel.clone())));
         assert_eq!(input.verdicts, [(rule("INPUT", None), "accept".to_owned())]);
         let bridged = Rule { family: "bridge".into(), ..rule("FORWARD", Some(3)) };

@@ -10,7 +10,9 @@ use waymark_testbed::{Cluster, Fault, Instance, Pair, Probe};
 use crate::capture::{Capture, Tapped};
 use crate::clock::Clock;
 use crate::common::Testbed;
-use crate::compare::{self, Disagreement, devices::Devices};
+use crate::compare::devices::Devices;
+use crate::compare::rules::Known;
+use crate::compare::{self, Disagreement};
 use crate::counters::{self, Counts, Link};
 use crate::drops::{Freed, Recorder};
 use crate::rules::{Monitor, Traced};
@@ -111,17 +113,12 @@ fn gather(instance: &Instance, cluster: &Cluster, probe: &Probe) -> Evidence {
     let after: Counts = after.into_iter().flatten().collect();
     let traced = monitors.into_iter().map(Monitor::finish).collect();
     let clock = Clock::now();
-    let tapped =
-        captures.into_iter().zip(&links).flat_map(|(capture, links)| capture.finish(&clock, links)).collect();
+    let captured = captures.into_iter().zip(&links);
+    let tapped: Vec<Tapped> = captured.flat_map(|(capture, links)| capture.finish(&clock, links)).collect();
+    let mut looks = looks(&recording);
+    looks.iter_mut().for_each(|look| look.identify(&tapped));
     let links = namespaces.keys().map(|&netns| netns.to_owned()).zip(links).collect();
-    Evidence {
-        looks: looks(&recording),
-        tapped,
-        traced,
-        freed,
-        risen: counters::risen(&before, &after),
-        links,
-    }
+    Evidence { looks, tapped, traced, freed, risen: counters::risen(&before, &after), links }
 }
 
 /// Makes the check, which looks closely from the first packet on.
@@ -151,9 +148,23 @@ impl Evidence {
             told.extend(compare::devices::compare(look, &self.tapped, &devices));
             told.extend(compare::drops::compare(look, &self.freed));
         }
-        told.extend(compare::rules::compare(&self.looks, &self.traced, self.is_complete()));
+        told.extend(compare::rules::compare(&self.looks, &self.traced, &self.known()));
         told.extend(compare::counters::compare(&self.looks, &self.risen));
         told
+    }
+
+    /// What is known of what nft tells.
+    fn known(&self) -> Known {
+        let is_legible = |tap: &&Tapped| {
+            let is_of = |look: &Look| {
+                let until = look.armed_until_ns(tap.reading.marked.identity);
+                look.is_genuine(tap.reading) && until.is_some_and(|until| tap.at_ns <= until)
+            };
+            self.looks.iter().any(is_of)
+        };
+        let legible = self.tapped.iter().filter(is_legible);
+        let legible = legible.filter_map(|tap| Some((tap.netns.clone(), tap.reading.tunnel?))).collect();
+        Known { complete: self.is_complete(), legible }
     }
 
     /// Whether all rounds that were armed are in the recording.

@@ -23,7 +23,7 @@ impl Tool {
     /// Starts it in a namespace.
     pub fn start(netns: &str, command: &mut Command) -> Self {
         let name = format!("{:?} in {netns}", command.get_program());
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::piped());
         let inside = Netns::open(&NetnsName::from(netns)).unwrap();
         let child = inside.run(|| command.spawn()).unwrap();
         Self { child: child.unwrap_or_else(|error| panic!("{name}: {error}")), name }
@@ -42,6 +42,12 @@ impl Tool {
     /// Its standard output, line by line.
     pub fn lines(&mut self) -> Lines {
         Lines::of(self.child.stdout.take().expect("asked for a pipe"), &self.name)
+    }
+
+    /// Closes its input, at which it ends, and waits until it has.
+    pub fn close(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
     }
 
     /// Asks it to end, and waits until it has.

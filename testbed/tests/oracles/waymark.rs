@@ -7,11 +7,14 @@ use serde::Deserialize;
 use waymark_controller::{Ends, Sent, Sight};
 use waymark_proto::{CheckId, Event, Losses, Marker, Match, NetnsName, NodeName, Sighting};
 
-use crate::wire::{Identity, Marked, Role, read};
+use crate::capture::{Tapped, Way};
+use crate::wire::{Identity, Marked, Reading, Role, read};
 
 /// How long after the last sighting of a check its tracers are armed for certain: they gather what they see for two
 /// milliseconds before they tell it, and are disarmed once something is told.
 const ARMED_NS: u64 = 100_000;
+/// How long after it was sent a packet leaves its namespace, if nothing holds it up.
+const SENT_NS: u64 = 50_000_000;
 
 /// Packets under one check's number, with what was seen of them.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Look {
     pub armed_until_ns: BTreeMap<CheckId, u64>,
     /// Which packet has which number.
     pub identities: BTreeMap<Marker, Identity>,
+    /// The keyed hashes of tags.
+    hashes: BTreeMap<Identity, u64>,
 }
 
 /// The parts of a recording that matter here.
@@ -88,7 +93,7 @@ impl Look {
         sightings: Vec<Sighting>,
     ) -> Self {
         let mut armed_until_ns: BTreeMap<CheckId, u64> = BTreeMap::new();
-        let mut identities = BTreeMap::new();
+        let (mut identities, mut hashes) = (BTreeMap::new(), BTreeMap::new());
         for sighting in &sightings {
             let until = armed_until_ns.entry(sighting.marker.check).or_default();
             *until = (*until).max(sighting.at_ns + ARMED_NS);
@@ -96,10 +101,44 @@ impl Look {
             if !is_by_netfilter(&sighting.event)
                 && let Some(reading) = read(&sighting.packet)
             {
-                identities.entry(sighting.marker).or_insert(reading.marked.identity);
+                let identity = reading.marked.identity;
+                identities.entry(sighting.marker).or_insert(identity);
+                hashes.extend(reading.hash.map(|hash| (identity, hash)));
             }
         }
-        Self { source, watched, sent, sightings, armed_until_ns, identities }
+        Self { source, watched, sent, sightings, armed_until_ns, identities, hashes }
+    }
+
+    /// Finds out by what tcpdump saw which packets those are whose bytes no recording holds.
+    pub fn identify(&mut self, tapped: &[Tapped]) {
+        for sent in self.sent.iter().filter(|sent| !self.is_identified(sent)).cloned().collect::<Vec<_>>() {
+            let sighting = self.sightings.iter().find(|sighting| sighting.marker.seq == sent.seq);
+            let Some(marker) = sighting.map(|sighting| sighting.marker) else { continue };
+            let like = tapped.iter().filter(|tap| self.is_sent_as(&sent, tap));
+            let reading = like.min_by_key(|tap| tap.at_ns).map(|tap| tap.reading);
+            self.identities.extend(reading.map(|reading| (marker, reading.marked.identity)));
+        }
+    }
+
+    /// Whether it is known which packet it is.
+    pub fn is_identified(&self, sent: &Sent) -> bool {
+        self.identities.keys().any(|marker| marker.seq == sent.seq)
+    }
+
+    /// Whether tcpdump may have seen how this packet left its namespace.
+    pub fn is_sent_as(&self, sent: &Sent, tap: &Tapped) -> bool {
+        let leaves = tap.netns == self.source.as_str() && tap.way == Way::Out && tap.device != "lo";
+        let soon = tap.at_ns.checked_sub(sent.sent_ns).is_some_and(|later| later < SENT_NS);
+        let Reading { marked, source_port, .. } = tap.reading;
+        let is_like = marked.role == Role::Itself && !marked.tunnelled && source_port == sent.source_port;
+        leaves && soon && sent.error.is_none() && is_like
+    }
+
+    /// Whether a packet is one of these. A tag that is damaged is none.
+    pub fn is_genuine(&self, Reading { marked, hash, .. }: Reading) -> bool {
+        let is_known = self.identities.values().any(|known| *known == marked.identity);
+        let known = self.hashes.get(&marked.identity);
+        is_known && hash.is_none_or(|hash| known.is_none_or(|known| *known == hash))
     }
 
     /// Which packet a sighting is of, by what Waymark says of it. `None` where it was followed by its buffer alone, which

@@ -7,10 +7,12 @@
 //! | ICMP error | the packet that it quotes |
 //! | VXLAN | the packet inside |
 
+use std::net::IpAddr;
+
 use pnet_packet::ipv4::Ipv4Packet;
 use pnet_packet::ipv6::Ipv6Packet;
 use pnet_packet::tcp::{TcpFlags, TcpPacket};
-use waymark_proto::marker::parse_identity;
+use waymark_proto::marker::{Tag, parse_identity};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -54,7 +56,14 @@ pub struct Reading {
     pub marked: Marked,
     /// Source port or echo identifier.
     pub source_port: u16,
+    /// The keyed hash of a tag, without which it counts for nothing. What an error quotes may be cut short.
+    pub hash: Option<u64>,
+    /// The tunnel around it.
+    pub tunnel: Option<Tunnel>,
 }
+
+/// What tells a packet of a tunnel from others: addresses and IP identification.
+pub type Tunnel = (IpAddr, IpAddr, u16);
 
 impl std::fmt::Display for Marked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,12 +83,26 @@ impl std::fmt::Display for Marked {
 /// Reads a packet; `None` if it is not marked.
 pub fn read(bytes: &[u8]) -> Option<Reading> {
     let (protocol, transport) = ip(bytes)?;
-    let plain = |(identity, role, source_port)| {
-        Some(Reading { marked: Marked { identity, role, tunnelled: false }, source_port })
-    };
-    transported(protocol, transport)
-        .or_else(|| quoted(protocol, transport))
-        .map_or_else(|| tunnelled(protocol, transport), plain)
+    plain(protocol, transport).or_else(|| {
+        let tunnel = outer(bytes);
+        let (protocol, inner) = ip(inside(protocol, transport)?)?;
+        let reading = plain(protocol, inner)?;
+        Some(Reading { marked: Marked { tunnelled: true, ..reading.marked }, tunnel, ..reading })
+    })
+}
+
+/// What tells a packet of a tunnel from others.
+fn outer(bytes: &[u8]) -> Option<Tunnel> {
+    Some(match bytes.first()? >> 4 {
+        4 => {
+            let ip = Ipv4Packet::new(bytes)?;
+            (ip.get_source().into(), ip.get_destination().into(), ip.get_identification())
+        }
+        _ => {
+            let ip = Ipv6Packet::new(bytes)?;
+            (ip.get_source().into(), ip.get_destination().into(), 0)
+        }
+    })
 }
 
 /// Protocol and transport header. Later fragments have none.
@@ -98,30 +121,48 @@ fn ip(bytes: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-fn transported(protocol: u8, transport: &[u8]) -> Option<(Identity, Role, u16)> {
-    let port = word(transport, 0)?;
-    let tag = || {
-        let marker = parse_identity(transport.get(8..)?)?;
-        Some(Identity::Tag(marker.check.get(), marker.seq.0))
+/// The packet inside a tunnel.
+fn inside(protocol: u8, transport: &[u8]) -> Option<&[u8]> {
+    let is_vxlan = protocol == UDP && transport.get(8..12) == Some(&[8, 0, 0, 0]);
+    let is_ip = matches!(word(transport, TUNNEL_HEADERS - 2), Some(0x0800 | 0x86dd));
+    transport.get(TUNNEL_HEADERS..).filter(|_| is_vxlan && is_ip)
+}
+
+/// A packet outside of tunnels.
+fn plain(protocol: u8, transport: &[u8]) -> Option<Reading> {
+    transported(protocol, transport).or_else(|| quoted(protocol, transport))
+}
+
+fn transported(protocol: u8, transport: &[u8]) -> Option<Reading> {
+    let reading = |identity, role, source_port, hash| {
+        Some(Reading { marked: Marked { identity, role, tunnelled: false }, source_port, hash, tunnel: None })
     };
-    match (protocol, transport[0]) {
-        (UDP, _) => Some((tag()?, Role::Itself, port)),
-        (ICMP, 8) | (ICMPV6, 128) => Some((tag()?, Role::Itself, word(transport, 4)?)),
-        (ICMP, 0) | (ICMPV6, 129) => Some((tag()?, Role::Answer, word(transport, 4)?)),
+    let tagged = |role, port_at| {
+        let payload = transport.get(8..)?;
+        let marker = parse_identity(payload)?;
+        let hash = Tag::parse(payload).map(|tag| tag.hash);
+        reading(Identity::Tag(marker.check.get(), marker.seq.0), role, word(transport, port_at)?, hash)
+    };
+    match (protocol, transport.first()?) {
+        (UDP, _) => tagged(Role::Itself, 0),
+        (ICMP, 8) | (ICMPV6, 128) => tagged(Role::Itself, 4),
+        (ICMP, 0) | (ICMPV6, 129) => tagged(Role::Answer, 4),
         (TCP, _) => {
             let tcp = TcpPacket::new(transport)?;
+            let port = tcp.get_source();
             let has = |flag| tcp.get_flags() & flag != 0;
             if has(TcpFlags::ACK) && (has(TcpFlags::SYN) || has(TcpFlags::RST)) {
-                return Some((Identity::Isn(tcp.get_acknowledgement().wrapping_sub(1)), Role::Answer, port));
+                let isn = tcp.get_acknowledgement().wrapping_sub(1);
+                return reading(Identity::Isn(isn), Role::Answer, port, None);
             }
             let lone = has(TcpFlags::SYN) && !has(TcpFlags::ACK) && !has(TcpFlags::RST);
-            lone.then(|| (Identity::Isn(tcp.get_sequence()), Role::Itself, port))
+            lone.then(|| reading(Identity::Isn(tcp.get_sequence()), Role::Itself, port, None))?
         }
         _ => None,
     }
 }
 
-fn quoted(protocol: u8, transport: &[u8]) -> Option<(Identity, Role, u16)> {
+fn quoted(protocol: u8, transport: &[u8]) -> Option<Reading> {
     let is_error = match protocol {
         ICMP => matches!(transport.first()?, 3 | 5 | 11 | 12),
         ICMPV6 => matches!(transport.first()?, 1..=4),
@@ -129,21 +170,15 @@ fn quoted(protocol: u8, transport: &[u8]) -> Option<(Identity, Role, u16)> {
     };
     let (protocol, quote) = ip(transport.get(8..).filter(|_| is_error)?)?;
     // Of TCP no more than eight bytes need be quoted.
-    let (identity, port) = if protocol == TCP {
+    let (identity, source_port) = if protocol == TCP {
         let isn = u32::from_be_bytes(quote.get(4..8)?.try_into().ok()?);
         (Identity::Isn(isn), word(quote, 0)?)
     } else {
-        let (identity, _, port) = transported(protocol, quote)?;
-        (identity, port)
+        let Reading { marked, source_port, .. } = transported(protocol, quote)?;
+        (marked.identity, source_port)
     };
-    Some((identity, Role::Error, port))
-}
-
-fn tunnelled(protocol: u8, transport: &[u8]) -> Option<Reading> {
-    let is_vxlan = protocol == UDP && transport.get(8..12) == Some(&[8, 0, 0, 0]);
-    let (protocol, inner) = ip(transport.get(TUNNEL_HEADERS..).filter(|_| is_vxlan)?)?;
-    let (identity, role, source_port) = transported(protocol, inner).or_else(|| quoted(protocol, inner))?;
-    Some(Reading { marked: Marked { identity, role, tunnelled: true }, source_port })
+    let marked = Marked { identity, role: Role::Error, tunnelled: false };
+    Some(Reading { marked, source_port, hash: None, tunnel: None })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -188,7 +223,8 @@ mod tests {
         let error = ipv4(ICMP, &[&[3, 1, 0, 0, 0, 0, 0, 0], &syn[..28]].concat());
         assert_eq!(marked(&error), Some((Identity::Isn(99), Role::Error, false)));
         let vxlan =
-            [&[0xcc, 0xcc, 0x21, 0x18, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 0][..], &[0; 14], &error].concat();
+            [&[0xcc, 0xcc, 0x21, 0x18, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 0][..], &[0; 12], &[8, 0], &error]
+                .concat();
         assert_eq!(marked(&ipv4(UDP, &vxlan)), Some((Identity::Isn(99), Role::Error, true)));
     }
 

@@ -9,6 +9,7 @@
 //! * tcpdump shows what leaves by `lo` only as it comes in there.
 //! * Waymark is blind once its tracers are disarmed, and on nodes that had none: later and elsewhere only tcpdump saw.
 //! * A buffer that was followed and cannot be read is nothing to tcpdump.
+//! * A damaged tag counts for nothing: Waymark verifies its hash, which is not damaged alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,10 +18,7 @@ use waymark_proto::{Event, Hook, NodeName};
 use super::Disagreement;
 use crate::capture::{Tapped, Way};
 use crate::waymark::Look;
-use crate::wire::{Identity, Marked, Role};
-
-/// How long after it was sent a packet leaves its namespace, if nothing holds it up.
-const SENT_NS: u64 = 50_000_000;
+use crate::wire::{Identity, Marked, Reading};
 
 /// Namespace, device and direction.
 type Point<'a> = (&'a str, &'a str, Way);
@@ -57,17 +55,16 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices<'_>) -> Vec<Dis
     }
     let mut unknown = Vec::new();
     for tap in tapped {
-        let marked = tap.reading.marked;
+        let reading = tap.reading;
         let is_watched =
             devices.nodes.get(tap.netns.as_str()).is_some_and(|node| look.watched.contains(node));
-        match look.armed_until_ns(marked.identity) {
-            Some(until) if is_watched => {
-                let times = seen.entry(((&tap.netns, &tap.device, tap.way), marked)).or_default();
-                times.tapped += 1;
-                times.armed += usize::from(tap.at_ns <= until);
-            }
-            None if is_of(look, tap) => unknown.push(never_seen(tap)),
-            _ => {}
+        if is_watched && look.is_genuine(reading) {
+            let until = look.armed_until_ns(reading.marked.identity);
+            let times = seen.entry(((&tap.netns, &tap.device, tap.way), reading.marked)).or_default();
+            times.tapped += 1;
+            times.armed += usize::from(until.is_some_and(|until| tap.at_ns <= until));
+        } else if is_of(look, tap, reading) {
+            unknown.push(never_seen(tap, reading));
         }
     }
     let disagrees = |((point, marked), times): (&(Point<'_>, Marked), &Times)| {
@@ -86,30 +83,20 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices<'_>) -> Vec<Dis
     seen.iter().filter_map(disagrees).chain(unknown).collect()
 }
 
-/// Whether a packet is one that was sent in this look, though no sighting has its identity.
-fn is_of(look: &Look, tap: &Tapped) -> bool {
-    let leaves = tap.netns == look.source.as_str() && tap.way == Way::Out && tap.device != "lo";
-    let like = |sent: &waymark_controller::Sent| {
-        sent.error.is_none()
-            && sent.source_port == tap.reading.source_port
-            && tap.at_ns.checked_sub(sent.sent_ns).is_some_and(|later| later < SENT_NS)
-    };
-    let Marked { role, identity, .. } = tap.reading.marked;
-    leaves && role == Role::Itself && look.sent.iter().any(like) && !is_of_other(look, identity)
-}
-
-/// Whether a tag says that it is of a check that is not of this look.
-fn is_of_other(look: &Look, identity: Identity) -> bool {
-    match identity {
+/// Whether a packet is one that was sent in this look, though no sighting is of it.
+fn is_of(look: &Look, tap: &Tapped, reading: Reading) -> bool {
+    let is_of_other = match reading.marked.identity {
         Identity::Tag(check, _) => !look.armed_until_ns.keys().any(|known| known.get() == check),
-        Identity::Isn(_) => false,
-    }
+        Identity::Isn(isn) => look.identities.values().any(|known| *known == Identity::Isn(isn)),
+    };
+    let unseen = look.sent.iter().filter(|sent| !look.is_identified(sent));
+    !is_of_other && unseen.into_iter().any(|sent| look.is_sent_as(sent, tap))
 }
 
-fn never_seen(tap: &Tapped) -> Disagreement {
+fn never_seen(tap: &Tapped, reading: Reading) -> Disagreement {
     Disagreement {
         oracle: "tcpdump",
-        packet: tap.reading.marked.to_string(),
+        packet: reading.marked.to_string(),
         place: format!("sent by {} in {}", tap.device, tap.netns),
         waymark: "it nowhere".into(),
         other: "it".into(),
@@ -168,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_packet_that_waymark_never_saw_is_told() {
-        let blind = Look { sightings: Vec::new(), identities: BTreeMap::new(), ..look() };
+        let blind = Look::new("pod".into(), look().watched, look().sent, Vec::new());
         let told = compare(&blind, &tapped(), &devices());
         assert!(told.iter().any(|told| told.waymark == "it nowhere"), "{told:?}");
     }

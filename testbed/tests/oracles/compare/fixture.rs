@@ -134,6 +134,7 @@ pub fn passages() -> Vec<Passage> {
         hook,
         entered: headers.clone(),
         left,
+        tag: None,
         verdicts,
     };
     vec![

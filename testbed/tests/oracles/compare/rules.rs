@@ -9,16 +9,19 @@
 //!   and Waymark says that one passed.
 //! * Of chains of bridges and devices the end of a packet is compared.
 //!
-//! A packet inside a tunnel is known to nft by the tunnel's addresses and the IP identification. Where rounds were armed that
-//! no recording holds (packets that end at routers), packets of which Waymark tells nothing are not compared.
+//! A packet inside a tunnel is known to nft by the tunnel's addresses and the IP identification. Of some packets Waymark
+//! need not tell: where rounds were armed that no recording holds (packets that end at routers), where damage makes
+//! another packet of one, and where it is in a tunnel that came by no device while it could be read. A trace quotes too
+//! little of those, and so Waymark cannot tell of them either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use waymark_proto::{Event, Hook, RuleRef, Sighting};
 
 use super::Disagreement;
 use crate::rules::{Headers, Passage, Rule, Traced, Verdict, sortable};
 use crate::waymark::Look;
+use crate::wire::Tunnel;
 
 /// Namespace, hook and packet.
 type Place<'a> = (&'a str, Hook, Headers);
@@ -36,17 +39,27 @@ struct Told<'a> {
     ended: usize,
 }
 
-/// Compares all looks of a check with what nft told in all namespaces; `complete` if no rounds but theirs were armed.
-pub fn compare(looks: &[Look], traced: &[Traced], complete: bool) -> Vec<Disagreement> {
+/// What else is known of what nft tells.
+#[derive(Default)]
+pub struct Known {
+    /// Whether no rounds were armed but those that were recorded.
+    pub complete: bool,
+    /// Packets of tunnels in which there was a marker to be read while tracers were armed, by namespace.
+    pub legible: BTreeSet<(String, Tunnel)>,
+}
+
+/// Compares all looks of a check with what nft told in all namespaces.
+pub fn compare(looks: &[Look], traced: &[Traced], known: &Known) -> Vec<Disagreement> {
     let sightings = || looks.iter().flat_map(|look| &look.sightings);
     let mut places = by_place(sightings());
     for passage in traced.iter().flat_map(|traced| &traced.passages) {
         let place = |headers: &Headers| (passage.netns.as_str(), passage.hook, headers.clone());
-        if let Some(told) = find(&mut places, place(&passage.entered), complete) {
+        let is_due = known.is_due(passage, looks);
+        if let Some(told) = find(&mut places, place(&passage.entered), is_due) {
             told.passages.push(passage);
         }
         let left = passage.left.as_ref();
-        if let Some(told) = left.and_then(|left| find(&mut places, place(left), complete)) {
+        if let Some(told) = left.and_then(|left| find(&mut places, place(left), is_due)) {
             told.ended += 1;
         }
     }
@@ -78,13 +91,25 @@ fn by_place<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> BTreeMap<Place
     places
 }
 
-/// What was told of a place; where not all that nft may know is known, of those alone that Waymark knows.
+impl Known {
+    /// Whether Waymark must tell of a passage.
+    fn is_due(&self, passage: &Passage, looks: &[Look]) -> bool {
+        let is_known = |tag| looks.iter().any(|look| look.identities.values().any(|known| *known == tag));
+        let is_legible = match &passage.entered {
+            Headers::Tunnel(tunnel) => self.legible.contains(&(passage.netns.clone(), *tunnel)),
+            Headers::Plain(_) => passage.tag.is_none_or(is_known),
+        };
+        self.complete && is_legible
+    }
+}
+
+/// What was told of a place, of which Waymark need not know if nothing is due.
 fn find<'p, 'a>(
     places: &'p mut BTreeMap<Place<'a>, Told<'a>>,
     place: Place<'a>,
-    complete: bool,
+    is_due: bool,
 ) -> Option<&'p mut Told<'a>> {
-    if complete { Some(places.entry(place).or_default()) } else { places.get_mut(&place) }
+    if is_due { Some(places.entry(place).or_default()) } else { places.get_mut(&place) }
 }
 
 /// The end of packets in chains of bridges and devices.
@@ -182,7 +207,7 @@ fn take(verdicts: &mut BTreeMap<Verdict, usize>, verdict: &Verdict) -> bool {
 fn headers(sighting: &Sighting) -> Option<Headers> {
     let headers = sighting.headers.as_ref()?;
     Some(match &headers.outer {
-        Some(outer) => Headers::Tunnel(outer.src, outer.dst, headers.ip_id),
+        Some(outer) => Headers::Tunnel((outer.src, outer.dst, headers.ip_id)),
         None => Headers::Plain(sortable(&headers.flow)),
     })
 }
@@ -202,13 +227,16 @@ fn show((rule, verdict): &Verdict) -> String {
 mod tests {
     use super::*;
     use crate::compare::fixture::{look, passages};
+    use crate::wire::Identity;
+
+    const KNOWN: Known = Known { complete: true, legible: BTreeSet::new() };
 
     fn traced() -> Vec<Traced> {
         vec![Traced { passages: passages(), ..Traced::default() }]
     }
 
     fn told(look: Look, traced: &[Traced]) -> Vec<String> {
-        compare(&[look], traced, true).iter().map(ToString::to_string).collect()
+        compare(&[look], traced, &KNOWN).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -250,7 +278,7 @@ mod tests {
     #[test]
     fn a_verdict_is_left_out_only_of_a_packet_that_passed_unchanged() {
         let mut changed = traced();
-        changed[0].passages[0].left = Some(Headers::Tunnel([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 3));
+        changed[0].passages[0].left = Some(Headers::Tunnel(([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 3)));
         assert!(told(look(), &changed).iter().any(|told| told.contains("not all of these verdicts")));
         let mut dropped = traced();
         dropped[0].passages[0].verdicts[0].1 = "drop".into();
@@ -266,13 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn unknown_packets_matter_only_where_all_rounds_are_known() {
-        let mut more = traced();
-        let mut foreign = more[0].passages[0].clone();
-        foreign.entered = Headers::Plain(([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 6, 1, 2));
-        foreign.left = Some(foreign.entered.clone());
-        more[0].passages.push(foreign);
-        assert_eq!(compare(&[look()], &more, false), []);
-        assert!(!compare(&[look()], &more, true).is_empty());
+    fn of_some_packets_waymark_need_not_tell() {
+        let with = |entered: &Headers, tag| {
+            let mut more = traced();
+            let foreign =
+                Passage { entered: entered.clone(), left: None, tag, ..more[0].passages[0].clone() };
+            more[0].passages.push(foreign);
+            more
+        };
+        let flow = Headers::Plain(([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 17, 1, 2));
+        assert!(!told(look(), &with(&flow, None)).is_empty());
+        assert_eq!(compare(&[look()], &with(&flow, None), &Known::default()), [], "of another round");
+        assert_eq!(told(look(), &with(&flow, Some(Identity::Tag(7, 1 << 30)))), [""; 0], "damaged");
+        let tunnel = ([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 3);
+        let inside = with(&Headers::Tunnel(tunnel), None);
+        assert_eq!(told(look(), &inside), [""; 0], "never seen at a device");
+        let known = Known { legible: [("node1".into(), tunnel)].into(), ..KNOWN };
+        assert!(!compare(&[look()], &inside, &known).is_empty());
     }
 }
