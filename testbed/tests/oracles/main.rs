@@ -11,7 +11,8 @@
 //! compares, and what its oracle cannot tell. Nothing is compared with what Waymark concludes, only with what it saw: how often
 //! its conclusions are right is for `waymark-testbed accuracy` to say.
 //!
-//! * `scenario`: what is broken, asked and compared
+//! * `scenario`: what is broken, and asked
+//! * `evidence`: what all sides saw
 //! * `waymark`: what Waymark says it saw
 //! * `capture`, `rules`, `drops`, `counters`: what each oracle says
 //! * `compare`: one against the other
@@ -27,6 +28,7 @@ mod clock;
 mod compare;
 mod counters;
 mod drops;
+mod evidence;
 mod rules;
 mod scenario;
 mod tool;
@@ -38,11 +40,18 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{Testbed, privileged};
-use scenario::{Compared, Scenario};
+use evidence::{Extent, Noticed};
+use scenario::Scenario;
 use waymark_testbed::{Cluster, Dataplane, Fault, faults, healthy_flows, pairs};
 
 /// Healthy flows beside the faults.
 const HEALTHY: usize = 3;
+
+/// Sightings that are left out to see whether that is noticed, of each kind: of a scenario among few, and among many.
+const LEFT_OUT: [usize; 2] = [40, 4];
+/// Of a hundred sightings that are left out so many are noticed at least. Others were the last of their round, when it is
+/// not certain that tracers were still armed, or of buffers that nobody could tell from others.
+const ENOUGH: usize = 90;
 
 /// Whether all oracles are there. Without one it is said what is left out, and under CI that fails.
 fn have_oracles() -> bool {
@@ -60,36 +69,36 @@ fn have_oracles() -> bool {
     missing.is_empty()
 }
 
-/// Plays scenarios of one dataplane. All of them are played, whatever is found.
+/// Plays scenarios of one dataplane, all of them whatever is found. Of each, so many sightings of a kind are left out one
+/// after the other: a comparison that would not notice compares nothing.
 #[track_caller]
-fn oracles_agree(dataplane: Dataplane, scenarios: fn(&Cluster) -> Vec<Scenario>) {
+fn oracles_agree(dataplane: Dataplane, scenarios: fn(&Cluster) -> Vec<Scenario>, left_out: usize) {
     if !privileged("comparing with outside oracles") || !have_oracles() {
         return;
     }
     let testbed = Testbed::named();
     testbed.succeed(&["up", "--dataplane", dataplane.name()]);
     let cluster = testbed.cluster();
-    let (mut compared, mut wrong, mut count) = (Compared::default(), Vec::new(), 0);
-    let started = Instant::now();
+    let (mut extent, mut wrong, mut noticed) = (Extent::default(), Vec::new(), [Noticed::default(); 3]);
     // A few by name, for whoever looks into one.
     let wanted = std::env::var("SCENARIOS").unwrap_or_default();
     let is_wanted =
         |scenario: &Scenario| wanted.is_empty() || wanted.split(',').any(|name| scenario.name == name);
+    let started = Instant::now();
     for scenario in scenarios(&cluster).into_iter().filter(is_wanted) {
-        let (extent, told) = scenario.play(&testbed, &cluster);
+        let evidence = scenario.play(&testbed, &cluster);
+        let told = evidence.disagreements();
         let name = &scenario.name;
-        println!("{dataplane}: {name}: {extent:?}, {} disagreements", told.len());
+        println!("{dataplane}, {name}: {:?}, {} disagreements", evidence.extent(), told.len());
         let told = told.iter().map(|told| format!("{dataplane}, {name}: {told}"));
         wrong.extend(told.inspect(|told| println!("{told}")));
-        compared += extent;
-        count += 1;
+        extent += evidence.extent();
+        noticed.iter_mut().zip(evidence.noticed(left_out)).for_each(|(all, more)| *all += more);
     }
-    println!("{dataplane}: {count} scenarios in {:?}: {compared:?}", started.elapsed());
+    println!("{dataplane}: {extent:?} in {:?}; left out and noticed: {noticed:?}", started.elapsed());
     assert!(wrong.is_empty(), "{} disagreements:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(
-        compared.sightings.min(compared.drops).min(compared.passages).min(compared.taps) > 0,
-        "{compared:?}"
-    );
+    let blind = noticed.iter().any(|Noticed { noticed, of }| *of == 0 || noticed * 100 < of * ENOUGH);
+    assert!(!wanted.is_empty() || !blind, "what is left out is not noticed: {noticed:?}");
 }
 
 /// The first of each category.
@@ -116,23 +125,23 @@ fn healthy(cluster: &Cluster) -> impl Iterator<Item = Scenario> {
 
 #[test]
 fn they_agree_on_a_fault_of_each_kind() {
-    oracles_agree(Dataplane::BridgeVxlan, one_of_each_kind);
+    oracles_agree(Dataplane::BridgeVxlan, one_of_each_kind, LEFT_OUT[0]);
 }
 
 #[test]
 #[ignore = "takes half an hour: make oracles"]
 fn they_agree_on_bridge_hostgw() {
-    oracles_agree(Dataplane::BridgeHostgw, all);
+    oracles_agree(Dataplane::BridgeHostgw, all, LEFT_OUT[1]);
 }
 
 #[test]
 #[ignore = "takes half an hour: make oracles"]
 fn they_agree_on_bridge_vxlan() {
-    oracles_agree(Dataplane::BridgeVxlan, all);
+    oracles_agree(Dataplane::BridgeVxlan, all, LEFT_OUT[1]);
 }
 
 #[test]
 #[ignore = "takes half an hour: make oracles"]
 fn they_agree_on_routed() {
-    oracles_agree(Dataplane::Routed, all);
+    oracles_agree(Dataplane::Routed, all, LEFT_OUT[1]);
 }

@@ -24,11 +24,11 @@ use crate::wire::{Identity, Marked, Reading};
 type Point<'a> = (&'a str, &'a str, Way);
 
 /// What is known of the devices.
-pub struct Devices<'a> {
+pub struct Devices {
     /// Whose namespace it is.
-    pub nodes: BTreeMap<&'a str, NodeName>,
+    pub nodes: BTreeMap<String, NodeName>,
     /// Those with a program of generic XDP: namespace and name.
-    pub generic_xdp: BTreeSet<(&'a str, &'a str)>,
+    pub generic_xdp: BTreeSet<(String, String)>,
 }
 
 /// How often each side saw a packet.
@@ -41,7 +41,7 @@ struct Times {
 }
 
 /// Compares a look with what tcpdump saw in all namespaces.
-pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices<'_>) -> Vec<Disagreement> {
+pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices) -> Vec<Disagreement> {
     let mut seen: BTreeMap<(Point<'_>, Marked), Times> = BTreeMap::new();
     for sighting in look.sightings.iter().filter(|sighting| sighting.event == Event::Seen) {
         let way = match sighting.hook {
@@ -56,8 +56,7 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices<'_>) -> Vec<Dis
     let mut unknown = Vec::new();
     for tap in tapped {
         let reading = tap.reading;
-        let is_watched =
-            devices.nodes.get(tap.netns.as_str()).is_some_and(|node| look.watched.contains(node));
+        let is_watched = devices.nodes.get(&tap.netns).is_some_and(|node| look.watched.contains(node));
         if is_watched && look.is_genuine(reading) {
             let until = look.armed_until_ns(reading.marked.identity);
             let times = seen.entry(((&tap.netns, &tap.device, tap.way), reading.marked)).or_default();
@@ -70,7 +69,7 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices<'_>) -> Vec<Dis
     let disagrees = |((point, marked), times): (&(Point<'_>, Marked), &Times)| {
         let &(netns, device, way) = point;
         let untold = (device == "lo" && way == Way::Out)
-            || (way == Way::In && devices.generic_xdp.contains(&(netns, device)));
+            || (way == Way::In && devices.generic_xdp.contains(&(netns.to_owned(), device.to_owned())));
         let agree = times.armed <= times.waymark && (untold || times.waymark <= times.tapped);
         (!agree).then(|| Disagreement {
             oracle: "tcpdump",
@@ -108,8 +107,9 @@ mod tests {
     use super::*;
     use crate::compare::fixture::{look, tapped};
 
-    fn devices() -> Devices<'static> {
-        let nodes = [("pod", "node1".into()), ("node1", "node1".into()), ("node3", "node3".into())];
+    fn devices() -> Devices {
+        let nodes = [("pod", "node1"), ("node1", "node1"), ("node3", "node3")];
+        let nodes = nodes.map(|(netns, node)| (netns.into(), node.into()));
         Devices { nodes: nodes.into(), generic_xdp: BTreeSet::new() }
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let mut less = tapped();
         less.retain(|tap| tap.way == Way::Out);
         assert_eq!(compare(&look(), &less, &devices()).len(), 1);
-        let hidden = Devices { generic_xdp: [("node1", "veth1")].into(), ..devices() };
+        let hidden = Devices { generic_xdp: [("node1".into(), "veth1".into())].into(), ..devices() };
         assert_eq!(compare(&look(), &less, &hidden), []);
     }
 }
