@@ -54,6 +54,8 @@ pub struct Passage {
     pub entered: Headers,
     /// Its headers when it left, if it did.
     pub left: Option<Headers>,
+    /// Whether it is no passage of this hook: a chain before all others met a packet that had left this one.
+    pub stray: bool,
     /// Its tag, if it has one outside of tunnels. Nobody has verified it.
     pub tag: Option<Identity>,
     /// Who decided on it, in this order.

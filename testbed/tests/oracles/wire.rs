@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use pnet_packet::ipv4::Ipv4Packet;
+use pnet_packet::ipv4::{Ipv4Packet, checksum};
 use pnet_packet::ipv6::Ipv6Packet;
 use pnet_packet::tcp::{TcpFlags, TcpPacket};
 use waymark_proto::marker::{Tag, parse_identity};
@@ -95,7 +95,8 @@ pub fn read(bytes: &[u8]) -> Option<Reading> {
 fn outer(bytes: &[u8]) -> Option<Tunnel> {
     Some(match bytes.first()? >> 4 {
         4 => {
-            let ip = Ipv4Packet::new(bytes)?;
+            // A damaged header is another tunnel's, and comes no further.
+            let ip = Ipv4Packet::new(bytes).filter(|ip| ip.get_checksum() == checksum(ip))?;
             (ip.get_source().into(), ip.get_destination().into(), ip.get_identification())
         }
         _ => {

@@ -17,7 +17,7 @@ fn counters(reason: Option<&str>, function: &str) -> &'static [Counter] {
     match (reason.unwrap_or_default(), function) {
         ("TC_INGRESS" | "TC_EGRESS", _) => &[Counter::Filter],
         ("QDISC_DROP" | "QDISC_OVERLIMIT" | "QDISC_CONGESTED", _) => &[Counter::Qdisc],
-        (_, "veth_xmit") => &[Counter::TxDropped],
+        ("NO_TX_TARGET", "vxlan_xmit") | (_, "veth_xmit") => &[Counter::TxDropped],
         _ => &[],
     }
 }

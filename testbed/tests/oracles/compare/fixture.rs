@@ -134,6 +134,7 @@ pub fn passages() -> Vec<Passage> {
         hook,
         entered: headers.clone(),
         left,
+        stray: false,
         tag: None,
         verdicts,
     };

@@ -82,9 +82,16 @@ fn event(netns: &str, packet: &mut Known, line: &str, traced: &mut Traced) {
         "bridge" | "netdev" if ends(&verdict.1) => traced.ends.push((netns.to_owned(), verdict)),
         "bridge" | "netdev" => {}
         _ if decides(&verdict.1) => {
-            if let Some(passage) = packet.passage {
-                traced.passages[passage].verdicts.push(verdict);
+            let Some(number) = packet.passage else { return };
+            let passage = &traced.passages[number];
+            if passage.left.is_some() {
+                let entered = packet.headers.clone().unwrap_or_else(|| passage.entered.clone());
+                let stray =
+                    Passage { entered, left: None, stray: true, verdicts: Vec::new(), ..passage.clone() };
+                packet.passage = Some(traced.passages.len());
+                traced.passages.push(stray);
             }
+            traced.passages[packet.passage.unwrap_or(number)].verdicts.push(verdict);
         }
         _ => {}
     }
@@ -98,7 +105,15 @@ fn bracket(netns: &str, packet: &mut Known, chain: &str, verdict: &str, traced: 
     if end == "first" {
         packet.passage = Some(traced.passages.len());
         let (netns, entered, tag) = (netns.to_owned(), headers.clone(), packet.tag);
-        traced.passages.push(Passage { netns, hook, entered, left: None, tag, verdicts: Vec::new() });
+        traced.passages.push(Passage {
+            netns,
+            hook,
+            entered,
+            left: None,
+            tag,
+            stray: false,
+            verdicts: Vec::new(),
+        });
     } else if let Some(passage) = packet.passage {
         traced.passages[passage].left = Some(headers.clone());
     }
