@@ -118,7 +118,7 @@ fn send_end(netns: &str) {
     inside.run(send).unwrap().unwrap_or_else(|error| panic!("{netns}: {error}"));
 }
 
-/// Takes apart the pseudo header of LINKTYPE_LINUX_SLL2: protocol, reserved, index, hardware type, packet type.
+/// Takes apart the pseudo header of `LINKTYPE_LINUX_SLL2`: protocol, reserved, index, hardware type, packet type.
 fn frame(at_ns: u64, bytes: &[u8]) -> Option<Frame> {
     const HEADER: usize = 20;
     const OUTGOING: u8 = 4;

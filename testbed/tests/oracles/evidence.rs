@@ -94,11 +94,13 @@ impl Evidence {
         let risen = counters::risen(&before, &after.into_iter().flatten().collect());
         let traced = monitors.into_iter().map(Monitor::finish).collect();
         let clock = Clock::now();
-        let captured = captures.into_iter().zip(&links);
+        let with_links = captures.into_iter().zip(&links);
         let tapped: Vec<Tapped> =
-            captured.flat_map(|(capture, links)| capture.finish(&clock, links)).collect();
+            with_links.flat_map(|(capture, links)| capture.finish(&clock, links)).collect();
         let mut looks = looks(&recording);
-        looks.iter_mut().for_each(|look| look.identify(&tapped));
+        for look in &mut looks {
+            look.identify(&tapped);
+        }
         let links = namespaces.keys().cloned().zip(links).collect();
         Self { namespaces, looks, tapped, traced, freed, risen, links }
     }

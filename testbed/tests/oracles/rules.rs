@@ -49,6 +49,8 @@ pub type Flow2 = (IpAddr, IpAddr, u8, u16, u16);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passage {
     pub netns: String,
+    /// Waymark's table, which comes with the first check that is traced there and goes with the last.
+    pub table: String,
     pub hook: Hook,
     /// Its headers when it entered.
     pub entered: Headers,

@@ -22,7 +22,7 @@ pub struct Tool {
 impl Tool {
     /// Starts it in a namespace.
     pub fn start(netns: &str, command: &mut Command) -> Self {
-        let name = format!("{:?} in {netns}", command.get_program());
+        let name = format!("{} in {netns}", command.get_program().display());
         command.stdin(Stdio::piped());
         let inside = Netns::open(&NetnsName::from(netns)).unwrap();
         let child = inside.run(|| command.spawn()).unwrap();

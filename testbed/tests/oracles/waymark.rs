@@ -95,12 +95,13 @@ impl Look {
         let mut armed_until_ns: BTreeMap<CheckId, u64> = BTreeMap::new();
         let (mut identities, mut hashes) = (BTreeMap::new(), BTreeMap::new());
         for sighting in &sightings {
+            // It is read apart from all others, and what it quotes of a packet is not always all of its headers.
+            if is_by_netfilter(&sighting.event) {
+                continue;
+            }
             let until = armed_until_ns.entry(sighting.marker.check).or_default();
             *until = (*until).max(sighting.at_ns + ARMED_NS);
-            // What netfilter quotes of a packet is not always all of its headers.
-            if !is_by_netfilter(&sighting.event)
-                && let Some(reading) = read(&sighting.packet)
-            {
+            if let Some(reading) = read(&sighting.packet) {
                 let identity = reading.marked.identity;
                 identities.entry(sighting.marker).or_insert(identity);
                 hashes.extend(reading.hash.map(|hash| (identity, hash)));
@@ -171,5 +172,55 @@ pub fn is_by_netfilter(event: &Event) -> bool {
         | Event::Transmitted { .. }
         | Event::Dropped { .. }
         | Event::Consumed { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::marker::{MarkerKey, Tag};
+    use waymark_proto::{Hook, Seq};
+
+    use super::*;
+    use crate::compare::fixture::{look, sighting, tapped};
+
+    #[test]
+    fn a_damaged_tag_is_of_nobody() {
+        let marker = Marker { check: CheckId::new(7).unwrap(), seq: Seq(0) };
+        let headers = [
+            &[0x45, 0, 0, 60, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..],
+            &[0x9c, 0x40, 0, 53, 0, 40, 0, 0],
+        ];
+        let mut packet = headers.concat();
+        packet.extend(Tag::new(&MarkerKey([7; 16]), marker, 1).to_bytes());
+        let seen =
+            Sighting { packet: packet.clone(), ..sighting("pod", 1, Hook::Qdisc, "eth0", Event::Seen) };
+        let look = Look::new("pod".into(), BTreeSet::new(), Vec::new(), vec![seen]);
+        assert!(look.is_genuine(read(&packet).unwrap()));
+        *packet.last_mut().unwrap() ^= 1;
+        assert!(!look.is_genuine(read(&packet).unwrap()));
+    }
+
+    #[test]
+    fn packets_of_which_no_bytes_were_kept_are_known_by_how_they_left() {
+        let without = |port| {
+            let Look { source, watched, mut sent, mut sightings, .. } = look();
+            sent[0].source_port = port;
+            for sighting in &mut sightings {
+                sighting.packet.clear();
+            }
+            let mut look = Look::new(source, watched, sent, sightings);
+            assert_eq!(look.identities, BTreeMap::new());
+            look.identify(&tapped());
+            look.identities
+        };
+        assert_eq!(without(40_000), look().identities);
+        assert_eq!(without(40_001), BTreeMap::new());
+    }
+
+    #[test]
+    fn tracers_are_armed_until_they_tell_the_last() {
+        // What netfilter told was read later.
+        assert_eq!(look().armed_until_ns(Identity::Isn(100)), Some(1_050_000 + ARMED_NS));
+        assert_eq!(look().armed_until_ns(Identity::Isn(101)), None);
     }
 }

@@ -93,17 +93,13 @@ pub fn read(bytes: &[u8]) -> Option<Reading> {
 
 /// What tells a packet of a tunnel from others.
 fn outer(bytes: &[u8]) -> Option<Tunnel> {
-    Some(match bytes.first()? >> 4 {
-        4 => {
-            // A damaged header is another tunnel's, and comes no further.
-            let ip = Ipv4Packet::new(bytes).filter(|ip| ip.get_checksum() == checksum(ip))?;
-            (ip.get_source().into(), ip.get_destination().into(), ip.get_identification())
-        }
-        _ => {
-            let ip = Ipv6Packet::new(bytes)?;
-            (ip.get_source().into(), ip.get_destination().into(), 0)
-        }
-    })
+    if bytes.first()? >> 4 == 6 {
+        let ip = Ipv6Packet::new(bytes)?;
+        return Some((ip.get_source().into(), ip.get_destination().into(), 0));
+    }
+    // A damaged header is another tunnel's, and comes no further.
+    let ip = Ipv4Packet::new(bytes).filter(|ip| ip.get_checksum() == checksum(ip))?;
+    Some((ip.get_source().into(), ip.get_destination().into(), ip.get_identification()))
 }
 
 /// Protocol and transport header. Later fragments have none.

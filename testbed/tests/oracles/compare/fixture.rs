@@ -131,6 +131,7 @@ pub fn passages() -> Vec<Passage> {
     let headers = Traces::Plain(sortable(&flow()));
     let passage = |hook, left, verdicts| Passage {
         netns: "node1".into(),
+        table: "waymark_7_0".into(),
         hook,
         entered: headers.clone(),
         left,

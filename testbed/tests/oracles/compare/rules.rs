@@ -11,6 +11,9 @@
 //! * A trace does not tell hooks. A chain that comes before Waymark's first is told of with the hook that the packet left
 //!   last: that is where both count it.
 //!
+//! Tracers read what the kernel told a moment before their tables are gone. What nft told last of a table, behind all of
+//! which Waymark told, may have come between: answers that are sent again, for example.
+//!
 //! A packet inside a tunnel is known to nft by the tunnel's addresses and the IP identification. Of some packets Waymark
 //! need not tell: where rounds were armed that no recording holds (packets that end at routers), where damage makes
 //! another packet of one, and where it is in a tunnel that came by no device while it could be read. A trace quotes too
@@ -52,9 +55,41 @@ pub struct Known {
 
 /// Compares all looks of a check with what nft told in all namespaces.
 pub fn compare(looks: &[Look], traced: &[Traced], known: &Known) -> Vec<Disagreement> {
-    let sightings = || looks.iter().flat_map(|look| &look.sightings);
-    let mut places = by_place(sightings());
-    for passage in traced.iter().flat_map(|traced| &traced.passages) {
+    let all: Vec<&Passage> = traced.iter().flat_map(|traced| &traced.passages).collect();
+    let late = late(&all, &by_place(looks, &all, known));
+    let due: Vec<&Passage> = all.into_iter().filter(|passage| !is_among(&late, passage)).collect();
+    let mut told = ends(looks.iter().flat_map(|look| &look.sightings), traced);
+    told.extend(by_place(looks, &due, known).iter().flat_map(|(place, told)| of_place(place, told)));
+    told
+}
+
+/// Passages of which Waymark need not tell because they came last: where nft told of more, the last of them, if they are
+/// behind all others of their trace.
+fn late<'a>(all: &[&'a Passage], places: &BTreeMap<Place<'a>, Told<'a>>) -> Vec<&'a Passage> {
+    let trace = |passage: &'a Passage| (passage.netns.as_str(), passage.table.as_str());
+    let (mut last, mut surplus) = (BTreeMap::new(), Vec::new());
+    for told in places.values() {
+        let more = told.passages.len().saturating_sub(told.entered + told.passed);
+        surplus.extend(&told.passages[told.passages.len() - more..]);
+    }
+    for (order, &passage) in all.iter().enumerate().filter(|(_, passage)| !is_among(&surplus, passage)) {
+        last.insert(trace(passage), order);
+    }
+    let behind = all.iter().enumerate().filter(|&(order, &passage)| {
+        is_among(&surplus, passage) && last.get(&trace(passage)).is_some_and(|&last| order > last)
+    });
+    behind.map(|(_, &passage)| passage).collect()
+}
+
+/// Whether it is one of these, not one like these.
+fn is_among(passages: &[&Passage], passage: &Passage) -> bool {
+    passages.iter().any(|one| std::ptr::eq(*one, passage))
+}
+
+/// What both tell.
+fn by_place<'a>(looks: &'a [Look], passages: &[&'a Passage], known: &Known) -> BTreeMap<Place<'a>, Told<'a>> {
+    let mut places = by_waymark(looks.iter().flat_map(|look| &look.sightings));
+    for &passage in passages {
         let place = |headers: &Headers| (passage.netns.as_str(), passage.hook, headers.clone());
         let is_due = known.is_due(passage, looks);
         if let Some(told) = find(&mut places, place(&passage.entered), is_due) {
@@ -65,13 +100,11 @@ pub fn compare(looks: &[Look], traced: &[Traced], known: &Known) -> Vec<Disagree
             told.ended += 1;
         }
     }
-    let mut told: Vec<_> = places.iter().flat_map(|(place, told)| of_place(place, told)).collect();
-    told.extend(ends(sightings(), traced));
-    told
+    places
 }
 
 /// What Waymark tells.
-fn by_place<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> BTreeMap<Place<'a>, Told<'a>> {
+fn by_waymark<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> BTreeMap<Place<'a>, Told<'a>> {
     let mut places: BTreeMap<Place<'_>, Told<'_>> = BTreeMap::new();
     for sighting in sightings.filter(|sighting| sighting.hook.is_netfilter()) {
         let Some(headers) = headers(sighting) else { continue };
@@ -294,12 +327,29 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_a_trace_may_have_come_too_late() {
+        let more = |at: usize, table: &str| {
+            let mut more = traced();
+            let again = Passage { table: table.into(), ..more[0].passages[1].clone() };
+            more[0].passages.insert(at, again);
+            told(look(), &more)
+        };
+        assert_eq!(more(2, "waymark_7_0"), [""; 0]);
+        assert!(!more(2, "waymark_7_1").is_empty(), "of another trace");
+        let mut before = traced();
+        let again = before[0].passages[1].clone();
+        before[0].passages.splice(..0, [again.clone(), again]);
+        before[0].passages.pop();
+        assert!(!told(look(), &before).is_empty(), "before one of which Waymark told");
+    }
+
+    #[test]
     fn of_some_packets_waymark_need_not_tell() {
         let with = |entered: &Headers, tag| {
             let mut more = traced();
             let foreign =
                 Passage { entered: entered.clone(), left: None, tag, ..more[0].passages[0].clone() };
-            more[0].passages.push(foreign);
+            more[0].passages.insert(0, foreign);
             more
         };
         let flow = Headers::Plain(([1, 1, 1, 1].into(), [1, 1, 1, 2].into(), 17, 1, 2));

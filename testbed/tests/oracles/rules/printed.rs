@@ -73,7 +73,7 @@ fn event(netns: &str, packet: &mut Known, line: &str, traced: &mut Traced) {
         (handle, verdict.trim_end().trim_end_matches(')'))
     };
     if table.starts_with(TABLE_PREFIX) {
-        bracket(netns, packet, chain, verdict, traced);
+        bracket(netns, packet, [table, chain], verdict, traced);
         return;
     }
     let rule = Rule { family: family.into(), table: table.into(), chain: chain.into(), handle };
@@ -98,20 +98,20 @@ fn event(netns: &str, packet: &mut Known, line: &str, traced: &mut Traced) {
 }
 
 /// A packet in the first or the last chain of a hook.
-fn bracket(netns: &str, packet: &mut Known, chain: &str, verdict: &str, traced: &mut Traced) {
+fn bracket(netns: &str, packet: &mut Known, [table, chain]: [&str; 2], verdict: &str, traced: &mut Traced) {
     let Some((hook, end)) = chain.rsplit_once('-') else { return };
     let hook = Hook::ALL.iter().find(|known| known.name() == format!("netfilter-{hook}"));
     let (Some(&hook), Some(headers), "accept") = (hook, &packet.headers, verdict) else { return };
     if end == "first" {
         packet.passage = Some(traced.passages.len());
-        let (netns, entered, tag) = (netns.to_owned(), headers.clone(), packet.tag);
         traced.passages.push(Passage {
-            netns,
+            netns: netns.to_owned(),
+            table: table.to_owned(),
             hook,
-            entered,
+            entered: headers.clone(),
             left: None,
-            tag,
             stray: false,
+            tag: packet.tag,
             verdicts: Vec::new(),
         });
     } else if let Some(passage) = packet.passage {
@@ -150,10 +150,10 @@ fn headers(text: &str) -> Option<Headers> {
 fn tag(text: &str) -> Option<Identity> {
     let (_, bits) = text.split_once("@th,64,96 0x")?;
     let bits = u128::from_str_radix(bits.split_whitespace().next()?, 16).ok()?;
-    (bits >> 64 == u128::from(MAGIC)).then(|| Identity::Tag((bits >> 32) as u32, bits as u32))
+    (bits >> 64 == u128::from(MAGIC)).then_some(Identity::Tag((bits >> 32) as u32, bits as u32))
 }
 
-/// The identifier of an echo. Versions of nft differ in how they print that of ICMPv6.
+/// The identifier of an echo. Versions of nft differ in how they print that of IPv6.
 fn echo<'a>(value: impl Fn([&'a str; 2]) -> Option<&'a str>) -> Option<u16> {
     let id = ["icmp", "icmpv6"].into_iter().find_map(|name| value([name, "id"])?.parse().ok());
     id.or_else(|| Some((value(["icmpv6", "parameter-problem"])?.parse::<u32>().ok()? >> 16) as u16))
