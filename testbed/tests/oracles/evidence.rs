@@ -154,8 +154,9 @@ impl Evidence {
     /// What is known of what nft tells.
     fn known(&self) -> Known {
         let is_legible = |tap: &&Tapped| {
+            let node = &self.namespaces[&tap.netns];
             let is_of = |look: &Look| {
-                let until = look.armed_until_ns(tap.reading.marked.identity);
+                let until = look.seen_until_ns(tap.reading.marked.identity, node);
                 look.is_genuine(tap.reading) && until.is_some_and(|until| tap.at_ns <= until)
             };
             self.looks.iter().any(is_of)
@@ -169,8 +170,7 @@ impl Evidence {
     fn is_complete(&self) -> bool {
         let known: BTreeSet<Identity> =
             self.looks.iter().flat_map(|look| look.identities.values().copied()).collect();
-        let checks: BTreeSet<u32> =
-            self.looks.iter().flat_map(|look| look.armed_until_ns.keys().map(|check| check.get())).collect();
+        let checks: BTreeSet<u32> = self.looks.iter().flat_map(Look::checks).collect();
         self.traced.iter().all(|traced| {
             traced.isns.iter().all(|&isn| known.contains(&Identity::Isn(isn)))
                 && traced.checks.iter().all(|check| checks.contains(check))

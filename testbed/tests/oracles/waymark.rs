@@ -10,9 +10,6 @@ use waymark_proto::{CheckId, Event, Losses, Marker, Match, NetnsName, NodeName, 
 use crate::capture::{Tapped, Way};
 use crate::wire::{Identity, Marked, Reading, Role, read};
 
-/// How long after the last sighting of a check its tracers are armed for certain: they gather what they see for two
-/// milliseconds before they tell it, and are disarmed once something is told.
-const ARMED_NS: u64 = 100_000;
 /// How long after it was sent a packet leaves its namespace, if nothing holds it up.
 const SENT_NS: u64 = 50_000_000;
 
@@ -26,8 +23,8 @@ pub struct Look {
     /// What was sent, if it is known which of a check's rounds this was.
     pub sent: Vec<Sent>,
     pub sightings: Vec<Sighting>,
-    /// Until when tracers were armed, at least, by the number that the check had in that round.
-    pub armed_until_ns: BTreeMap<CheckId, u64>,
+    /// When each node's tracer told the last, by the number that the check had in that round: until then it was armed.
+    last_ns: BTreeMap<CheckId, BTreeMap<NodeName, u64>>,
     /// Which packet has which number.
     pub identities: BTreeMap<Marker, Identity>,
     /// The keyed hashes of tags.
@@ -92,22 +89,23 @@ impl Look {
         sent: Vec<Sent>,
         sightings: Vec<Sighting>,
     ) -> Self {
-        let mut armed_until_ns: BTreeMap<CheckId, u64> = BTreeMap::new();
+        let mut last_ns: BTreeMap<CheckId, BTreeMap<NodeName, u64>> = BTreeMap::new();
         let (mut identities, mut hashes) = (BTreeMap::new(), BTreeMap::new());
         for sighting in &sightings {
             // It is read apart from all others, and what it quotes of a packet is not always all of its headers.
             if is_by_netfilter(&sighting.event) {
                 continue;
             }
-            let until = armed_until_ns.entry(sighting.marker.check).or_default();
-            *until = (*until).max(sighting.at_ns + ARMED_NS);
+            let nodes = last_ns.entry(sighting.marker.check).or_default();
+            let last = nodes.entry(sighting.place.node.clone()).or_default();
+            *last = (*last).max(sighting.at_ns);
             if let Some(reading) = read(&sighting.packet) {
                 let identity = reading.marked.identity;
                 identities.entry(sighting.marker).or_insert(identity);
                 hashes.extend(reading.hash.map(|hash| (identity, hash)));
             }
         }
-        Self { source, watched, sent, sightings, armed_until_ns, identities, hashes }
+        Self { source, watched, sent, sightings, last_ns, identities, hashes }
     }
 
     /// Finds out by what tcpdump saw which packets those are whose bytes no recording holds.
@@ -156,10 +154,22 @@ impl Look {
         Some(Marked { identity, role, tunnelled: headers.outer.is_some() })
     }
 
-    /// Until when a packet would have been seen, if it is one of these.
-    pub fn armed_until_ns(&self, identity: Identity) -> Option<u64> {
+    /// Until when a node's tracer was armed for a check, at least. They are disarmed all at once: of one that told nothing it is
+    /// known that others still told something.
+    pub fn armed_until_ns(&self, check: CheckId, node: &NodeName) -> Option<u64> {
+        let nodes = self.last_ns.get(&check)?;
+        nodes.get(node).or_else(|| nodes.values().min()).copied()
+    }
+
+    /// The same for one of these packets.
+    pub fn seen_until_ns(&self, identity: Identity, node: &NodeName) -> Option<u64> {
         let (marker, _) = self.identities.iter().find(|(_, known)| **known == identity)?;
-        self.armed_until_ns.get(&marker.check).copied()
+        self.armed_until_ns(marker.check, node)
+    }
+
+    /// The numbers that the check had in its rounds.
+    pub fn checks(&self) -> impl Iterator<Item = u32> {
+        self.last_ns.keys().map(|check| check.get())
     }
 }
 
@@ -220,7 +230,9 @@ mod tests {
     #[test]
     fn tracers_are_armed_until_they_tell_the_last() {
         // What netfilter told was read later.
-        assert_eq!(look().armed_until_ns(Identity::Isn(100)), Some(1_050_000 + ARMED_NS));
-        assert_eq!(look().armed_until_ns(Identity::Isn(101)), None);
+        let until = |isn, node: &str| look().seen_until_ns(Identity::Isn(isn), &node.into());
+        assert_eq!(until(100, "node1"), Some(1_050_000));
+        assert_eq!(until(100, "node2"), Some(1_050_000), "it was armed with the other");
+        assert_eq!(until(101, "node1"), None);
     }
 }

@@ -20,6 +20,10 @@ use crate::capture::{Tapped, Way};
 use crate::waymark::Look;
 use crate::wire::{Identity, Marked, Reading};
 
+/// A packet that waited for the stack has a time from before it was received, and tracers may be disarmed meanwhile: of
+/// copies that come so long before the last sighting of a node not all are seen.
+const CLOSING_NS: u64 = 5_000_000;
+
 /// Namespace, device and direction.
 type Point<'a> = (&'a str, &'a str, Way);
 
@@ -37,6 +41,8 @@ struct Times {
     waymark: usize,
     /// While tracers were armed.
     armed: usize,
+    /// The same, and no short time before the end.
+    early: usize,
     tapped: usize,
 }
 
@@ -56,12 +62,13 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices) -> Vec<Disagre
     let mut unknown = Vec::new();
     for tap in tapped {
         let reading = tap.reading;
-        let is_watched = devices.nodes.get(&tap.netns).is_some_and(|node| look.watched.contains(node));
-        if is_watched && look.is_genuine(reading) {
-            let until = look.armed_until_ns(reading.marked.identity);
+        let node = devices.nodes.get(&tap.netns).filter(|node| look.watched.contains(node));
+        if let Some(node) = node.filter(|_| look.is_genuine(reading)) {
+            let until = look.seen_until_ns(reading.marked.identity, node).unwrap_or_default();
             let times = seen.entry(((&tap.netns, &tap.device, tap.way), reading.marked)).or_default();
             times.tapped += 1;
-            times.armed += usize::from(until.is_some_and(|until| tap.at_ns <= until));
+            times.armed += usize::from(tap.at_ns <= until);
+            times.early += usize::from(tap.at_ns + CLOSING_NS <= until);
         } else if is_of(look, tap, reading) {
             unknown.push(never_seen(tap, reading));
         }
@@ -70,7 +77,8 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices) -> Vec<Disagre
         let &(netns, device, way) = point;
         let untold = (device == "lo" && way == Way::Out)
             || (way == Way::In && devices.generic_xdp.contains(&(netns.to_owned(), device.to_owned())));
-        let agree = times.armed <= times.waymark && (untold || times.waymark <= times.tapped);
+        let due = if times.waymark == 0 { times.armed } else { times.early };
+        let agree = due <= times.waymark && (untold || times.waymark <= times.tapped);
         (!agree).then(|| Disagreement {
             oracle: "tcpdump",
             packet: marked.to_string(),
@@ -85,7 +93,7 @@ pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices) -> Vec<Disagre
 /// Whether a packet is one that was sent in this look, though no sighting is of it.
 fn is_of(look: &Look, tap: &Tapped, reading: Reading) -> bool {
     let is_of_other = match reading.marked.identity {
-        Identity::Tag(check, _) => !look.armed_until_ns.keys().any(|known| known.get() == check),
+        Identity::Tag(check, _) => !look.checks().any(|known| known == check),
         Identity::Isn(isn) => look.identities.values().any(|known| *known == Identity::Isn(isn)),
     };
     let unseen = look.sent.iter().filter(|sent| !look.is_identified(sent));

@@ -21,7 +21,10 @@ use crate::waymark::Look;
 /// Between two programs at one tracepoint: others share the processors, in the machine and below it.
 const APART_NS: u64 = 2_000_000;
 /// The same, to be sure that an event is of a certain packet.
-const CLOSE_NS: u64 = 200_000;
+const CLOSE_NS: u64 = 20_000;
+/// How long after its last sighting a tracer is armed for certain: it gathers what it sees for two milliseconds before it
+/// tells that, and is disarmed once something is told.
+const ARMED_NS: u64 = 100_000;
 /// Ethernet's header, which is part of what is sent, and no more of what was received.
 const ETHERNET: u32 = 14;
 /// What a tunnel adds: IP, UDP, VXLAN, Ethernet.
@@ -51,8 +54,8 @@ pub fn compare(look: &Look, freed: &[Freed]) -> Vec<Disagreement> {
         let next = freed[came + 1..].iter().position(|next| next.buffer == freed[came].buffer);
         let Some(index) = next.map(|next| came + 1 + next) else { continue };
         let What::Dropped { protocol, .. } = &freed[index].what else { continue };
-        let armed = look.armed_until_ns.get(&sighting.marker.check);
-        let is_watched = armed.is_some_and(|&until| freed[index].at_ns <= until);
+        let armed = look.armed_until_ns(sighting.marker.check, &sighting.place.node);
+        let is_watched = armed.is_some_and(|until| freed[index].at_ns <= until + ARMED_NS);
         if IP.contains(protocol) && is_watched && explained.insert(index) {
             told.push(disagreement(look, sighting, "no drop", &drops(&freed[index..=index])));
         }
