@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test test-kernels accuracy setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood
+.PHONY: all helm images demo demo-kubernetes test test-kernels accuracy oracles setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood
 
 all: build
 
@@ -40,6 +40,10 @@ test-kernels: build
 ## accuracy: every fault on every dataplane, and healthy flows, as a table
 accuracy: build
 	$(SUDO) $(BIN)/waymark-testbed accuracy
+
+## oracles: every fault on every dataplane again, while tcpdump, nft, perf and counters tell what Waymark should see
+oracles: build
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked --test oracles -- --ignored --nocapture
 
 ## bench-watch: what continuous probing costs, beside ping
 bench-watch: setup

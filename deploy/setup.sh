@@ -40,6 +40,9 @@ need procps command -v sysctl
 need conntrack command -v conntrack
 need xz-utils command -v xz
 need tshark command -v tshark
+need tcpdump command -v tcpdump
+# What perf is packed with differs from one distribution to the other.
+wish linux-perf perf --version
 # For testbeds with a Kubernetes control plane; what needs them says so where they are not to be had.
 wish etcd-server command -v etcd
 wish kubernetes-client command -v kubectl

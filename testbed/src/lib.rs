@@ -97,6 +97,7 @@ pub use exec::exec;
 pub use fault::{
     Act, Expected, Fault, Helper, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
 };
+pub use healthy::flows as healthy_flows;
 pub use impair::{Impairment, relay as impair};
 pub use instance::{AGENT_METRICS, Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};

@@ -146,6 +146,12 @@ impl Translator {
             && let Some(packet) = &event.packet
         {
             self.enter(event.id, hook, packet, markers);
+        } else if let Some(packet) = &event.packet
+            && !event.table.starts_with(TABLE_PREFIX)
+            && !self.packets.contains_key(&event.id)
+        {
+            // The kernel moved it to a larger buffer, as it does with IPv6 in front of a tunnel, and so gave it another id.
+            self.enter(event.id, stage(packet), packet, markers);
         }
         let what = match (bracket, event.kind) {
             (Some(Bracket::First(_)), TraceType::Policy) => Event::Entered,
@@ -272,6 +278,15 @@ impl Translator {
     }
 }
 
+/// The hook that a packet may be in, by the devices that are known there.
+fn stage(packet: &TracedPacket<'_>) -> Hook {
+    match (packet.iif, packet.oif) {
+        (Some(_), None) => Hook::NetfilterPrerouting,
+        (Some(_), Some(_)) => Hook::NetfilterForward,
+        (None, _) => Hook::NetfilterPostrouting,
+    }
+}
+
 /// The hook that an event is of, given the hook that the packet was in last. The trace bit stays with the
 /// packet, so chains of other families report too: of those only the end of a packet is of interest.
 fn hook_of(event: &TraceEvent<'_>, last: Hook) -> Option<Hook> {
@@ -393,5 +408,71 @@ fn parse_ip(bytes: &[u8]) -> Option<IpHeader> {
             })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_proto::Seq;
+
+    use super::*;
+
+    const ISN: u32 = 7;
+
+    /// One armed marker, and what is told of it.
+    #[derive(Default)]
+    struct Told(Vec<Sighting>);
+
+    impl Markers for Told {
+        fn by_isn(&self, isn: u32) -> Option<Marker> {
+            let check = CheckId::new(1)?;
+            (isn == ISN).then_some(Marker { check, seq: Seq(0) })
+        }
+        fn is_armed(&self, _: Marker) -> bool {
+            true
+        }
+        fn are_captured(&self, _: CheckId) -> bool {
+            false
+        }
+        fn sighted(&mut self, sighting: Sighting) {
+            self.0.push(sighting);
+        }
+        fn now_ns(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A rule of an egress chain drops an IPv6 SYN that was traced under another id before.
+    #[test]
+    fn a_packet_that_was_moved_to_a_larger_buffer_is_known_by_its_headers() {
+        let mut network = [0; 40];
+        (network[0], network[6]) = (0x60, 6);
+        let mut transport = [0; 20];
+        transport[4..8].copy_from_slice(&ISN.to_be_bytes());
+        let packet = |network, iif, oif| TracedPacket { network, transport: &transport, iif, oif, mark: 0 };
+        let place = Place::new("node1", "node1");
+        let mut translator = Translator::new(
+            place,
+            "waymark_1_0".into(),
+            [(2, "cni0".into()), (3, "flannel.1".into())].into(),
+        );
+        let mut told = Told::default();
+        let mut event =
+            |id, family, table: &'static str, chain: &'static str, verdict: &'static str, packet| {
+                let (table, chain, verdict) = (table.into(), chain.into(), verdict.into());
+                let kind = TraceType::Rule;
+                let event = TraceEvent { id, kind, family, table, chain, handle: Some(2), verdict, packet };
+                translator.event(&event, &mut told);
+            };
+        let forward = packet(&network, Some(2), Some(3));
+        event(10, "inet", "waymark_1_0", "forward-first", "accept", Some(forward));
+        event(11, "netdev", "t", "drops", "drop", Some(packet(&network, None, Some(3))));
+        // Of what nobody knows nothing is told.
+        event(12, "netdev", "t", "drops", "drop", Some(packet(&[0; 40], None, Some(3))));
+        event(13, "netdev", "t", "drops", "drop", None);
+        let [entered, dropped] = &told.0[..] else { panic!("{:?}", told.0) };
+        assert_eq!((entered.hook, &entered.event), (Hook::NetfilterForward, &Event::Entered));
+        assert_eq!((dropped.hook, dropped.device.as_deref()), (Hook::Qdisc, Some("flannel.1")));
+        assert!(matches!(&dropped.event, Event::Verdict { verdict, .. } if verdict == "drop"));
     }
 }
