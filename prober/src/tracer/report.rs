@@ -21,17 +21,20 @@ pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) ->
         served.iter().filter(of_hook).map(|program| format!("tp_btf/{}", program.tracepoint))
     };
     let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
+    let functions = Functions((set == HookSet::Wide).then_some(functions));
     let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
         // The first of them is where every packet comes by.
         let first = PROGRAMS.iter().find(|program| program.hook == Some(hook) && program.set <= set);
         let state = match first.map(|first| find(&|program| program.tracepoint == first.tracepoint)) {
-            Some(Some(_)) => observed(told(hook).collect::<Vec<_>>().join(", ")),
+            Some(Some(_)) => {
+                let all = told(hook).chain(functions.served(hook).map(str::to_owned));
+                observed(all.collect::<Vec<_>>().join(", "))
+            }
             Some(None) => blind(why_refused(&refused)),
             None => blind(text!(note::NotAsked)),
         };
         report(hook, state)
     });
-    let functions = Functions((set == HookSet::Wide).then_some(functions));
     let ending = [Hook::Socket, Hook::Ip].map(|hook| {
         // What is used up is not recorded for light looks.
         let provider = match set {

@@ -9,7 +9,7 @@
 //! * `pair`: a cluster of two kernels
 //!
 //! The oldest and the newest kernel are asked with every change, for what is between them differs from one of them in
-//! little; `make test-kernels` asks all.
+//! little; `make test-kernels` asks all. Who serves which hook all are asked always.
 
 mod cache;
 mod guest;
@@ -64,6 +64,13 @@ fn trixie() {
 #[ignore = "`make test-kernels` runs it"]
 fn sid() {
     asked("sid", Lack::Nothing, Extent::Full);
+}
+
+#[test]
+fn every_kernel_serves_the_hooks_that_the_readme_says() {
+    for release in ["bullseye", "bookworm", "trixie", "sid"] {
+        matrix::told(release);
+    }
 }
 
 /// The steps of a way that somebody saw, as `node2 driver-rx eth0`, in order.

@@ -60,19 +60,36 @@ const RULE_TRACES: [&str; 6] = [
 /// Faults that lie in different places: a rule, the tunnel, the underlay, a device.
 const FAULTS: [&str; 4] = ["nft-forward-drop", "wrong-vni", "underlay-drop", "xdp-generic-drop"];
 
+/// What a node does has modules loaded that have functions of interest: VXLAN, conntrack, bridges.
+const MODULES: [&str; 3] = [
+    "ip link add wm0 type vxlan id 1 dstport 4789 && ip link del wm0",
+    "ip link add wm0 type bridge && ip link del wm0",
+    "nft 'add table inet t; add chain inet t c; add rule inet t c ct state new; delete table inet t'",
+];
+
 /// Asks the kernel of a release, if it is to be had.
 pub fn asked(release: &'static str, lack: Lack, extent: Extent) {
     let Some(kernel) = Kernel::find(release) else { return };
     let mut guest = Guest::boot(&kernel);
     takes_the_programs(&mut guest, lack);
-    let reports = guest.succeed(&format!("{} hooks -o json", programs::path("waymark-agent")), LIMIT);
-    table::agrees(&kernel.version, &serde_json::from_str::<Vec<HookReport>>(&reports).unwrap());
     // All that is asked there is about the trace of rules.
     let can = |name: &str| lack != Lack::RuleTraces || name != "prober/legacy";
     for (_, name) in TESTS.into_iter().filter(|(from, name)| *from <= extent && can(name)) {
         passes(&mut guest, name, lack, extent);
     }
     localizes(&mut guest, extent);
+}
+
+/// Where packets can be seen on the kernel of a release, by what a README has of it.
+pub fn told(release: &'static str) {
+    let Some(kernel) = Kernel::find(release) else { return };
+    let mut guest = Guest::boot(&kernel);
+    for command in MODULES {
+        guest.succeed(command, LIMIT);
+    }
+    let reports = guest.succeed(&format!("{} hooks -o json", programs::path("waymark-agent")), LIMIT);
+    let reports: Vec<HookReport> = serde_json::from_str(&reports).expect("the agent says it in JSON");
+    table::agrees(&kernel.version, &reports);
 }
 
 /// `waymark-agent doctor` lacks nothing but what is known.
