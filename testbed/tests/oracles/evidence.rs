@@ -74,8 +74,8 @@ fn is_drop(sighting: &Sighting) -> bool {
 }
 
 impl Evidence {
-    /// Makes a check while all look on.
-    pub fn gather(instance: &Instance, cluster: &Cluster, probe: &Probe) -> Self {
+    /// Makes a check while all look on; or says why it was not answered.
+    pub fn gather(instance: &Instance, cluster: &Cluster, probe: &Probe) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let recording = folder.path().join("check.json");
         let namespaces = namespaces(cluster);
@@ -87,7 +87,7 @@ impl Evidence {
         let before: Counts = read().into_iter().flat_map(|(_, counts)| counts).collect();
         let recorder = Recorder::start(folder.path());
 
-        ask(instance, probe, &recording);
+        ask(instance, probe, &recording)?;
 
         let freed = recorder.finish();
         let (links, after): (Vec<_>, Vec<_>) = read().into_iter().unzip();
@@ -102,7 +102,7 @@ impl Evidence {
             look.identify(&tapped);
         }
         let links = namespaces.keys().cloned().zip(links).collect();
-        Self { namespaces, looks, tapped, traced, freed, risen, links }
+        Ok(Self { namespaces, looks, tapped, traced, freed, risen, links })
     }
 
     /// What they do not agree on.
@@ -143,7 +143,8 @@ impl Evidence {
             let mut noticed = Noticed::default();
             for (look, index) in all.into_iter().step_by(step) {
                 let mut looks = self.looks.clone();
-                looks[look].sightings.remove(index);
+                looks[look] = looks[look].without(index);
+                looks[look].identify(&self.tapped);
                 noticed.noticed += usize::from(!self.compare(&looks).is_empty());
                 noticed.of += 1;
             }
@@ -197,9 +198,10 @@ fn namespaces(cluster: &Cluster) -> BTreeMap<String, NodeName> {
 }
 
 /// Makes the check, which looks closely from the first packet on.
-fn ask(instance: &Instance, probe: &Probe, recording: &Path) {
+fn ask(instance: &Instance, probe: &Probe, recording: &Path) -> Result<(), String> {
     let mut check: Command = probe.command(instance).unwrap();
     let output = check.arg("--wide").arg("--record").arg(recording).stdin(Stdio::null()).output().unwrap();
     let answered = output.status.code().is_some_and(|code| code < 3);
-    assert!(answered, "{probe}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let why = || format!("no answer: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    if answered { Ok(()) } else { Err(why()) }
 }

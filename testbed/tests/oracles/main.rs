@@ -92,14 +92,17 @@ fn oracles_agree(dataplane: Dataplane, scenarios: fn(&Cluster) -> Vec<Scenario>,
         |scenario: &Scenario| wanted.is_empty() || wanted.split(',').any(|name| scenario.name == name);
     let started = Instant::now();
     for scenario in scenarios(&cluster).into_iter().filter(is_wanted) {
-        let evidence = scenario.play(&testbed, &cluster);
-        let told = evidence.disagreements();
-        let name = &scenario.name;
-        println!("{dataplane}, {name}: {:?}, {} disagreements", evidence.extent(), told.len());
-        let told = told.iter().map(|told| format!("{dataplane}, {name}: {told}"));
-        wrong.extend(told.inspect(|told| println!("{told}")));
-        extent += evidence.extent();
-        noticed.iter_mut().zip(evidence.noticed(left_out)).for_each(|(all, more)| *all += more);
+        let name = format!("{dataplane}, {}", scenario.name);
+        let told: Vec<String> = match scenario.play(&testbed, &cluster) {
+            Ok(evidence) => {
+                println!("{name}: {:?}", evidence.extent());
+                extent += evidence.extent();
+                noticed.iter_mut().zip(evidence.noticed(left_out)).for_each(|(all, more)| *all += more);
+                evidence.disagreements().iter().map(|told| format!("{name}: {told}")).collect()
+            }
+            Err(why) => vec![format!("{name}: {why}")],
+        };
+        wrong.extend(told.into_iter().inspect(|told| println!("DISAGREE: {told}")));
     }
     println!("{dataplane}: {extent:?} in {:?}; left out and noticed: {noticed:?}", started.elapsed());
     assert!(wrong.is_empty(), "{} disagreements:\n{}", wrong.len(), wrong.join("\n"));

@@ -30,8 +30,8 @@ impl Scenario {
         Self { name: pair.name(), faults: vec![pair.first, pair.second], probe }
     }
 
-    /// Plays it: what all sides saw.
-    pub fn play(&self, testbed: &Testbed, cluster: &Cluster) -> Evidence {
+    /// Plays it: what all sides saw, or why there was no answer.
+    pub fn play(&self, testbed: &Testbed, cluster: &Cluster) -> Result<Evidence, String> {
         // By the program: of some faults another process of it is a part.
         for fault in self.faults.iter().rev() {
             testbed.succeed(&["fault", "inject", &fault.name]);

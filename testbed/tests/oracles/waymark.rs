@@ -108,6 +108,13 @@ impl Look {
         Self { source, watched, sent, sightings, last_ns, identities, hashes }
     }
 
+    /// The same without one of the sightings, and all that follows from it.
+    pub fn without(&self, index: usize) -> Self {
+        let mut sightings = self.sightings.clone();
+        sightings.remove(index);
+        Self::new(self.source.clone(), self.watched.clone(), self.sent.clone(), sightings)
+    }
+
     /// Finds out by what tcpdump saw which packets those are whose bytes no recording holds.
     pub fn identify(&mut self, tapped: &[Tapped]) {
         for sent in self.sent.iter().filter(|sent| !self.is_identified(sent)).cloned().collect::<Vec<_>>() {

@@ -54,10 +54,11 @@ pub fn compare(look: &Look, freed: &[Freed]) -> Vec<Disagreement> {
         let next = freed[came + 1..].iter().position(|next| next.buffer == freed[came].buffer);
         let Some(index) = next.map(|next| came + 1 + next) else { continue };
         let What::Dropped { protocol, .. } = &freed[index].what else { continue };
-        let armed = look.armed_until_ns(sighting.marker.check, &sighting.place.node);
-        let is_watched = armed.is_some_and(|until| freed[index].at_ns <= until + ARMED_NS);
-        if IP.contains(protocol) && is_watched && explained.insert(index) {
-            told.push(disagreement(look, sighting, "no drop", &drops(&freed[index..=index])));
+        let last = look.armed_until_ns(sighting.marker.check, &sighting.place.node);
+        let until = last.unwrap_or_default() + ARMED_NS;
+        if IP.contains(protocol) && freed[index].at_ns <= until && explained.insert(index) {
+            let nothing = format!("no drop until {until}");
+            told.push(disagreement(look, sighting, nothing, &drops(&freed[index..=index])));
         }
     }
     told
@@ -122,6 +123,9 @@ mod tests {
     use super::*;
     use crate::compare::fixture::{freed, look};
 
+    /// The number of the sighting.
+    const DROP: usize = 3;
+
     #[test]
     fn both_saw_the_same() {
         assert_eq!(compare(&look(), &freed()), []);
@@ -129,11 +133,11 @@ mod tests {
 
     #[test]
     fn a_drop_that_one_of_them_lacks_is_told() {
-        let mut less = look();
-        less.sightings.retain(|sighting| !matches!(sighting.event, Event::Dropped { .. }));
-        let told = compare(&less, &freed());
+        let told = compare(&look().without(DROP), &freed());
         assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].to_string().contains("no drop\", perf saw nft_do_chain+0x3e8 NETFILTER_DROP"));
+        let said = told[0].to_string();
+        assert!(said.contains("no drop until 1130000"), "{said}");
+        assert!(said.ends_with("perf saw nft_do_chain+0x3e8 NETFILTER_DROP at 1050500"), "{said}");
         let mut less = freed();
         less.pop();
         assert_eq!(compare(&look(), &less).len(), 1);
@@ -161,15 +165,14 @@ mod tests {
     #[test]
     fn two_drops_need_two() {
         let mut twice = look();
-        let dropped = twice.sightings[3].clone();
+        let dropped = twice.sightings[DROP].clone();
         twice.sightings.push(dropped);
         assert_eq!(compare(&twice, &freed()).len(), 1);
     }
 
     #[test]
     fn what_is_of_others_is_no_disagreement() {
-        let mut less = look();
-        less.sightings.retain(|sighting| !matches!(sighting.event, Event::Dropped { .. }));
+        let less = look().without(DROP);
         let foreign = |at_ns, what| Freed { at_ns, buffer: 0xabc, what };
         let mut used = freed();
         used.insert(3, foreign(1_040_000, What::Consumed));

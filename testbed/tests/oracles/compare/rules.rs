@@ -72,8 +72,9 @@ fn late<'a>(all: &[&'a Passage], places: &BTreeMap<Place<'a>, Told<'a>>) -> Vec<
     let trace = |passage: &'a Passage| (passage.netns.as_str(), passage.table.as_str());
     let (mut last, mut surplus) = (BTreeMap::new(), Vec::new());
     for told in places.values() {
-        let more = told.passages.len().saturating_sub(told.entered + told.passed);
-        surplus.extend(&told.passages[told.passages.len() - more..]);
+        let entered: Vec<&Passage> = told.passages.iter().copied().filter(|passage| !passage.stray).collect();
+        let more = entered.len().saturating_sub(told.entered + told.passed);
+        surplus.extend(&entered[entered.len() - more..]);
     }
     for (order, &passage) in all.iter().enumerate().filter(|(_, passage)| !is_among(&surplus, passage)) {
         last.insert(trace(passage), order);

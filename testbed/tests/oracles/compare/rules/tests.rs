@@ -21,11 +21,9 @@ fn both_saw_the_same() {
 
 #[test]
 fn whatever_one_of_them_lacks_is_told() {
-    for index in 0..look().sightings.len() {
-        let mut less = look();
-        let lacks = less.sightings.remove(index);
+    for (index, lacks) in look().sightings.iter().enumerate() {
         let is_by_nft = lacks.hook.is_netfilter();
-        assert_eq!(told(less, &traced()).is_empty(), !is_by_nft, "{lacks:?}");
+        assert_eq!(told(look().without(index), &traced()).is_empty(), !is_by_nft, "{lacks:?}");
     }
     for index in 0..passages().len() {
         let mut less = traced();
@@ -66,6 +64,19 @@ fn the_end_in_a_chain_of_bridges_is_compared() {
     let mut more = traced();
     more[0].ends.push(("node1".into(), (rule, "drop".into())));
     assert_eq!(told(look(), &more).len(), 1);
+}
+
+#[test]
+fn a_chain_before_all_others_is_none_of_the_hook() {
+    let mut strays = traced();
+    let verdicts = strays[0].passages[1].verdicts.clone();
+    let stray = Passage { stray: true, left: None, verdicts, ..strays[0].passages[0].clone() };
+    strays[0].passages.push(stray);
+    assert_eq!(told(look(), &strays).len(), 1, "of its verdict Waymark must tell");
+    let mut seen = look();
+    let verdict = seen.sightings.last().unwrap().clone();
+    seen.sightings.push(Sighting { hook: Hook::NetfilterPrerouting, ..verdict });
+    assert_eq!(told(seen, &strays), [""; 0]);
 }
 
 #[test]
