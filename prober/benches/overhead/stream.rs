@@ -28,9 +28,13 @@ pub struct End {
 }
 
 /// A sender and a receiver on a processor each.
+///
+/// While packets are sent the receiver does not sleep: its sender would have to wake it, which costs several times what a
+/// packet does, and the more often the slower the sender is.
 pub struct Stream {
     sender: UdpSocket,
     received: Arc<AtomicU64>,
+    sending: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     receiver: Option<JoinHandle<()>>,
 }
@@ -60,20 +64,23 @@ impl Stream {
         setsockopt(&sink, sockopt::RcvBufForce, &RECEIVE_BUFFER).expect("root may");
         sink.set_read_timeout(Some(Duration::from_millis(50))).expect("it is set");
         let (received, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let (count, ended) = (Arc::clone(&received), Arc::clone(&stop));
+        let sending = Arc::<AtomicBool>::default();
+        let (count, ended, hurry) = (Arc::clone(&received), Arc::clone(&stop), Arc::clone(&sending));
         let reading = std::thread::spawn(move || {
             on_processor(1);
             while !ended.load(Ordering::Relaxed) {
-                count.fetch_add(receive(&sink), Ordering::Relaxed);
+                let waits = !hurry.load(Ordering::Relaxed);
+                count.fetch_add(receive(&sink, waits), Ordering::Relaxed);
             }
         });
-        Self { sender, received, stop, receiver: Some(reading) }
+        Self { sender, received, sending, stop, receiver: Some(reading) }
     }
 
     /// Sends for a while. Gives back packets that arrived for each second that the sender's processor worked.
     pub fn run(&self, time: Duration) -> f64 {
         let sender = self.sender.try_clone().expect("a descriptor is left");
         let before = self.received.load(Ordering::Relaxed);
+        self.sending.store(true, Ordering::Relaxed);
         let sending = std::thread::spawn(move || {
             on_processor(0);
             let (started, used) = (Instant::now(), processor_time());
@@ -91,6 +98,7 @@ impl Stream {
             std::thread::yield_now();
             arrived = self.received.load(Ordering::Relaxed) - before;
         }
+        self.sending.store(false, Ordering::Relaxed);
         assert!(arrived * 100 >= sent * 99, "{arrived} of {sent} arrived: the receiver is too slow");
         f64::from(u32::try_from(arrived).unwrap_or(u32::MAX)) / took.as_secs_f64()
     }
@@ -118,18 +126,13 @@ fn send(socket: &UdpSocket) -> u64 {
     u64::try_from(sent).unwrap_or(0)
 }
 
-fn receive(socket: &UdpSocket) -> u64 {
+fn receive(socket: &UdpSocket, waits: bool) -> u64 {
     // SAFETY: all zeros are a valid `mmsghdr`; without a vector nothing is copied.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
-    // SAFETY: the headers live until the call returns; `MSG_WAITFORONE` ends it with what is there.
+    let flags = if waits { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+    // SAFETY: the headers live until the call returns, which either flag ends with what is there.
     let received = unsafe {
-        libc::recvmmsg(
-            socket.as_raw_fd(),
-            messages.as_mut_ptr(),
-            BATCH as u32,
-            libc::MSG_WAITFORONE,
-            std::ptr::null_mut(),
-        )
+        libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, flags, std::ptr::null_mut())
     };
     u64::try_from(received).unwrap_or(0)
 }
