@@ -34,10 +34,10 @@ pub enum Lack {
 /// The tests that are passed, with the extent from which on.
 const TESTS: [(Extent, &str); 9] = [
     (Extent::Brief, "prober/trace"),
-    (Extent::Brief, "prober/deep"),
-    (Extent::Brief, "prober/beside"),
     (Extent::Brief, "prober/oracle"),
     (Extent::Brief, "prober/links"),
+    (Extent::Full, "prober/deep"),
+    (Extent::Full, "prober/beside"),
     (Extent::Full, "prober/doctor"),
     (Extent::Full, "prober/killed"),
     (Extent::Full, "prober/legacy"),
