@@ -9,6 +9,7 @@
 //! * [`inject`]: marked packets by raw socket
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
+//! * `nflog`: packets that netfilter logs
 //! * `xtrace`: that of iptables-legacy, which is part of it
 //! * [`watch`]: continuous probing
 //! * [`metrics`]: for Prometheus
@@ -24,6 +25,7 @@ pub mod inject;
 pub mod link;
 pub mod metrics;
 pub mod netns;
+mod nflog;
 pub mod nftrace;
 pub mod pods;
 pub mod tracer;

@@ -73,6 +73,17 @@ struct {
 	__type(value, struct wm_in_hand);
 } in_hand SEC(".maps");
 
+/*
+ * The record that a program fills, which is too large for its stack. A program does not run a second time on a processor
+ * while it runs there, so by processor and point there is one at a time.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, WM_POINTS);
+	__type(key, __u32);
+	__type(value, struct wm_record);
+} drafts SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 22);

@@ -248,6 +248,12 @@ static __always_inline int may_hide(__u8 protocol)
 	return 0;
 }
 
+/* Does the packet at `offset` say that it has a transport header, of which not all is there? A damaged length cuts it off. */
+static __always_inline int is_cut(const struct window *w, const struct ip_view *ip, __u32 offset)
+{
+	return ip->l4 + 20 > w->end && offset + ip->len >= ip->l4 + 20;
+}
+
 /*
  * Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. What is inside and can be read has a marker or
  * has none: its buffer, which may have been another packet's, is not asked then.
@@ -257,6 +263,7 @@ static __always_inline enum found match_vxlan(const struct window *w, const stru
 	struct match_view m = {};
 	struct ip_view inner;
 	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
+	__u32 start = outer->l4 + sizeof(h);
 	__u16 ethertype;
 
 	if (outer->protocol != PROTO_UDP || load(w, outer->l4, h, sizeof(h)))
@@ -267,10 +274,10 @@ static __always_inline enum found match_vxlan(const struct window *w, const stru
 	ethertype = h[28] << 8 | h[29];
 	if (ethertype != ETH_P_IP && ethertype != ETH_P_IPV6)
 		return PERHAPS_INSIDE;
-	if (view_ip(w, outer->l4 + sizeof(h), &inner))
+	if (view_ip(w, start, &inner))
 		return PERHAPS_INSIDE;
 	if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m))
-		return may_hide(inner.protocol) ? PERHAPS_INSIDE : NOT_MARKED;
+		return may_hide(inner.protocol) || is_cut(w, &inner, start) ? PERHAPS_INSIDE : NOT_MARKED;
 	fill_headers(r, &inner, &m);
 	r->outer_kind = 1;
 	r->outer_src_port = h[0] << 8 | h[1];

@@ -232,7 +232,8 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	struct window w = { .head = of(probed, skb, head), .end = of(probed, skb, tail) };
 	__u32 data = of(probed, skb, data) - of(probed, skb, head);
 	__u32 offset = hook->at_data ? data : of(probed, skb, network_header);
-	struct wm_record r;
+	__u32 point = hook->point;
+	struct wm_record *r;
 	enum found found;
 	struct wm_armed *a;
 	__u64 now;
@@ -244,38 +245,41 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);
+	r = bpf_map_lookup_elem(&drafts, &point);
+	if (!r)
+		return 0;
 	now = bpf_ktime_get_ns();
-	found = match_at(&w, offset, &r);
-	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, &r)))
+	found = match_at(&w, offset, r);
+	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, r)))
 		return count(WM_COUNT_NOT_MARKED);
 
-	a = bpf_map_lookup_elem(&armed, &r.check);
+	a = bpf_map_lookup_elem(&armed, &r->check);
 	if (!a)
 		return count(WM_COUNT_NOT_ARMED);
 	if (a->until_ns < now)
 		return count(WM_COUNT_EXPIRED);
 
-	fill_place(skb, hook, &r);
-	if (!bpf_map_lookup_elem(&namespaces, &r.netns)) {
+	fill_place(skb, hook, r);
+	if (!bpf_map_lookup_elem(&namespaces, &r->netns)) {
 		/* It has left this node; whoever gives the buffer back does it out of sight. */
 		unfollow(skb, probed, head);
 		return count(WM_COUNT_FOREIGN_NETNS);
 	}
 
-	r.time_ns = now;
-	r.buffer = head;
-	r.mark = of(probed, skb, mark);
-	r.location = hook->location;
-	r.reason = hook->reason;
-	r.code = hook->code;
-	r.point = hook->point;
+	r->time_ns = now;
+	r->buffer = head;
+	r->mark = of(probed, skb, mark);
+	r->location = hook->location;
+	r->reason = hook->reason;
+	r->code = hook->code;
+	r->point = hook->point;
 	if (a->wide)
-		remember(skb, hook, head, &r);
+		remember(skb, hook, head, r);
 	if (hook->wide && !a->wide)
 		return count(WM_COUNT_NOT_WANTED);
 	if (hook->call)
-		return await(skb, hook, &r);
-	return a->capture ? submit_captured(&r, &w, offset) : submit(&r);
+		return await(skb, hook, r);
+	return a->capture ? submit_captured(r, &w, offset) : submit(r);
 }
 
 #endif

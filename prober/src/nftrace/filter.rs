@@ -21,20 +21,18 @@ const ATTRIBUTE_HEADER: u32 = 4;
 /// Verdicts from here on are negative: `NFT_CONTINUE`, `NFT_BREAK`, `NFT_JUMP`, `NFT_GOTO` and `NFT_RETURN`.
 const NEGATIVE: u32 = 1 << 31;
 
-/// `NFULA_PREFIX` and how it begins for a trace.
 const PREFIX: u16 = libc::NFULA_PREFIX as u16;
-const TRACE: u32 = u32::from_be_bytes(*b"TRAC");
 
 /// Takes no more than the trace events of nftables that matter from now on.
 pub fn attach(socket: &Socket) -> io::Result<()> {
     attach_program(socket, &nftables())
 }
 
-/// Takes no more than the trace events of `x_tables` from now on.
-pub fn attach_x_tables(socket: &Socket) -> io::Result<()> {
+/// Takes no more than what is logged with a prefix that begins so from now on.
+pub fn attach_to_log(socket: &Socket, prefix: [u8; 4]) -> io::Result<()> {
     use Step::{LeaveUnless, Load, Seek};
 
-    attach_program(socket, &program(&[Seek(PREFIX), Load, LeaveUnless(TRACE)]))
+    attach_program(socket, &program(&[Seek(PREFIX), Load, LeaveUnless(u32::from_be_bytes(prefix))]))
 }
 
 fn attach_program(socket: &Socket, program: &[SockFilter]) -> io::Result<()> {

@@ -1,13 +1,15 @@
 //! Netfilter's own trace of marked packets: entering and leaving each hook, and every rule between.
 //!
-//! * `table`: the table that makes the kernel report
-//! * `rules`: its rules, which pick the packets
+//! * `table`: the tables that make the kernel report
+//! * `rules`: their rules, which pick the packets
+//! * `arrivals`: what came through the input hook, without a trace: all that a light look asks
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
 //! * `translate`: reports → sightings
 //! * `legacy`: what legacy tables report, among them
 //! * `passage`: fewer sightings where nothing came of it
 
+mod arrivals;
 mod event;
 pub(crate) mod filter;
 mod legacy;
@@ -22,12 +24,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use waymark_proto::Place;
 use waymark_tracer_ebpf::HookSet;
 
 use crate::facts::has_bridges;
 use crate::netns::{Netns, NetnsError};
 use crate::xtrace::XtTrace;
+use arrivals::Arrivals;
 use table::TraceTable;
 pub use table::{TABLE_PREFIX, Traced};
 pub use translate::{Markers, OuterKey, Translator};
@@ -59,20 +63,29 @@ pub enum NftraceError {
 
 /// The trace of one namespace. Ends, with its tables, when it is dropped.
 pub struct Watch {
-    /// That of IP, and that of bridges where there are any; none once closed.
-    tables: Mutex<Vec<TraceTable>>,
+    rules: Mutex<Rules>,
+    arrivals: Mutex<Option<Arrivals>>,
     events: Socket,
-    legacy: Mutex<Legacy>,
+    /// Readable when there is something to read.
+    ready: Epoll,
     translator: Mutex<Translator>,
     place: Place,
     netns: Netns,
 }
 
+/// What checks that look closely ask for.
+#[derive(Default)]
+struct Rules {
+    /// The table of IP, and that of bridges where there are any; none before the first such check, nor once closed.
+    tables: Vec<TraceTable>,
+    legacy: Legacy,
+}
+
 /// The reports of a namespace's legacy tables.
+#[derive(Default)]
 enum Legacy {
-    /// No check has looked closely.
-    NotAsked,
     /// There are no such tables, or none any more to listen to.
+    #[default]
     None,
     Heard(XtTrace),
     /// Why not, though there are such tables.
@@ -80,93 +93,122 @@ enum Legacy {
 }
 
 impl Watch {
-    /// Begins to watch a namespace. Nothing is traced before a check is armed.
+    /// Begins to watch a namespace. Nothing is looked at before a check is armed.
     pub fn start(place: Place, netns: &Netns) -> Result<Self, NftraceError> {
-        let failed = |what: &'static str| {
-            let netns = netns.name().to_string();
-            move |source| NftraceError::Netlink { what, netns, source }
+        let (events, devices) = netns.run(|| (listen(), device_names()))?;
+        let prepare = || {
+            let (events, ready) = (events?, Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+            announce(&ready, &events)?;
+            Ok((events, ready))
         };
-        let (table, events, devices) = netns.run(|| {
-            // Listen first: no event may be lost between the two.
-            let events = listen().map_err(failed("listen to nftables' trace"))?;
-            let table = TraceTable::create().map_err(failed("make the trace table of nftables"))?;
-            Ok::<_, NftraceError>((table, events, device_names()))
-        })??;
-        let translator = Mutex::new(Translator::new(place.clone(), table.name(), devices));
-        let (tables, legacy) = (Mutex::new(vec![table]), Mutex::new(Legacy::NotAsked));
-        Ok(Self { tables, events, legacy, translator, place, netns: netns.clone() })
+        let (events, ready) = prepare().map_err(|source| NftraceError::Netlink {
+            what: "listen to nftables' trace",
+            netns: netns.name().to_string(),
+            source,
+        })?;
+        Ok(Self {
+            rules: Mutex::default(),
+            arrivals: Mutex::default(),
+            events,
+            ready,
+            translator: Mutex::new(Translator::new(place.clone(), devices)),
+            place,
+            netns: netns.clone(),
+        })
     }
 
-    /// Watches what a light look does without: rules of bridges, and of legacy tables.
-    fn look_closely(&self) -> Result<(), NetnsError> {
-        let (mut tables, mut legacy) = (self.tables(), self.legacy());
-        let (Some(table), Legacy::NotAsked) = (tables.first(), &*legacy) else { return Ok(()) };
-        let asked = || (has_bridges().then(|| table.for_bridges()), XtTrace::start());
-        let (bridges, reports) = self.netns.run(asked)?;
+    /// Makes what a close look needs, unless it is there.
+    fn look_closely(&self) -> Result<MutexGuard<'_, Rules>, NftraceError> {
+        let mut rules = lock(&self.rules);
+        if !rules.tables.is_empty() {
+            return Ok(rules);
+        }
+        let (table, bridges, reports) = self
+            .netns
+            .run(|| {
+                let table = TraceTable::create()?;
+                let bridges = has_bridges().then(|| table.for_bridges());
+                Ok((table, bridges, XtTrace::start()))
+            })?
+            .map_err(|source| self.failed("make the trace table of nftables", source))?;
         let place = &self.place;
+        lock(&self.translator).take_events_of(table.name());
+        rules.tables.push(table);
         match bridges {
-            Some(Ok(table)) => tables.push(table),
+            Some(Ok(table)) => rules.tables.push(table),
             // A kernel may have bridges and no nftables for them. Then there are no rules to trace, either.
             Some(Err(error)) => tracing::debug!(%place, %error, "rules of bridges are not traced"),
             None => {}
         }
-        *legacy = match reports {
+        rules.legacy = match reports {
             Ok(reports) => reports.map_or(Legacy::None, Legacy::Heard),
             Err(error) => {
                 tracing::warn!(%place, %error, "rules of iptables-legacy are not traced");
                 Legacy::Unheard(error.to_string())
             }
         };
-        Ok(())
+        Ok(rules)
     }
 
-    /// Who tells what, for people.
-    pub fn provider(&self) -> String {
-        match &*self.legacy() {
-            Legacy::Heard(_) => "nftables trace, iptables-legacy trace".to_owned(),
-            Legacy::NotAsked | Legacy::None => "nftables trace".to_owned(),
-            Legacy::Unheard(why) => format!("nftables trace; none of iptables-legacy: {why}"),
+    /// Makes what a light look needs, unless it is there.
+    fn look_lightly(&self) -> Result<MutexGuard<'_, Option<Arrivals>>, NftraceError> {
+        let mut arrivals = lock(&self.arrivals);
+        if arrivals.is_none() {
+            let started = self.netns.run(Arrivals::start)?.and_then(|started| {
+                announce(&self.ready, &started)?;
+                Ok(started)
+            });
+            *arrivals =
+                Some(started.map_err(|source| self.failed("have nftables log what arrives", source))?);
+        }
+        Ok(arrivals)
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> NftraceError {
+        NftraceError::Netlink { what, netns: self.netns.name().to_string(), source }
+    }
+
+    /// Watches for the markers of a check. Tells by what.
+    pub fn arm(&self, traced: &Traced) -> Result<String, NftraceError> {
+        let failed = |source| self.failed("arm a check", source);
+        match traced.set {
+            HookSet::Light => {
+                let arrivals = self.look_lightly()?;
+                arrivals.iter().try_for_each(|arrivals| arrivals.arm(traced)).map_err(failed)?;
+                Ok("nftables log".to_owned())
+            }
+            HookSet::Wide => {
+                let rules = self.look_closely()?;
+                rules.tables.iter().try_for_each(|table| table.arm(traced)).map_err(failed)?;
+                Ok(rules.provider())
+            }
         }
     }
 
-    /// Traces the markers of a check.
-    pub fn arm(&self, traced: &Traced) -> io::Result<()> {
-        if traced.set == HookSet::Wide {
-            self.look_closely().map_err(io::Error::other)?;
-        }
-        self.tables().iter().try_for_each(|table| table.arm(traced))
-    }
-
-    /// No longer traces the markers of a check.
+    /// No longer watches for the markers of a check.
     pub fn disarm(&self, traced: &Traced) -> io::Result<()> {
-        self.tables().iter().try_for_each(|table| table.disarm(traced))
+        match traced.set {
+            HookSet::Light => lock(&self.arrivals).iter().try_for_each(|arrivals| arrivals.disarm(traced)),
+            HookSet::Wide => lock(&self.rules).tables.iter().try_for_each(|table| table.disarm(traced)),
+        }
     }
 
     /// Removes the tables now, whoever else still holds this watch, and lets the namespace have its logger back.
     pub fn close(&self) {
-        self.tables().clear();
-        *self.legacy() = Legacy::None;
-    }
-
-    fn legacy(&self) -> MutexGuard<'_, Legacy> {
-        self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tables(&self) -> MutexGuard<'_, Vec<TraceTable>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.rules) = Rules::default();
+        *lock(&self.arrivals) = None;
     }
 
     /// A descriptor that becomes readable when there are events.
     pub fn readiness(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the socket is open while `self` is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.events.as_raw_fd()) }.try_clone_to_owned()
+        self.ready.0.try_clone()
     }
 
     /// Takes all events that are there now. Returns how often some were lost, in the kernel or here.
     pub fn drain(&self, markers: &mut dyn Markers) -> u64 {
-        let mut translator = self.translator();
+        let mut translator = lock(&self.translator);
         let mut overruns = 0;
-        if let Legacy::Heard(legacy) = &*self.legacy() {
+        if let Legacy::Heard(legacy) = &lock(&self.rules).legacy {
             // In this order, which `legacy` has the reason for.
             let mut datagrams = Vec::new();
             overruns += self.read(&mut |datagram| datagrams.push(datagram.to_vec()));
@@ -182,6 +224,9 @@ impl Watch {
             });
         }
         translator.tell(markers);
+        if let Some(arrivals) = &*lock(&self.arrivals) {
+            overruns += arrivals.drain(&mut |logged| translator.arrived(&logged, markers));
+        }
         overruns + translator.take_lost()
     }
 
@@ -203,13 +248,31 @@ impl Watch {
 
     /// A tracer below saw which marker is inside this encapsulated packet.
     pub fn learn_outer(&self, key: OuterKey, inner: &waymark_proto::Sighting, markers: &mut dyn Markers) {
-        self.translator().learn_outer(key, inner, markers);
+        lock(&self.translator).learn_outer(key, inner, markers);
     }
+}
 
-    fn translator(&self) -> MutexGuard<'_, Translator> {
-        // A panic while translating leaves a usable state: at worst one packet's context is missing.
-        self.translator.lock().unwrap_or_else(PoisonError::into_inner)
+impl Rules {
+    /// Who tells what, for people.
+    fn provider(&self) -> String {
+        match &self.legacy {
+            Legacy::Heard(_) => "nftables trace, iptables-legacy trace".to_owned(),
+            Legacy::None => "nftables trace".to_owned(),
+            Legacy::Unheard(why) => format!("nftables trace; none of iptables-legacy: {why}"),
+        }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves a usable state: at worst one packet's context is missing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has a socket make `ready` readable.
+fn announce(ready: &Epoll, socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: the socket is open while it is borrowed.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    Ok(ready.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?)
 }
 
 /// Whether rules can be traced at all: makes the table in a namespace of its own, which goes with it.

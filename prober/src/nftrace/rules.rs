@@ -1,7 +1,6 @@
-//! The rules of the trace table: which packets are traced.
+//! The rules of Waymark's tables: which packets are traced, or logged when they arrive.
 //!
-//! Every packet of a watched namespace goes through them at every hook, and a look into a set costs as much as ten
-//! comparisons. So a first chain compares a few bytes, which lets all go but packets that are likely to be marked
+//! Every packet of a watched namespace goes through them, and a look into a set costs as much as ten comparisons. So a first chain compares a few bytes, which lets all go but packets that are likely to be marked
 //! (`likely`) or are encapsulated (`tunnelled`); those are skimmed once more by their inner headers. Only likely ones are
 //! looked up.
 
@@ -34,11 +33,10 @@ const SEQUENCE: u32 = 4;
 /// Where four bytes with TCP's flags are, and which of them are SYN and RST: markers have one of them, and so have answers.
 const FLAGS: (u32, [u8; 4]) = (12, [0, 0b110, 0, 0]);
 
-/// Lets all go but those that may be marked or have another packet inside.
-pub fn skim<'a>(first: &'a Chain<'a>, likely: &Chain<'_>, tunnelled: &Chain<'_>) -> [Rule<'a>; 3] {
+/// Lets all go but those that may be marked.
+pub fn skim<'a>(first: &'a Chain<'a>, likely: &Chain<'_>) -> [Rule<'a>; 2] {
     [
         jump(first, likely, |rule| equals(rule, PAYLOAD, &MAGIC.to_be_bytes())),
-        jump(first, tunnelled, |rule| equals(rule, PAYLOAD, &VXLAN_FLAGS.to_be_bytes())),
         jump(first, likely, |rule| {
             rule.add_expr(&Meta::L4Proto);
             rule.add_expr(&Cmp::new(CmpOp::Eq, Protocol::Tcp.number(false)));
@@ -47,7 +45,12 @@ pub fn skim<'a>(first: &'a Chain<'a>, likely: &Chain<'_>, tunnelled: &Chain<'_>)
     ]
 }
 
-/// The same for packets in VXLAN.
+/// Takes those aside that have another packet inside.
+pub fn skim_outer<'a>(first: &'a Chain<'a>, tunnelled: &Chain<'_>) -> Rule<'a> {
+    jump(first, tunnelled, |rule| equals(rule, PAYLOAD, &VXLAN_FLAGS.to_be_bytes()))
+}
+
+/// Lets all go but those that may be marked, of packets in VXLAN.
 pub fn skim_inner<'a>(tunnelled: &'a Chain<'a>, likely: &Chain<'_>) -> Vec<Rule<'a>> {
     let of_header = |(length, protocol): (u32, u32)| {
         [
@@ -61,24 +64,47 @@ pub fn skim_inner<'a>(tunnelled: &'a Chain<'a>, likely: &Chain<'_>) -> Vec<Rule<
     INNER_HEADERS.into_iter().flat_map(of_header).collect()
 }
 
-/// Traces the packets whose tag, sequence or acknowledgement number is in a set.
-pub fn trace<'a>(
-    likely: &'a Chain<'a>,
-    tags: &Set<'_, Tag>,
-    sequences: &Set<'_, Sequence>,
-    acknowledgements: &Set<'_, Acknowledgement>,
-) -> Vec<Rule<'a>> {
-    let mut rules = Vec::new();
+/// The sets of a table.
+pub struct Sets<'a> {
+    pub tags: Set<'a, Tag>,
+    pub sequences: Set<'a, Sequence>,
+    pub acknowledgements: Set<'a, Acknowledgement>,
+}
+
+/// Traces the packets whose tag, sequence or acknowledgement number is in a set, also those in VXLAN.
+pub fn trace<'a>(likely: &'a Chain<'a>, sets: &Sets<'_>) -> Vec<Rule<'a>> {
     let inner = INNER_HEADERS.map(|(length, _)| INNER + length);
-    for transport in [0].into_iter().chain(inner) {
+    let of_headers = |transport| {
         // Only the outermost header's protocol can be asked for; around a tunnelled packet it is UDP's.
         let protocol = if transport == 0 { Protocol::Tcp } else { Protocol::Udp };
-        let protocol = Some(protocol.number(false));
-        rules.push(trace_if(likely, None, transport + PAYLOAD, 8, tags));
-        rules.push(trace_if(likely, protocol, transport + SEQUENCE, 4, sequences));
-        rules.push(trace_if(likely, protocol, transport + SEQUENCE + 4, 4, acknowledgements));
-    }
-    rules
+        if_marked(likely, protocol, transport, sets, &|rule| {
+            rule.add_expr(&Immediate::new(1_u8, Register::Reg1));
+            rule.add_expr(&SetNftrace);
+        })
+    };
+    [0].into_iter().chain(inner).flat_map(of_headers).collect()
+}
+
+/// Logs those packets to a group.
+pub fn log<'a>(likely: &'a Chain<'a>, sets: &Sets<'_>, to: &Log) -> Vec<Rule<'a>> {
+    if_marked(likely, Protocol::Tcp, 0, sets, &|rule| rule.add_expr(to)).into()
+}
+
+/// `… in @set → does, accept`. Accepted, so that of a trace one event says both that the packet is traced and that it came
+/// in; in a base chain that ends this chain alone.
+fn if_marked<'a>(
+    chain: &'a Chain<'a>,
+    protocol: Protocol,
+    transport: u32,
+    sets: &Sets<'_>,
+    does: &dyn Fn(&mut Rule<'a>),
+) -> [Rule<'a>; 3] {
+    let numbered = Some(protocol.number(false));
+    [
+        if_in(chain, None, transport + PAYLOAD, 8, &sets.tags, does),
+        if_in(chain, numbered, transport + SEQUENCE, 4, &sets.sequences, does),
+        if_in(chain, numbered, transport + SEQUENCE + 4, 4, &sets.acknowledgements, does),
+    ]
 }
 
 fn jump<'a>(chain: &'a Chain<'a>, to: &Chain<'_>, condition: impl FnOnce(&mut Rule<'a>)) -> Rule<'a> {
@@ -107,14 +133,14 @@ fn payload(offset: u32, length: u32) -> Payload {
     Payload::Transport(TransportHeaderField::Raw { offset_bits: offset, length_bits: length })
 }
 
-/// `payload in @set → nftrace on, accept`, for packets of a transport protocol if one is given. Accepted, so that one
-/// event says both that the packet is traced and that it came in; in a base chain that ends this chain alone.
-fn trace_if<'a, K: NamedKey>(
+/// `payload in @set → does, accept`, for packets of a transport protocol if one is given.
+fn if_in<'a, K: NamedKey>(
     chain: &'a Chain<'a>,
     protocol: Option<u8>,
     offset: u32,
     length: u32,
     set: &Set<'_, K>,
+    does: &dyn Fn(&mut Rule<'a>),
 ) -> Rule<'a> {
     let mut rule = Rule::new(chain);
     if let Some(protocol) = protocol {
@@ -123,8 +149,7 @@ fn trace_if<'a, K: NamedKey>(
     }
     rule.add_expr(&payload(offset, length));
     rule.add_expr(&Lookup::new(set));
-    rule.add_expr(&Immediate::new(1_u8, Register::Reg1));
-    rule.add_expr(&SetNftrace);
+    does(&mut rule);
     rule.add_expr(&Verdict::Accept);
     rule
 }
@@ -150,15 +175,40 @@ impl Expression for SetNftrace {
     }
 }
 
-/// A set's key together with the names of its sets, for the input hook and for the others, and the number of the first
-/// within the transaction.
+/// Where packets are logged to: `log group GROUP prefix "PREFIX" queue-threshold 1`, which the crate does not have.
+#[derive(Clone, Copy)]
+pub struct Log {
+    pub group: u16,
+    pub prefix: &'static CStr,
+    /// Bytes of each packet.
+    pub copied: u32,
+}
+
+impl Expression for Log {
+    fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the names are C strings; the attributes are those of a log expression and of its types. The caller frees
+        // the expression.
+        unsafe {
+            let expression = NonNull::new(sys::nftnl_expr_alloc(c"log".as_ptr()))
+                .expect("libnftnl knows log expressions and has memory for one");
+            let log = expression.as_ptr();
+            sys::nftnl_expr_set_u16(log, sys::NFTNL_EXPR_LOG_GROUP as u16, self.group);
+            sys::nftnl_expr_set_u32(log, sys::NFTNL_EXPR_LOG_SNAPLEN as u16, self.copied);
+            sys::nftnl_expr_set_u16(log, sys::NFTNL_EXPR_LOG_QTHRESHOLD as u16, 1);
+            sys::nftnl_expr_set_str(log, sys::NFTNL_EXPR_LOG_PREFIX as u16, self.prefix.as_ptr());
+            expression
+        }
+    }
+}
+
+/// A set's key together with the name of its set, and its number within the transaction.
 pub trait NamedKey: SetKey {
-    const NAMES: [&'static CStr; 2];
+    const NAME: &'static CStr;
     const ID: u32;
 }
 
 macro_rules! set_key {
-    ($(#[$doc:meta])* $type:ident, $length:literal, $names:expr, $id:literal) => {
+    ($(#[$doc:meta])* $type:ident, $length:literal, $name:literal, $id:literal) => {
         $(#[$doc])*
         pub struct $type(pub [u8; $length]);
 
@@ -173,7 +223,7 @@ macro_rules! set_key {
         }
 
         impl NamedKey for $type {
-            const NAMES: [&'static CStr; 2] = $names;
+            const NAME: &'static CStr = $name;
             const ID: u32 = $id;
         }
     };
@@ -181,13 +231,13 @@ macro_rules! set_key {
 
 set_key!(
     /// Magic and check of a tag.
-    Tag, 8, [c"input_tags", c"tags"], 1
+    Tag, 8, c"tags", 1
 );
 set_key!(
     /// TCP sequence number.
-    Sequence, 4, [c"input_sequences", c"sequences"], 2
+    Sequence, 4, c"sequences", 2
 );
 set_key!(
     /// TCP acknowledgement number.
-    Acknowledgement, 4, [c"input_acknowledgements", c"acknowledgements"], 3
+    Acknowledgement, 4, c"acknowledgements", 3
 );

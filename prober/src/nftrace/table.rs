@@ -1,20 +1,24 @@
-//! The nftables table that makes the kernel report what happens to marked packets.
+//! The nftables tables that make the kernel report what happens to marked packets.
 //!
-//! One table of family `inet` in each watched namespace:
+//! For whoever looks closely, one of family `inet` in each watched namespace:
 //!
 //! * for each of the five hooks a base chain of the first priority but one, and one of the last. Both let
 //!   everything pass. (The very first belongs to `ip_sabotage_in` of `br_netfilter`, which takes packets
 //!   out of prerouting that have been through it in a bridge.) For a traced packet each reports its policy, so the pair brackets the hook: who was
 //!   seen by the first and not by the last died between them, whatever did it;
-//! * behind each first chain, rules that set `nftrace` on packets whose tag, TCP sequence or acknowledgement
-//!   number is in a set, and let them pass (`rules`). Arming a check adds elements to the sets, disarming removes them. The
-//!   input hook has sets of its own: for a light look, which is about what arrives, there are elements in those alone.
+//! * in the two hooks by which packets come in, behind the first chain, rules that set `nftrace` on packets whose tag, TCP
+//!   sequence or acknowledgement number is in a set, and let them pass (`rules`). They keep the bit in the hooks that follow.
+//!   Arming a check adds elements to the sets, disarming removes them.
 //!
 //! Where there are bridges, a second table of the same name and of family `bridge` sets the trace bit on marked frames
 //! that enter one, where they enter it: they keep the bit. Nobody asks which of a bridge's hooks a frame went through, but
 //! which rule ended it.
 //!
-//! The table has the `owner` flag (kernel 5.12): it belongs to the socket that made it and disappears
+//! One rule that sets `nftrace` anywhere makes the kernel number each packet of the machine at each chain of each namespace
+//! (`nft_trace_init`: a hash of its flow, and one of that), which costs bystanders as much as a program at every device. So
+//! for a light look there is a table without any, which logs marked packets behind all else of the input hook, to a socket.
+//!
+//! The tables have the `owner` flag (kernel 5.12): they belong to the socket that made them and disappear
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
 
 use std::ffi::{CString, c_char, c_void};
@@ -26,12 +30,12 @@ use netlink_packet_core::{NLMSG_ERROR, NLMSG_OVERRUN};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::set::Set;
-use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Table};
+use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
 use waymark_proto::marker::MAGIC;
 use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, MarkerKey, Protocol};
 use waymark_tracer_ebpf::HookSet;
 
-use super::rules::{self, Acknowledgement, NamedKey, Sequence, Tag};
+use super::rules::{self, Acknowledgement, Log, NamedKey, Sequence, Sets, Tag};
 
 /// Tables whose names begin so are Waymark's own.
 pub const TABLE_PREFIX: &str = "waymark_";
@@ -52,25 +56,22 @@ const HOOKS: [(Hook, NfHook, &str); 5] = [
 const FIRST: i32 = FIRST_TRACED_PRIORITY;
 const LAST: i32 = i32::MAX;
 
-/// Where a table's chains are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layer {
-    /// In the hooks of IP.
-    Ip,
+/// What a table is for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// Tracing, in the hooks of IP.
+    Rules,
     /// In those of bridges.
-    Bridge,
+    RulesOfBridges,
+    /// Logging what arrives.
+    Arrivals(Log),
 }
 
-impl Layer {
-    /// Whether packets are looked at in a hook: in a bridge, whose hooks are in one namespace, where they enter it.
-    fn begins_at(self, hook: Hook) -> bool {
-        self == Self::Ip || matches!(hook, Hook::NetfilterPrerouting | Hook::NetfilterOutput)
-    }
-
+impl Purpose {
     fn family(self) -> ProtoFamily {
         match self {
-            Self::Ip => ProtoFamily::Inet,
-            Self::Bridge => ProtoFamily::Bridge,
+            Self::Rules | Self::Arrivals(_) => ProtoFamily::Inet,
+            Self::RulesOfBridges => ProtoFamily::Bridge,
         }
     }
 }
@@ -108,46 +109,42 @@ pub struct Traced {
     pub count: u32,
     /// Protocol of its packets.
     pub protocol: Protocol,
-    /// All hooks, or for a light look the input hook alone.
+    /// All hooks, or for a light look what arrives alone.
     pub set: HookSet,
     /// Whether the packets' first bytes are wanted, too.
     pub capture: bool,
-}
-
-/// Hooks that share their sets of markers.
-#[derive(Clone, Copy)]
-enum Hooks {
-    Input,
-    Others,
 }
 
 /// A table in the kernel, alive as long as this value.
 pub struct TraceTable {
     socket: Socket,
     table: Table,
-    layer: Layer,
+    purpose: Purpose,
 }
 
 impl TraceTable {
     /// Makes the table in the namespace of the calling thread.
     pub fn create() -> io::Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self::make(&format!("{TABLE_PREFIX}{}_{number}", std::process::id()), Layer::Ip)
+        Self::make(&new_name(), Purpose::Rules)
     }
 
     /// Makes its companion for bridges, under the same name.
     pub fn for_bridges(&self) -> io::Result<Self> {
-        Self::make(&self.name(), Layer::Bridge)
+        Self::make(&self.name(), Purpose::RulesOfBridges)
     }
 
-    fn make(name: &str, layer: Layer) -> io::Result<Self> {
+    /// Makes the table of light looks in the namespace of the calling thread, where somebody listens to the log.
+    pub fn for_arrivals(to: Log) -> io::Result<Self> {
+        Self::make(&new_name(), Purpose::Arrivals(to))
+    }
+
+    fn make(name: &str, purpose: Purpose) -> io::Result<Self> {
         let name = c_string(name);
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         // Errors quote the request otherwise, and a batch is long.
         socket.set_cap_ack(true)?;
-        let made = Self { socket, table: Table::new(name, layer.family()), layer };
+        let made = Self { socket, table: Table::new(name, purpose.family()), purpose };
         made.commit(&made.definition()).map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL | libc::EOPNOTSUPP) => io::Error::other(format!(
                 "{error}; tables that go with their owner need kernel 5.12 or newer"
@@ -182,82 +179,84 @@ impl TraceTable {
 
     fn definition(&self) -> FinalizedBatch {
         let mut batch = Batch::new();
-        batch.add(&OwnedTable(&self.table, self.layer), MsgType::Add);
-        let sets = [Hooks::Input, Hooks::Others].map(|hooks| {
-            (self.set::<Tag>(hooks), self.set::<Sequence>(hooks), self.set::<Acknowledgement>(hooks))
-        });
-        for (tags, sequences, acknowledgements) in &sets {
-            batch.add(tags, MsgType::Add);
-            batch.add(sequences, MsgType::Add);
-            batch.add(acknowledgements, MsgType::Add);
-        }
-        for (meaning, hook, name) in HOOKS.into_iter().filter(|(hook, ..)| self.layer.begins_at(*hook)) {
-            let is_input = meaning == Hook::NetfilterInput && self.layer == Layer::Ip;
-            let hooks = if is_input { Hooks::Input } else { Hooks::Others };
-            let (tags, sequences, acknowledgements) = &sets[hooks as usize];
-            let first = self.base_chain(&format!("{name}-first"), hook, FIRST);
-            let tunnelled = Chain::new(c_string(&format!("{name}-tunnelled")), &self.table);
-            let likely = Chain::new(c_string(&format!("{name}-likely")), &self.table);
-            for chain in [&first, &tunnelled, &likely] {
-                batch.add(chain, MsgType::Add);
-            }
-            if self.layer == Layer::Ip {
-                batch.add(&self.base_chain(&format!("{name}-last"), hook, LAST), MsgType::Add);
-            }
-            for rule in rules::trace(&likely, tags, sequences, acknowledgements) {
-                batch.add(&rule, MsgType::Add);
-            }
-            for rule in rules::skim_inner(&tunnelled, &likely) {
-                batch.add(&rule, MsgType::Add);
-            }
-            for rule in rules::skim(&first, &likely, &tunnelled) {
-                batch.add(&rule, MsgType::Add);
+        batch.add(&OwnedTable(&self.table, self.purpose.family()), MsgType::Add);
+        let sets = self.sets();
+        batch.add(&sets.tags, MsgType::Add);
+        batch.add(&sets.sequences, MsgType::Add);
+        batch.add(&sets.acknowledgements, MsgType::Add);
+        for (hook, at, name) in HOOKS {
+            let base = |end, priority| {
+                let mut chain = self.chain(name, end);
+                chain.set_hook(at, priority);
+                chain.set_policy(Policy::Accept);
+                chain
+            };
+            let (first, last) = (base("first", FIRST), base("last", LAST));
+            let comes_in = matches!(hook, Hook::NetfilterPrerouting | Hook::NetfilterOutput);
+            match self.purpose {
+                Purpose::Rules => {
+                    add_all(&mut batch, &[&first, &last]);
+                    if comes_in {
+                        self.add_trace(&first, name, &sets, &mut batch);
+                    }
+                }
+                Purpose::RulesOfBridges if comes_in => {
+                    add_all(&mut batch, &[&first]);
+                    self.add_trace(&first, name, &sets, &mut batch);
+                }
+                Purpose::Arrivals(log) if hook == Hook::NetfilterInput => {
+                    let likely = self.chain(name, "likely");
+                    add_all(&mut batch, &[&last, &likely]);
+                    add_rules(&mut batch, rules::log(&likely, &sets, &log));
+                    add_rules(&mut batch, rules::skim(&last, &likely));
+                }
+                Purpose::RulesOfBridges | Purpose::Arrivals(_) => {}
             }
         }
         batch.finalize()
     }
 
+    /// Has a hook's first chain trace what is marked.
+    fn add_trace(&self, first: &Chain<'_>, hook: &str, sets: &Sets<'_>, batch: &mut Batch) {
+        let (likely, tunnelled) = (self.chain(hook, "likely"), self.chain(hook, "tunnelled"));
+        add_all(batch, &[&likely, &tunnelled]);
+        add_rules(batch, rules::trace(&likely, sets));
+        add_rules(batch, rules::skim_inner(&tunnelled, &likely));
+        add_rules(batch, rules::skim(first, &likely));
+        add_rules(batch, [rules::skim_outer(first, &tunnelled)]);
+    }
+
     fn change_elements(&self, traced: &Traced, change: MsgType) -> io::Result<()> {
-        let Traced { check, key, count, protocol, set, .. } = traced;
-        let groups = match (set, self.layer) {
-            (HookSet::Light, Layer::Ip) => &[Hooks::Input][..],
-            (HookSet::Wide, Layer::Ip) => &[Hooks::Input, Hooks::Others],
-            (HookSet::Light, Layer::Bridge) => return Ok(()),
-            (HookSet::Wide, Layer::Bridge) => &[Hooks::Others],
-        };
+        let &Traced { check, key, count, protocol, .. } = traced;
+        let Sets { mut tags, mut sequences, mut acknowledgements } = self.sets();
         let mut batch = Batch::new();
-        for &hooks in groups {
-            if *protocol == Protocol::Tcp {
-                let mut sequences = self.set::<Sequence>(hooks);
-                let mut acknowledgements = self.set::<Acknowledgement>(hooks);
-                for (_, isn) in key.isns(*check, *count) {
-                    sequences.add(&Sequence(isn.to_be_bytes()));
-                    acknowledgements.add(&Acknowledgement(isn.wrapping_add(1).to_be_bytes()));
-                }
-                batch.add_iter(sequences.elems_iter(), change);
-                batch.add_iter(acknowledgements.elems_iter(), change);
-            } else {
-                let mut tags = self.set::<Tag>(hooks);
-                let mut bytes = [0; 8];
-                bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
-                bytes[4..].copy_from_slice(&check.get().to_be_bytes());
-                tags.add(&Tag(bytes));
-                batch.add_iter(tags.elems_iter(), change);
+        if protocol == Protocol::Tcp {
+            for (_, isn) in key.isns(check, count) {
+                sequences.add(&Sequence(isn.to_be_bytes()));
+                acknowledgements.add(&Acknowledgement(isn.wrapping_add(1).to_be_bytes()));
             }
+            batch.add_iter(sequences.elems_iter(), change);
+            batch.add_iter(acknowledgements.elems_iter(), change);
+        } else {
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
+            bytes[4..].copy_from_slice(&check.get().to_be_bytes());
+            tags.add(&Tag(bytes));
+            batch.add_iter(tags.elems_iter(), change);
         }
         self.commit(&batch.finalize())
     }
 
-    fn set<K: NamedKey>(&self, hooks: Hooks) -> Set<'_, K> {
-        let group = hooks as usize;
-        Set::new_named(K::NAMES[group], K::ID + 3 * group as u32, &self.table, self.layer.family())
+    fn sets(&self) -> Sets<'_> {
+        Sets { tags: self.set(), sequences: self.set(), acknowledgements: self.set() }
     }
 
-    fn base_chain(&self, name: &str, hook: NfHook, priority: i32) -> Chain<'_> {
-        let mut chain = Chain::new(c_string(name), &self.table);
-        chain.set_hook(hook, priority);
-        chain.set_policy(Policy::Accept);
-        chain
+    fn set<K: NamedKey>(&self) -> Set<'_, K> {
+        Set::new_named(K::NAME, K::ID, &self.table, self.purpose.family())
+    }
+
+    fn chain(&self, hook: &str, end: &str) -> Chain<'_> {
+        Chain::new(c_string(&format!("{hook}-{end}")), &self.table)
     }
 
     /// Sends a batch and reads the kernel's answers to it.
@@ -312,7 +311,7 @@ fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
 }
 
 /// The message that makes a table with the owner flag, which the crate cannot set.
-struct OwnedTable<'a>(&'a Table, Layer);
+struct OwnedTable<'a>(&'a Table, ProtoFamily);
 
 // SAFETY: writes one message, as libnftnl builds it, into the buffer that the batch provides for one.
 unsafe impl NlMsg for OwnedTable<'_> {
@@ -321,13 +320,13 @@ unsafe impl NlMsg for OwnedTable<'_> {
         // its last use.
         unsafe {
             let table = NonNull::new(sys::nftnl_table_alloc()).expect("there is memory for a table").as_ptr();
-            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, self.1.family() as u32);
+            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, self.1 as u32);
             sys::nftnl_table_set_str(table, sys::NFTNL_TABLE_NAME as u16, self.0.get_name().as_ptr());
             sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, TABLE_F_OWNER);
             let header = sys::nftnl_nlmsg_build_hdr(
                 buffer.cast::<c_char>(),
                 libc::NFT_MSG_NEWTABLE as u16,
-                self.1.family() as u16,
+                self.1 as u16,
                 (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16,
                 seq,
             );
@@ -335,6 +334,24 @@ unsafe impl NlMsg for OwnedTable<'_> {
             sys::nftnl_table_free(table);
         }
     }
+}
+
+fn add_all(batch: &mut Batch, chains: &[&Chain<'_>]) {
+    for chain in chains {
+        batch.add(*chain, MsgType::Add);
+    }
+}
+
+fn add_rules<'a>(batch: &mut Batch, rules: impl IntoIterator<Item = Rule<'a>>) {
+    for rule in rules {
+        batch.add(&rule, MsgType::Add);
+    }
+}
+
+/// A name that no other table of the machine has.
+fn new_name() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("{TABLE_PREFIX}{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 fn c_string(text: &str) -> CString {

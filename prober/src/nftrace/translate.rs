@@ -16,6 +16,7 @@ use super::event::{TraceEvent, TraceType, TracedPacket};
 use super::legacy::{self, Passing, Reports, Who};
 use super::passage::Passage;
 use super::table::{Bracket, TABLE_PREFIX};
+use crate::nflog::Logged;
 use crate::xtrace::XtEvent;
 
 /// Packets in flight that are remembered at most; a packet needs one place per hook.
@@ -86,7 +87,8 @@ struct Waiting {
 /// State of one namespace.
 pub struct Translator {
     place: Place,
-    table: String,
+    /// The table whose chains are the brackets, once there is one.
+    table: Option<String>,
     devices: BTreeMap<u32, String>,
     packets: HashMap<u32, Arc<Known>>,
     /// Markers of encapsulated packets.
@@ -105,10 +107,10 @@ pub struct Translator {
 
 impl Translator {
     /// A translator for the events of one namespace.
-    pub fn new(place: Place, table: String, devices: BTreeMap<u32, String>) -> Self {
+    pub fn new(place: Place, devices: BTreeMap<u32, String>) -> Self {
         Self {
             place,
-            table,
+            table: None,
             devices,
             packets: HashMap::new(),
             outers: HashMap::new(),
@@ -118,6 +120,21 @@ impl Translator {
             passage: Passage::default(),
             lost: 0,
         }
+    }
+
+    /// Takes the events of a table's chains for its brackets from now on.
+    pub fn take_events_of(&mut self, table: String) {
+        self.table = Some(table);
+    }
+
+    /// Takes a packet that came through the input hook.
+    pub fn arrived(&mut self, logged: &Logged, markers: &mut dyn Markers) {
+        let Some((network, transport)) = legacy::headers(&logged.packet) else { return };
+        let &Logged { iif, oif, mark, .. } = logged;
+        let packet = TracedPacket { network, transport, iif, oif, mark };
+        let known = self.know(logged.hook, &packet, markers);
+        self.happened(&known, logged.hook, Event::Passed, markers);
+        self.passage.tell(markers);
     }
 
     /// Takes a report of a legacy table, which is told in its place among the events that come next.
@@ -132,7 +149,8 @@ impl Translator {
 
     /// Takes one event. What follows from the last ones may be held back until [`Translator::tell`].
     pub fn event(&mut self, event: &TraceEvent<'_>, markers: &mut dyn Markers) {
-        let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
+        let is_own = self.table.as_deref() == Some(&*event.table);
+        let bracket = is_own.then(|| Bracket::of_chain(&event.chain)).flatten();
         if event.family == "bridge" && bracket.is_some() {
             // It is only to be known which frame it is.
             if let Some(packet) = &event.packet {
@@ -251,6 +269,10 @@ impl Translator {
             self.lost += 1;
             self.packets.clear();
         }
+        self.packets.insert(id, Arc::new(self.know(hook, packet, markers)));
+    }
+
+    fn know(&self, hook: Hook, packet: &TracedPacket<'_>, markers: &dyn Markers) -> Known {
         let identity = identify(packet, markers);
         let is_captured =
             matches!(identity, Identity::Marked(marker, _) if markers.are_captured(marker.check));
@@ -261,7 +283,7 @@ impl Translator {
         };
         let device =
             index.map(|index| self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}")));
-        self.packets.insert(id, Arc::new(Known { hook, device, identity, packet: bytes }));
+        Known { hook, device, identity, packet: bytes }
     }
 
     fn sighting(
@@ -451,11 +473,8 @@ mod tests {
         transport[4..8].copy_from_slice(&ISN.to_be_bytes());
         let packet = |network, iif, oif| TracedPacket { network, transport: &transport, iif, oif, mark: 0 };
         let place = Place::new("node1", "node1");
-        let mut translator = Translator::new(
-            place,
-            "waymark_1_0".into(),
-            [(2, "cni0".into()), (3, "flannel.1".into())].into(),
-        );
+        let mut translator = Translator::new(place, [(2, "cni0".into()), (3, "flannel.1".into())].into());
+        translator.take_events_of("waymark_1_0".into());
         let mut told = Told::default();
         let mut event =
             |id, family, table: &'static str, chain: &'static str, verdict: &'static str, packet| {

@@ -357,9 +357,13 @@ impl Shared {
                 entry.insert(started)
             }
         };
-        entry.watch.arm(traced).map_err(|error| error.to_string())?;
-        entry.checks.insert(traced.check);
-        Ok(entry.watch.provider())
+        let provider = entry.watch.arm(traced).map_err(|error| error.to_string());
+        if provider.is_ok() {
+            entry.checks.insert(traced.check);
+        } else if entry.checks.is_empty() {
+            watches.remove(&inode);
+        }
+        provider
     }
 
     fn start_watch(

@@ -22,32 +22,20 @@ mod guard;
 mod logger;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, config_request};
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterProtoFamily};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use crate::facts::legacy_tables;
-use crate::nftrace::filter;
+use crate::nflog::Log;
 pub use event::{XtEvent, XtKind};
 use logger::Logger;
 
 /// Where reports go that no rule sends anywhere (`default_loginfo` of `nfnetlink_log`).
 const GROUP: u16 = 0;
-/// As much of a packet as has its marker: IPv6 header and 20 bytes of transport header, with room for IPv4's options.
-const COPIED: u32 = 100;
-/// Room for some ten thousand reports between two reads. The kernel takes what they need, not all of it.
-const RECEIVE_BUFFER: usize = 32 << 20;
-/// Longer than any datagram of the kernel's.
-const DATAGRAM: usize = 1 << 16;
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
 const FAMILIES: [u8; 2] = [2, 10];
 
 /// The reports of one namespace. Nobody is told any more, and its own logger is back, when this is dropped.
 pub struct XtTrace {
-    reports: Socket,
+    reports: Log,
     /// In the order in which they are given back.
     _loggers: Vec<Logger>,
 }
@@ -65,77 +53,17 @@ impl XtTrace {
         if families.is_empty() {
             return Ok(None);
         }
-        let reports = listen()?;
+        let reports = Log::listen(GROUP, *event::PREFIX.as_bytes().first_chunk().expect("it is longer"))?;
         let loggers = families.into_iter().map(Logger::take).collect::<Result<_, _>>()?;
         Ok(Some(Self { reports, _loggers: loggers }))
     }
 
     /// Takes all reports that are there now. Says how often some were lost.
     pub fn drain(&self, take: &mut dyn FnMut(XtEvent)) -> u64 {
-        let mut overruns = 0;
-        let mut datagram = Vec::with_capacity(DATAGRAM);
-        loop {
-            datagram.clear();
-            match self.reports.recv(&mut datagram, libc::MSG_DONTWAIT) {
-                Ok(_) => event::parse(&datagram).for_each(&mut *take),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing more for now; any other error would come again at the next call.
-                Err(_) => return overruns,
+        self.reports.drain(&mut |logged| {
+            if let Some(event) = XtEvent::new(logged) {
+                take(event);
             }
-        }
+        })
     }
-}
-
-fn listen() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    // Larger than net.core.rmem_max, which CAP_NET_ADMIN may exceed; the default does for small checks.
-    if set_receive_buffer_force(&socket, RECEIVE_BUFFER).is_err() {
-        socket.set_rx_buf_sz(RECEIVE_BUFFER as u32)?;
-    }
-    // Asking loads the module, where it is one.
-    order(&socket, ConfigCmd::Bind.into()).map_err(|error| match error.raw_os_error() {
-        Some(libc::EBUSY) => io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!(
-                "group {GROUP} of nfnetlink_log has a listener already (`cat /proc/net/netfilter/nfnetlink_log` tells its \
-                 port, for ulogd its process); let it listen to another group"
-            ),
-        ),
-        _ => said("listen to nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG)", &error),
-    })?;
-    // Each at once, instead of a hundred at a time or after a second.
-    order(&socket, ConfigNla::QThresh(1)).map_err(|error| said("set the queue of nfnetlink_log", &error))?;
-    order(&socket, ConfigMode::new_packet(COPIED).into())
-        .map_err(|error| said("have nfnetlink_log quote packets", &error))?;
-    // Whoever's rules send packets to this group and have no listener would be heard here.
-    filter::attach_x_tables(&socket)?;
-    Ok(socket)
-}
-
-/// One order to `nfnetlink_log`, with the kernel's answer to it.
-fn order(socket: &Socket, what: ConfigNla) -> io::Result<()> {
-    let request = config_request(NetfilterProtoFamily::Unspec, GROUP, vec![what]);
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        // Packets of others' rules may come between.
-        let Ok(answer) = NetlinkMessage::<NetfilterMessage>::deserialize(&answer) else { continue };
-        if let NetlinkPayload::Error(error) = answer.payload {
-            return error.code.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code.get().abs())));
-        }
-    }
-}
-
-fn said(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what}: {error}"))
-}
-
-fn set_receive_buffer_force(socket: &Socket, bytes: usize) -> nix::Result<()> {
-    // SAFETY: the socket is open while it is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::RcvBufForce, &bytes)
 }
