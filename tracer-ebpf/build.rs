@@ -75,6 +75,7 @@ fn bindings(arch: &str) -> Result<bindgen::Bindings, Box<dyn Error>> {
         .header("bpf/record.h")
         .clang_arg(format!("-I{}", multiarch(arch)))
         .allowlist_type("wm_.*")
+        .allowlist_var("WM_VLAN_PRESENT")
         .no_default("wm_captured")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)

@@ -49,6 +49,7 @@ mod intent;
 mod inventory;
 mod loss;
 pub mod marker;
+pub mod metadata;
 mod policy;
 mod probe;
 mod result;
@@ -81,6 +82,7 @@ pub use intent::{
 pub use inventory::{Absent, ContainerPort, Fabric, Inventory, InventoryError, Namespace, Node, Pod, Scope};
 pub use loss::{Factor, FactorKind, LossReport, Share};
 pub use marker::{Marker, MarkerKey, Tag};
+pub use metadata::{Checksum, Conntrack, ConntrackState, Metadata};
 pub use policy::{
     EgressRule, IngressRule, IpBlock, LabelOperator, LabelRequirement, LabelSelector, NetworkPolicy,
     NetworkPolicySpec, PolicyPeer, PolicyPort, PolicyType, PortRef, TransportProtocol,

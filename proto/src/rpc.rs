@@ -119,6 +119,70 @@ impl TryFrom<Outer> for crate::Outer {
     }
 }
 
+impl From<&Flow> for Tuple {
+    fn from(flow: &Flow) -> Self {
+        Self {
+            src: address_bytes(flow.src),
+            dst: address_bytes(flow.dst),
+            protocol: flow.protocol.number(flow.is_ipv6()).into(),
+            src_port: flow.src_port.into(),
+            dst_port: flow.dst_port.into(),
+        }
+    }
+}
+
+impl TryFrom<Tuple> for Flow {
+    type Error = Malformed;
+
+    fn try_from(tuple: Tuple) -> Result<Self, Malformed> {
+        let protocol = u8::try_from(tuple.protocol).ok().and_then(Protocol::from_number);
+        Ok(Self {
+            src: address(&tuple.src)?,
+            dst: address(&tuple.dst)?,
+            protocol: protocol.ok_or_else(|| malformed(format!("protocol {}", tuple.protocol)))?,
+            src_port: port(tuple.src_port)?,
+            dst_port: port(tuple.dst_port)?,
+        })
+    }
+}
+
+impl From<&crate::Metadata> for Metadata {
+    fn from(metadata: &crate::Metadata) -> Self {
+        let conntrack = metadata.conntrack.as_ref().map(|conntrack| Conntrack {
+            info: conntrack.info(),
+            original: Some(Tuple::from(&conntrack.original)),
+            reply: Some(Tuple::from(&conntrack.reply)),
+            status: conntrack.status,
+        });
+        let checksum = metadata.checksum.map(|checksum| checksum as u32);
+        Self { vlan: metadata.vlan.map(u32::from), checksum, conntrack }
+    }
+}
+
+impl TryFrom<Metadata> for crate::Metadata {
+    type Error = Malformed;
+
+    fn try_from(metadata: Metadata) -> Result<Self, Malformed> {
+        let checksum = |number| {
+            crate::Checksum::from_number(number).ok_or_else(|| malformed(format!("checksum state {number}")))
+        };
+        let conntrack = |Conntrack { info, original, reply, status }| {
+            let (state, is_reply) = crate::ConntrackState::from_number(info)
+                .ok_or_else(|| malformed(format!("conntrack state {info}")))?;
+            let flow = |tuple: Option<Tuple>| {
+                Flow::try_from(tuple.ok_or_else(|| malformed("a conntrack entry without its tuples"))?)
+            };
+            let (original, reply) = (flow(original)?, flow(reply)?);
+            Ok::<_, Malformed>(crate::Conntrack { state, is_reply, original, reply, status })
+        };
+        Ok(Self {
+            vlan: metadata.vlan.map(port).transpose()?,
+            checksum: metadata.checksum.map(checksum).transpose()?,
+            conntrack: metadata.conntrack.map(conntrack).transpose()?,
+        })
+    }
+}
+
 impl From<&crate::Sighting> for Sighting {
     fn from(sighting: &crate::Sighting) -> Self {
         use sighting::Event as Wire;
@@ -155,6 +219,7 @@ impl From<&crate::Sighting> for Sighting {
             hook: u32::from(sighting.hook as u8),
             device: sighting.device.clone(),
             headers: sighting.headers.as_ref().map(Headers::from),
+            metadata: (!sighting.metadata.is_empty()).then(|| Metadata::from(&sighting.metadata)),
             buffer: sighting.buffer,
             packet: sighting.packet.clone(),
             event: Some(event),
@@ -200,6 +265,7 @@ impl Sighting {
             device: self.device,
             event,
             headers: self.headers.map(crate::Headers::try_from).transpose()?,
+            metadata: self.metadata.map(crate::Metadata::try_from).transpose()?.unwrap_or_default(),
             buffer: self.buffer,
             packet: self.packet,
         })
@@ -310,6 +376,18 @@ mod tests {
             mark: 1,
             outer: Some(outer),
         };
+        let conntrack = crate::Conntrack {
+            state: crate::ConntrackState::Related,
+            is_reply: true,
+            original: flow,
+            reply: flow.reversed(),
+            status: 1 << 3,
+        };
+        let metadata = crate::Metadata {
+            vlan: Some(7),
+            checksum: Some(crate::Checksum::Partial),
+            conntrack: Some(conntrack),
+        };
         let rule = RuleRef {
             family: "ip".into(),
             table: "filter".into(),
@@ -339,6 +417,7 @@ mod tests {
                 device: Some("eth0".into()),
                 event,
                 headers: Some(headers.clone()),
+                metadata: metadata.clone(),
                 buffer: 0xffff,
                 packet: vec![0x45],
             };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Flow, Hook, Marker, Outer, Place, RuleRef};
+use crate::{Flow, Hook, Marker, Metadata, Outer, Place, RuleRef};
 
 /// One record from the kernel: this marker, at this hook, at this time, with these headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Sighting {
     /// followed by its buffer alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
+    /// What the kernel kept beside its bytes, as far as the provider tells.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
     /// The buffer that held it (`skb->head`); 0 where the provider does not know it.
     #[serde(default)]
     pub buffer: u64,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cause, Flow, Hook, NodeName, Place, Text};
+use crate::{Cause, Conntrack, Flow, Hook, NodeName, Place, Text};
 
 /// What a hook did with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -128,6 +128,9 @@ pub struct Step {
     /// The kernel function that dropped it (observed walks), `symbol+0xoffset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
+    /// The connection that the packet carried (observed walks), where it was about to be sent or died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack: Option<Conntrack>,
     /// A remark for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Text>,
@@ -151,6 +154,7 @@ impl Step {
             object: None,
             reason: None,
             function: None,
+            conntrack: None,
             note: None,
             at_ns: None,
         }

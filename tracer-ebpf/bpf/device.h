@@ -27,7 +27,7 @@ int BPF_PROG(napi_gro_receive_entry, struct sk_buff *skb)
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(net_dev_queue, struct sk_buff *skb)
 {
-	struct hook hook = { .point = WM_POINT_NET_DEV_QUEUE, .wide = 1 };
+	struct hook hook = { .point = WM_POINT_NET_DEV_QUEUE, .wide = 1, .tells_conntrack = 1 };
 
 	return pipeline(skb, &hook);
 }

@@ -10,7 +10,7 @@ SEC("tp_btf/kfree_skb")
 int kfree_skb(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
-	struct hook hook = { .point = WM_POINT_KFREE_SKB, .location = ctx[1], .frees = 1 };
+	struct hook hook = { .point = WM_POINT_KFREE_SKB, .location = ctx[1], .frees = 1, .tells_conntrack = 1 };
 
 	if (bpf_core_field_exists(((struct trace_event_raw_kfree_skb *)0)->reason))
 		hook.reason = ctx[2];

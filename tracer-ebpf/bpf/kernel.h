@@ -61,7 +61,47 @@ struct sk_buff {
 	unsigned char *head;
 	unsigned char *data;
 	unsigned long _skb_refdst;
+	unsigned long _nfct;
+	__u16 vlan_tci;
+	__u16 vlan_proto;
+	__u8 vlan_present : 1; /* before 6.2; since then the protocol tells */
+	__u8 ip_summed : 2;
 	__u8 tc_at_ingress : 1;
+} relocated;
+
+union nf_inet_addr {
+	__u32 ip6[4];
+} relocated;
+
+/* Ports are in the order of the network. */
+union nf_conntrack_man_proto {
+	__u16 all;
+} relocated;
+
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+	union nf_conntrack_man_proto u;
+	__u16 l3num;
+} relocated;
+
+struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
+	struct {
+		union nf_inet_addr u3;
+		union {
+			__u16 all;
+		} u;
+		__u8 protonum;
+	} dst;
+} relocated;
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+} relocated;
+
+struct nf_conn {
+	struct nf_conntrack_tuple_hash tuplehash[2];
+	unsigned long status;
 } relocated;
 
 struct dst_entry {

@@ -6,6 +6,7 @@
 #ifndef WAYMARK_PIPELINE_H
 #define WAYMARK_PIPELINE_H
 
+#include "metadata.h"
 #include "skim.h"
 
 /*
@@ -36,6 +37,7 @@ struct hook {
 	__u8 wide;    /* nothing to record for checks that look lightly */
 	__u8 later;   /* no packet is met here first */
 	__u8 probed;  /* of a kprobe */
+	__u8 tells_conntrack; /* one of the hooks at which a packet has been through what may track or translate it */
 	__u64 call;   /* the call of a function whose answer is awaited; 0 if none is */
 	struct nf_hook_state *state; /* of a function that has one; else 0 */
 	__u8 asks_direction;         /* whether the packet is on its way in or out is to be told */
@@ -185,8 +187,22 @@ static __always_inline int submit(struct wm_record *r)
 	return count(WM_COUNT_RECORDED);
 }
 
+/* With the connection that the packet carries. */
+static __always_inline int submit_tracked(struct sk_buff *skb, int probed, const struct wm_record *r, struct nf_conn *connection)
+{
+	struct wm_tracked *tracked = bpf_ringbuf_reserve(&records, sizeof(*tracked), 0);
+
+	if (!tracked)
+		return count(WM_COUNT_RING_FULL);
+	tracked->record = *r;
+	fill_conntrack(skb, probed, connection, &tracked->conntrack);
+	bpf_ringbuf_submit(tracked, 0);
+	return count(WM_COUNT_RECORDED);
+}
+
 /* With the packet's first bytes, which may be fewer than it has: only the linear part is read. */
-static __always_inline int submit_captured(const struct wm_record *r, const struct window *w, __u32 offset)
+static __always_inline int submit_captured(struct sk_buff *skb, int probed, const struct wm_record *r, struct nf_conn *connection,
+					   const struct window *w, __u32 offset)
 {
 	struct wm_captured *captured = bpf_ringbuf_reserve(&records, sizeof(*captured), 0);
 	__u32 length = offset < w->end ? w->end - offset : 0;
@@ -196,6 +212,10 @@ static __always_inline int submit_captured(const struct wm_record *r, const stru
 	if (length > WM_SNAP)
 		length = WM_SNAP;
 	captured->record = *r;
+	if (connection)
+		fill_conntrack(skb, probed, connection, &captured->conntrack);
+	else
+		__builtin_memset(&captured->conntrack, 0, sizeof(captured->conntrack));
 	captured->reserved = 0;
 	captured->length = bpf_probe_read_kernel(captured->bytes, length, w->head + offset) ? 0 : length;
 	bpf_ringbuf_submit(captured, 0);
@@ -235,6 +255,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	__u32 point = hook->point;
 	struct wm_record *r;
 	enum found found;
+	struct nf_conn *connection;
 	struct wm_armed *a;
 	__u64 now;
 
@@ -268,7 +289,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 
 	r->time_ns = now;
 	r->buffer = head;
-	r->mark = of(probed, skb, mark);
+	fill_metadata(skb, probed, r);
 	r->location = hook->location;
 	r->reason = hook->reason;
 	r->code = hook->code;
@@ -279,7 +300,10 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		return count(WM_COUNT_NOT_WANTED);
 	if (hook->call)
 		return await(skb, hook, r);
-	return a->capture ? submit_captured(r, &w, offset) : submit(r);
+	connection = hook->tells_conntrack && a->wide ? connection_of(skb, probed) : 0;
+	if (a->capture)
+		return submit_captured(skb, probed, r, connection, &w, offset);
+	return connection ? submit_tracked(skb, probed, r, connection) : submit(r);
 }
 
 #endif

@@ -104,11 +104,43 @@ struct wm_record {
 	__u8 outer_family; /* 4, 6; 0 when not encapsulated */
 	__u8 outer_kind;   /* 1 VXLAN */
 	__u16 outer_src_port;
-	__u16 reserved[3];
+	__u16 vlan;        /* number of the VLAN beside the packet, and WM_VLAN_PRESENT; else 0 */
+	__u8 checksum;     /* skb->ip_summed */
+	__u8 reserved[3];
 	char device[16];
 };
 
 _Static_assert(sizeof(struct wm_record) == 168, "no padding");
+
+#define WM_VLAN_PRESENT 0x8000
+
+/* One direction of a connection. Addresses of IPv4 stand in the first four bytes, ports are host order; of ICMP there is one, the
+ * echo identifier, as the source. */
+struct wm_tuple {
+	__u8 src[16];
+	__u8 dst[16];
+	__u16 src_port;
+	__u16 dst_port;
+};
+
+/* The entry of connection tracking that a packet carries. */
+struct wm_conntrack {
+	struct wm_tuple original;
+	struct wm_tuple reply;
+	__u32 status;  /* enum ip_conntrack_status */
+	__u8 info;     /* enum ip_conntrack_info */
+	__u8 family;   /* 4, 6; 0: it carries none */
+	__u8 protocol; /* IANA number */
+	__u8 reserved;
+};
+
+/* A sighting of a packet that carries one, at hooks that tell it. */
+struct wm_tracked {
+	struct wm_record record;
+	struct wm_conntrack conntrack;
+};
+
+_Static_assert(sizeof(struct wm_tracked) == 248, "no padding");
 
 /* Room for an outer IPv6 header with UDP, VXLAN and Ethernet, and what a marker needs inside. */
 #define WM_SNAP 192
@@ -116,12 +148,13 @@ _Static_assert(sizeof(struct wm_record) == 168, "no padding");
 /* A sighting with the packet's first bytes, from its outermost IP header on. */
 struct wm_captured {
 	struct wm_record record;
+	struct wm_conntrack conntrack;
 	__u32 length;
 	__u32 reserved;
 	__u8 bytes[WM_SNAP];
 };
 
-_Static_assert(sizeof(struct wm_captured) == 368, "no padding");
+_Static_assert(sizeof(struct wm_captured) == 448, "no padding");
 
 /* A marker, as the maps hold it. */
 struct wm_marker {

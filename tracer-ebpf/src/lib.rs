@@ -7,6 +7,7 @@
 //! bpf/maps.h        maps and counters
 //! bpf/pages.h       packets whose headers a network card left in pages
 //! bpf/match.h       is this packet marked?
+//! bpf/metadata.h    what the kernel keeps of a packet beside its bytes
 //! bpf/skim.h        could it be? What every packet of the machine pays
 //! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
@@ -26,7 +27,7 @@ mod deep;
 mod record;
 
 pub use deep::{Answer, FUNCTIONS, Function};
-pub use record::{Counter, DEEP_POINTS, FIRST_DEEP, MatchKind, Point, Record};
+pub use record::{Conntrack, Counter, DEEP_POINTS, Entry, FIRST_DEEP, MatchKind, Point, Record, Tuple};
 use waymark_proto::Hook;
 
 /// The object of both tiers, as `aya::EbpfLoader` takes it.

@@ -190,25 +190,92 @@ pub struct Record(g::wm_record);
 
 const _: () = assert!(size_of::<Record>() == 168, "record.h and its Rust side have one size");
 
-impl Record {
-    /// Reads a record from the bytes of a ring-buffer entry, and what was captured of the packet: its first bytes from the
-    /// outermost IP header on, none if nobody asked for them. `None` if the number of bytes is not right.
-    pub fn from_bytes(entry: &[u8]) -> Option<(Self, &[u8])> {
-        let (record, captured) = entry.split_at_checked(size_of::<g::wm_record>())?;
+/// The entry of connection tracking that a packet carries, as the kernel side wrote it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct Conntrack(g::wm_conntrack);
+
+/// One direction of a connection, as the kernel keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Source port, or the echo identifier.
+    pub src_port: u16,
+    /// Destination port; of ICMP type and code.
+    pub dst_port: u16,
+}
+
+impl Conntrack {
+    /// The original tuple and that of answers; `None` if the packet carries no entry.
+    pub fn tuples(&self) -> Option<(Tuple, Tuple)> {
+        let tuple = |tuple: &g::wm_tuple| {
+            Some(Tuple {
+                src: address(self.0.family, &tuple.src)?,
+                dst: address(self.0.family, &tuple.dst)?,
+                src_port: tuple.src_port,
+                dst_port: tuple.dst_port,
+            })
+        };
+        Some((tuple(&self.0.original)?, tuple(&self.0.reply)?))
+    }
+
+    /// IANA protocol number.
+    pub fn protocol(&self) -> u8 {
+        self.0.protocol
+    }
+
+    /// `enum ip_conntrack_info`
+    pub fn info(&self) -> u8 {
+        self.0.info
+    }
+
+    /// Bits of `enum ip_conntrack_status`.
+    pub fn status(&self) -> u32 {
+        self.0.status
+    }
+}
+
+/// One entry of the ring buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The sighting.
+    pub record: Record,
+    /// The connection of the packet, if it carries one and the hook tells it.
+    pub conntrack: Option<Conntrack>,
+    /// What was captured of the packet: its first bytes from the outermost IP header on, none if nobody asked for them.
+    pub packet: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Reads an entry. `None` if the number of bytes is not right.
+    pub fn from_bytes(entry: &'a [u8]) -> Option<Self> {
+        let (record, rest) = entry.split_at_checked(size_of::<g::wm_record>())?;
         // SAFETY: the length was checked; wm_record holds integers only, so every bit pattern is valid,
         // and read_unaligned asks for no alignment.
-        let record = Self(unsafe { record.as_ptr().cast::<g::wm_record>().read_unaligned() });
-        if captured.is_empty() {
-            return Some((record, captured));
+        let record = Record(unsafe { record.as_ptr().cast::<g::wm_record>().read_unaligned() });
+        if rest.is_empty() {
+            return Some(Self { record, conntrack: None, packet: rest });
+        }
+        let (conntrack, rest) = rest.split_at_checked(size_of::<g::wm_conntrack>())?;
+        // SAFETY: the same of wm_conntrack.
+        let conntrack = Conntrack(unsafe { conntrack.as_ptr().cast::<g::wm_conntrack>().read_unaligned() });
+        let conntrack = conntrack.tuples().is_some().then_some(conntrack);
+        if rest.is_empty() {
+            return Some(Self { record, conntrack, packet: rest });
         }
         if entry.len() != size_of::<g::wm_captured>() {
             return None;
         }
-        let (length, bytes) = captured.split_first_chunk::<8>()?;
+        let (length, bytes) = rest.split_first_chunk::<8>()?;
         let length = u32::from_ne_bytes(*length.first_chunk()?) as usize;
-        Some((record, bytes.get(..length)?))
+        Some(Self { record, conntrack, packet: bytes.get(..length)? })
     }
+}
 
+impl Record {
     /// Where it was made.
     pub fn point(&self) -> Option<Point> {
         Point::from_number(self.0.point.into())
@@ -265,6 +332,17 @@ impl Record {
     /// The driver's answer, or that of a function. Of a route its error.
     pub fn code(&self) -> i32 {
         self.0.code
+    }
+
+    /// Number of the VLAN whose tag is beside the packet, if there is one.
+    pub fn vlan(&self) -> Option<u16> {
+        let present = g::WM_VLAN_PRESENT as u16;
+        (self.0.vlan & present != 0).then_some(self.0.vlan & !present)
+    }
+
+    /// `skb->ip_summed`
+    pub fn checksum(&self) -> u8 {
+        self.0.checksum
     }
 
     /// `skb->mark`.
@@ -332,25 +410,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_another_size_is_refused() {
-        assert!(Record::from_bytes(&[0; 167]).is_none());
-        assert!(Record::from_bytes(&[0; 169]).is_none());
-        assert!(Record::from_bytes(&[0; 367]).is_none());
-        let (zero, captured) = Record::from_bytes(&[0; 168]).unwrap();
-        assert!(captured.is_empty());
-        assert_eq!(zero.point(), None);
-        assert_eq!(zero.addresses(), None);
-        assert_eq!(zero.device(), None);
+    fn an_entry_of_another_size_is_refused() {
+        for size in [0, 167, 169, 247, 249, 447, 449] {
+            assert!(Entry::from_bytes(&vec![0; size]).is_none(), "{size}");
+        }
+        let Entry { record, conntrack, packet } = Entry::from_bytes(&[0; 168]).unwrap();
+        assert!(packet.is_empty() && conntrack.is_none());
+        assert_eq!(record.point(), None);
+        assert_eq!(record.addresses(), None);
+        assert_eq!(record.device(), None);
+        assert_eq!(record.vlan(), None);
+        assert!(Entry::from_bytes(&[0; 248]).unwrap().conntrack.is_none());
     }
 
     #[test]
-    fn captured_bytes_follow_the_record() {
-        let mut entry = [0; 368];
-        entry[168..172].copy_from_slice(&2_u32.to_ne_bytes());
-        entry[176..178].copy_from_slice(&[0x45, 1]);
-        assert_eq!(Record::from_bytes(&entry).unwrap().1, [0x45, 1]);
-        entry[168..172].copy_from_slice(&193_u32.to_ne_bytes());
-        assert!(Record::from_bytes(&entry).is_none());
+    fn a_connection_follows_the_record() {
+        let mut entry = [0; 248];
+        entry[168..172].copy_from_slice(&[10, 0, 0, 1]);
+        entry[200..202].copy_from_slice(&7_u16.to_ne_bytes());
+        entry[240..244].copy_from_slice(&8_u32.to_ne_bytes());
+        entry[244..247].copy_from_slice(&[2, 4, 17]);
+        let conntrack = Entry::from_bytes(&entry).unwrap().conntrack.unwrap();
+        let (original, _) = conntrack.tuples().unwrap();
+        assert_eq!((original.src, original.src_port), (IpAddr::from([10, 0, 0, 1]), 7));
+        assert_eq!((conntrack.info(), conntrack.protocol(), conntrack.status()), (2, 17, 8));
+    }
+
+    #[test]
+    fn captured_bytes_come_last() {
+        let mut entry = [0; 448];
+        entry[248..252].copy_from_slice(&2_u32.to_ne_bytes());
+        entry[256..258].copy_from_slice(&[0x45, 1]);
+        assert_eq!(Entry::from_bytes(&entry).unwrap().packet, [0x45, 1]);
+        entry[248..252].copy_from_slice(&193_u32.to_ne_bytes());
+        assert!(Entry::from_bytes(&entry).is_none());
     }
 
     #[test]

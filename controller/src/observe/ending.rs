@@ -101,6 +101,7 @@ fn step(item: &Item, later: &[Item]) -> Step {
     step.flow = item.flow;
     step.outer.clone_from(&item.outer);
     step.at_ns = Some(item.at_ns);
+    step.conntrack.clone_from(&item.conntrack);
     let mut here = later.iter().filter(|other| other.place == item.place);
     match &item.what {
         What::Passed { note } => step.note.clone_from(note),
@@ -218,6 +219,7 @@ fn die(
         end(&mut step, meaning.map_or(Cause::KernelDrop, Meaning::cause));
     }
     step.at_ns = Some(item.at_ns);
+    step.conntrack.clone_from(&item.conntrack);
     let guessed = meaning == Some(Meaning::Netfilter) && !joins && !outside;
     step.note =
         if outside { Some(text!(seen::OutsideIp)) } else { guessed.then(|| text!(seen::GuessedHook)) };

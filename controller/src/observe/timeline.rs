@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_proto::{Event, Flow, Hook, NetnsName, Outer, Place, RuleRef, Sighting, Text, text};
+use waymark_proto::{Conntrack, Event, Flow, Hook, NetnsName, Outer, Place, RuleRef, Sighting, Text, text};
 
 /// One thing that happened to the packet.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,7 @@ pub(super) struct Item {
     pub(super) outer: Option<Outer>,
     pub(super) ttl: Option<u8>,
     pub(super) at_ns: u64,
+    pub(super) conntrack: Option<Conntrack>,
     pub(super) what: What,
 }
 
@@ -46,6 +47,7 @@ impl Item {
             outer: headers.and_then(|headers| headers.outer.clone()),
             ttl: headers.map(|headers| headers.ttl).filter(|&ttl| ttl > 0),
             at_ns: sighting.at_ns,
+            conntrack: sighting.metadata.conntrack.clone(),
             what,
         }
     }

@@ -18,7 +18,7 @@ use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeade
 use pcap_file::{DataLink, PcapError};
 use pnet_packet::ipv4::Ipv4Packet;
 use pnet_packet::ipv6::Ipv6Packet;
-use waymark_proto::{Event, Hook, Marker, Place, Sighting};
+use waymark_proto::{Checksum, Event, Hook, Marker, Metadata, Place, Sighting};
 
 use super::Recording;
 use super::clocks::{Clocks, is_answer};
@@ -164,7 +164,16 @@ fn comment(sighting: &Sighting) -> String {
         Event::Consumed { function: Some(function) } => format!("used up in {function}"),
         Event::Consumed { function: None } => "used up".to_owned(),
     };
-    format!("{who}: {what}")
+    let Metadata { vlan, checksum, conntrack } = &sighting.metadata;
+    let beside = [
+        vlan.map(|number| format!("VLAN {number}")),
+        (*checksum == Some(Checksum::Partial)).then(|| "checksum not computed yet".to_owned()),
+        conntrack.as_ref().map(|conntrack| format!("conntrack {conntrack}")),
+    ];
+    std::iter::once(format!("{who}: {what}"))
+        .chain(beside.into_iter().flatten())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Length of a packet by its header, of which the first bytes are given.

@@ -98,6 +98,7 @@ mod tests {
             headers: Some(headers),
             buffer: 0,
             packet: Vec::new(),
+            metadata: waymark_proto::Metadata::default(),
         }
     }
 

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use waymark_proto::marker::parse_identity;
-use waymark_proto::{CheckId, Event, Flow, Headers, Hook, Marker, Match, Place, Protocol, RuleRef, Sighting};
+use waymark_proto::{
+    CheckId, Event, Flow, Headers, Hook, Marker, Match, Metadata, Place, Protocol, RuleRef, Sighting,
+};
 
 use super::event::{TraceEvent, TraceType, TracedPacket};
 use super::legacy::{self, Passing, Reports, Who};
@@ -296,7 +298,8 @@ impl Translator {
         headers: Option<Headers>,
     ) -> Sighting {
         let (place, packet) = (self.place.clone(), Vec::new());
-        Sighting { place, at_ns, marker, hook, device, event, headers, buffer: 0, packet }
+        let metadata = Metadata::default();
+        Sighting { place, at_ns, marker, hook, device, event, headers, metadata, buffer: 0, packet }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
-use waymark_proto::{Event, Flow, Headers, Hook, Match, Outer, Place, Protocol, Sighting};
-use waymark_tracer_ebpf::{Function, MatchKind, Point, Record};
+use waymark_proto::{
+    Checksum, ConntrackState, Event, Flow, Headers, Hook, Match, Metadata, Outer, Place, Protocol, Sighting,
+};
+use waymark_tracer_ebpf::{Conntrack, Function, MatchKind, Point, Record, Tuple};
 
 use super::reasons::DropReasons;
 use super::symbols::Symbols;
@@ -42,11 +44,16 @@ fn function(address: u64) -> String {
     symbols().map_or_else(|| format!("{address:#x}"), |symbols| symbols.name(address))
 }
 
-/// The sighting that a record tells of, with what was captured of the packet; `None` if it is damaged.
+/// The sighting that a record tells of, with the packet's connection and what was captured of it; `None` if it is damaged.
 ///
 /// The hook of a drop is [`Hook::Ip`] here: which hook the packet was at follows from reason, function and
 /// what was seen before, which is the comparison's business.
-pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sighting> {
+pub fn sighting(
+    record: &Record,
+    conntrack: Option<&Conntrack>,
+    place: &Place,
+    packet: Vec<u8>,
+) -> Option<Sighting> {
     let (check, seq) = record.marker();
     let (hook, event) = match record.point()? {
         Point::NetifReceiveSkb => (Hook::DriverRx, Event::Seen),
@@ -74,6 +81,11 @@ pub fn sighting(record: &Record, place: &Place, packet: Vec<u8>) -> Option<Sight
         device: record.device(),
         event,
         headers: headers(record),
+        metadata: Metadata {
+            vlan: record.vlan(),
+            checksum: Checksum::from_number(record.checksum().into()),
+            conntrack: conntrack.and_then(connection),
+        },
         buffer: record.buffer(),
         packet,
     })
@@ -97,6 +109,20 @@ fn called(function: &Function, record: &Record) -> (Hook, Event) {
 pub fn outer_key(record: &Record) -> Option<OuterKey> {
     let (src, dst, _) = record.vxlan()?;
     Some(OuterKey { src, dst, src_port: record.outer_src_port(), ip_id: record.ip_id() })
+}
+
+/// A connection of a protocol that Waymark knows.
+fn connection(conntrack: &Conntrack) -> Option<waymark_proto::Conntrack> {
+    let protocol = Protocol::from_number(conntrack.protocol())?;
+    let flow = |Tuple { src, dst, src_port, dst_port }: Tuple| {
+        // Of ICMP the kernel keeps type and code in the place of the second port.
+        let dst_port = if protocol.has_ports() { dst_port } else { src_port };
+        Flow { src, dst, protocol, src_port, dst_port }
+    };
+    let (original, reply) = conntrack.tuples()?;
+    let (state, is_reply) = ConntrackState::from_number(conntrack.info().into())?;
+    let (original, reply) = (flow(original), flow(reply));
+    Some(waymark_proto::Conntrack { state, is_reply, original, reply, status: conntrack.status() })
 }
 
 fn headers(record: &Record) -> Option<Headers> {

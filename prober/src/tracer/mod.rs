@@ -22,8 +22,7 @@ mod report;
 mod symbols;
 mod types;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -35,7 +34,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use waymark_proto::{CheckId, Hook, HookReport, Losses, Marker, NetnsInode, Place, Protocol, Seq, Sighting};
-use waymark_tracer_ebpf::{HookSet, Record};
+use waymark_tracer_ebpf::{Conntrack, Entry, HookSet, Record};
 
 use crate::netns::Netns;
 pub use crate::nftrace::Traced;
@@ -307,17 +306,17 @@ impl Shared {
         let mut ring = lock(&self.ring);
         for _ in 0..RECORDS_AT_ONCE {
             let Some(item) = ring.next() else { return false };
-            let Some((record, packet)) = Record::from_bytes(&item) else { continue };
+            let Some(Entry { record, conntrack, packet }) = Entry::from_bytes(&item) else { continue };
             let packet = packet.to_vec();
             drop(item);
-            self.record(&record, packet);
+            self.record(&record, conntrack.as_ref(), packet);
         }
         true
     }
 
-    fn record(&self, record: &Record, packet: Vec<u8>) {
+    fn record(&self, record: &Record, conntrack: Option<&Conntrack>, packet: Vec<u8>) {
         let Some(place) = lock(&self.places).get(&NetnsInode(record.netns())).cloned() else { return };
-        let Some(sighting) = decode::sighting(record, &place, packet) else { return };
+        let Some(sighting) = decode::sighting(record, conntrack, &place, packet) else { return };
         let outer = decode::outer_key(record);
         let watch = outer.and_then(|key| {
             let watches = lock(&self.watches);
@@ -351,8 +350,8 @@ impl Shared {
         let place = lock(&self.places).get(&inode).cloned().ok_or("it is not a namespace of this node")?;
         let mut watches = lock(&self.watches);
         let entry = match watches.entry(inode) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
+            btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            btree_map::Entry::Vacant(entry) => {
                 let started = self.start_watch(&place, netns).map_err(|error| error.to_string())?;
                 entry.insert(started)
             }

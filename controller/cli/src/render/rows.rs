@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use waymark_proto::{
-    Action, Agreement, ComparedStep, FaultPoint, Flow, Hook, Language, Place, Step, Text, WalkComparison,
-    text,
+    Action, Agreement, ComparedStep, Conntrack, FaultPoint, Flow, Hook, Language, Place, Step, Text,
+    WalkComparison, text,
 };
 
 /// What became of the packets at a step.
@@ -213,7 +213,7 @@ fn row<'a>(step: &'a ComparedStep, packets: u32, flows: &mut [Option<Flow>; 2]) 
 fn is_usual(step: &Step, why: bool) -> bool {
     let usual = matches!(step.action, Action::Forwarded | Action::Injected | Action::Delivered);
     let object = why && !step.action.continues() && step.object.is_some();
-    usual && step.cause.is_none() && step.reason.is_none() && !object
+    usual && step.cause.is_none() && step.reason.is_none() && !object && connection(step).is_none()
 }
 
 /// What a step did, in words. `flow` is the flow before it, and after the call the one behind it.
@@ -244,7 +244,13 @@ fn words(step: &Step, flow: &mut Option<Flow>, why: bool) -> Text {
         outer,
         why: step.reason.clone().or_else(|| step.cause.map(|cause| cause.to_string())),
         object: step.object.as_ref().filter(|_| why && !step.action.continues()),
+        conntrack: connection(step).map(ToString::to_string),
     })
+}
+
+/// The connection of a packet, where it says something: it died, or what is tracked is not what is to be seen.
+fn connection(step: &Step) -> Option<&Conntrack> {
+    step.conntrack.as_ref().filter(|conntrack| !step.action.continues() || conntrack.is_translated())
 }
 
 /// Whether the prediction has a packet die at a step, and nobody saw it do otherwise.

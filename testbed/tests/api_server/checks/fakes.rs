@@ -162,6 +162,7 @@ fn sighting(
         headers: Some(headers),
         buffer: 0,
         packet: Vec::new(),
+        metadata: waymark_proto::Metadata::default(),
     }
 }
 

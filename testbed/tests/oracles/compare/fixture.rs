@@ -73,6 +73,7 @@ pub fn sighting(netns: &str, at_ns: u64, hook: Hook, device: &str, event: Event)
         headers: Some(headers),
         buffer: 1,
         packet: packet(),
+        metadata: waymark_proto::Metadata::default(),
     }
 }
 
