@@ -445,6 +445,22 @@ pub struct Socket {
     /// Index of the device it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<u32>,
+    /// Who has it open; not known of sockets of the kernel's own, nor where processes cannot be looked into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<SocketHolder>,
+}
+
+/// A process that has a socket open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SocketHolder {
+    /// Its number, as the agent sees it.
+    pub pid: u32,
+    /// Name of its program (`/proc/PID/comm`).
+    pub command: String,
+    /// Its control group, which names pod and container; of version 1 that of the first hierarchy in which it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
 }
 
 /// Netfilter configuration of a namespace, each part as its own tool prints it.

@@ -70,7 +70,7 @@ pub use endpoint::{DEFAULT_ENDPOINT, Endpoint, EndpointError, KEEP_ALIVE};
 pub use facts::{
     Address, BridgePort, DeviceProgram, FACTS_API_VERSION, Facts, FdbEntry, IptablesBackend, IptablesDump,
     Link, LinkKind, MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, PortRange,
-    ProgramPoint, Route, RouteType, RuleAction, Socket,
+    ProgramPoint, Route, RouteType, RuleAction, Socket, SocketHolder,
 };
 pub use flow::{Flow, Protocol};
 pub use hook::{FIRST_TRACED_PRIORITY, Hook, HookReport, Observability};

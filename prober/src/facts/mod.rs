@@ -11,12 +11,13 @@
 //! * `netlink`: dumps and questions over blocking sockets
 //! * `links`, `addresses`, `routes`, `nexthops`, `rules`, `neighbours`: routing netlink, one table each
 //! * `programs`: BPF programs of devices
-//! * `sockets`: who listens
+//! * `sockets`: who listens; `holders`: the processes that do
 //! * `sysctls`: settings below `/proc/sys/net`
 //! * `netfilter`, `nfnetlink`, `command`: rulesets, by the tools that print them
 
 mod addresses;
 pub(crate) mod command;
+mod holders;
 mod links;
 mod neighbours;
 mod netfilter;

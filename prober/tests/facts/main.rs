@@ -243,6 +243,11 @@ fn sockets_agree_with_ss_and_sysctls_are_the_namespaces_own() {
     let facts = node.facts();
     let [own, pod, _] = &facts.namespaces[..] else { panic!("three namespaces") };
     assert_eq!(oracle::fact_sockets(own), oracle::sockets(&node.own));
+    // Tunnels have sockets of the kernel's own.
+    let sockets = own.sockets.iter().filter(|socket| ![4789, 8472].contains(&socket.port));
+    let holders: Vec<_> = sockets.map(|socket| socket.holder.as_ref().map(|holder| holder.pid)).collect();
+    assert_eq!(holders, [Some(std::process::id()); 8], "who has them open");
+    assert!(own.sockets.iter().any(|socket| socket.port == 8472 && socket.holder.is_none()));
     assert!(
         own.sockets.iter().all(|socket| socket.port != 56),
         "a connected socket takes from its peer only"

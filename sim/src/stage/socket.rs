@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use waymark_proto::{Cause, Hook, Protocol, Socket, Text, text};
+use waymark_proto::{Cause, Hook, Protocol, Socket, SocketHolder, Text, text};
 
 use super::Here;
 use crate::walk::Walk;
@@ -35,7 +35,10 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
     };
     if let Some(socket) = here.namespace.sockets.iter().find(fits) {
         let bound = std::net::SocketAddr::new(socket.address, socket.port);
-        return vec![walk.delivered(on, text!(object::Socket { protocol: flow.protocol, bound }))];
+        let holder = socket.holder.as_ref().map(|SocketHolder { pid, command, cgroup }| {
+            text!(object::Holder { command, pid: *pid, cgroup: cgroup.as_deref() })
+        });
+        return vec![walk.delivered(on, text!(object::Socket { protocol: flow.protocol, bound, holder }))];
     }
     if let Some(why) = here.namespace.lacks("sockets") {
         return vec![walk.unknown(Hook::Socket, on, why)];

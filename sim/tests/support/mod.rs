@@ -121,8 +121,14 @@ fn pod(node: u8, number: u8, dataplane: Dataplane) -> NetnsFacts {
         Dataplane::Routed => route(254, "169.254.1.1/32", RouteType::Unicast, None, Some(2)),
         _ => route(254, &format!("10.244.{node}.0/24"), RouteType::Unicast, None, Some(2)),
     });
-    let socket =
-        |protocol, port| Socket { protocol, address: ip("0.0.0.0"), port, v6only: false, device: None };
+    let socket = |protocol, port| Socket {
+        protocol,
+        address: ip("0.0.0.0"),
+        port,
+        v6only: false,
+        device: None,
+        holder: None,
+    };
     let neighbours = match dataplane {
         Dataplane::Routed => vec![neighbour(2, &gateway, mac(node, 0x20 + number), "reachable")],
         _ => Vec::new(),
