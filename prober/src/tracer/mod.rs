@@ -267,9 +267,15 @@ impl Tracer {
         Ok(reports)
     }
 
-    /// Ends a check: takes what there is still to read, then forgets it. Says what was lost while it was
+    /// Ends a check: no longer looks, takes what there is still to read, then forgets it. Says what was lost while it was
     /// armed; nothing if it was not.
     pub fn disarm(&self, check: CheckId) -> Losses {
+        let Some(traced) = lock(&self.shared.armed).checks.get(&check).map(|entry| entry.traced) else {
+            return Losses::default();
+        };
+        // In this order all is read that anybody may have seen traced.
+        self.shared.stop(&traced);
+        lock(&self.shared.floor).disarm(&traced);
         self.shared.drain_ring();
         let watches: Vec<_> = lock(&self.shared.watches).values().map(|task| task.watch.clone()).collect();
         for watch in watches {
@@ -280,8 +286,7 @@ impl Tracer {
         let Some(entry) = armed.checks.remove(&check) else { return Losses::default() };
         armed.isns.retain(|_, marker| marker.check != check);
         drop(armed);
-        lock(&self.shared.floor).disarm(&entry.traced);
-        self.shared.unwatch(&entry.traced);
+        self.shared.unwatch(check);
         let before = entry.losses_before;
         Losses {
             // Counters only rise; one that could not be read counts as nothing lost since.
@@ -383,19 +388,22 @@ impl Shared {
         Ok(WatchTask { watch, place: place.clone(), checks: BTreeSet::new(), task })
     }
 
-    /// Ends a check's netfilter traces; a namespace that nobody traces any more loses its table.
-    fn unwatch(&self, traced: &Traced) {
+    /// Traces a check in no namespace's netfilter hooks any more.
+    fn stop(&self, traced: &Traced) {
         let check = traced.check;
-        lock(&self.watches).retain(|_, task| {
-            if !task.checks.remove(&check) {
-                return true;
-            }
-            if task.checks.is_empty() {
-                task.watch.close();
-                return false;
-            }
+        for task in lock(&self.watches).values().filter(|task| task.checks.contains(&check)) {
             if let Err(error) = task.watch.disarm(traced) {
                 tracing::warn!(place = %task.place, %check, %error, "cannot remove a check from the trace table");
+            }
+        }
+    }
+
+    /// Forgets a check that was stopped; a namespace that nobody traces any more loses its tables.
+    fn unwatch(&self, check: CheckId) {
+        lock(&self.watches).retain(|_, task| {
+            if task.checks.remove(&check) && task.checks.is_empty() {
+                task.watch.close();
+                return false;
             }
             true
         });
