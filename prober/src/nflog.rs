@@ -55,11 +55,12 @@ impl Log {
         }
         // Asking loads the module, where it is one.
         order(&socket, group, ConfigCmd::Bind.into()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => io::Error::new(
+            // Another's group is said not to be permitted (`nfulnl_recv_config`), as is each to who lacks CAP_NET_ADMIN.
+            Some(libc::EBUSY | libc::EPERM) => io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 format!(
                     "group {group} of nfnetlink_log has a listener already (`cat /proc/net/netfilter/nfnetlink_log` \
-                     tells its port, for ulogd its process); let it listen to another group"
+                     tells its port, for ulogd its process): let it listen to another group; or CAP_NET_ADMIN is lacking"
                 ),
             ),
             _ => said("listen to nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG)", &error),

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::tracer::{ArmSpec, Traced, Tracer};
 use waymark_proto::rpc::Arm;
-use waymark_proto::{CheckId, Hook, MarkerKey, Match, Observability, Protocol, Sighting};
+use waymark_proto::{CheckId, Event, Hook, MarkerKey, Match, Observability, Protocol, Sighting};
 use waymark_tracer_ebpf::{HookSet, PROGRAMS};
 use world::World;
 
@@ -87,4 +88,51 @@ async fn a_light_look_tells_what_comes_through() {
     assert!(blind(&world.netns("node"), Hook::NetfilterForward) && blind(&world.netns("node"), Hook::Qdisc));
     assert!(!blind(&ends[0], Hook::NetfilterInput) && !blind(&ends[0], Hook::DriverRx));
     assert!(blind(&ends[0], Hook::DriverTx));
+}
+
+/// One rule that sets the trace bit makes all chains of the machine dearer for everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_light_look_has_no_packet_traced() {
+    let Some(world) = World::new() else { return };
+    let server = world.netns("server");
+    let rules = || world::run(&format!("ip netns exec {server} nft list ruleset"));
+    let order = |check, light| Arm {
+        netns: vec![server.clone()],
+        light,
+        ..world::arm(check, Protocol::Icmp, 1, 60_000)
+    };
+    let (sink, _sightings) = mpsc::channel(1);
+    world.agent.arm(&order(0x21, true), sink.clone()).await.unwrap();
+    let light = rules();
+    assert!(light.contains("log prefix") && !light.contains("nftrace"), "{light}");
+    world.agent.arm(&order(0x22, false), sink).await.unwrap();
+    assert!(rules().contains("nftrace"));
+    for check in [0x21, 0x22] {
+        world.agent.disarm(CheckId::new(check).expect("not 0")).await.unwrap();
+    }
+    assert_eq!(rules(), "");
+}
+
+/// A group of the log has one listener.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_agents_look_lightly_at_one_namespace() {
+    let Some(world) = World::new() else { return };
+    let other = Agent::with_limits(&world.inventory, "node".into(), Limits::default()).unwrap();
+    let check = CheckId::new(0x31).expect("not 0");
+    let netns = vec![world.netns("client"), world.netns("server")];
+    let order = Arm { netns, light: true, ..world::arm(check.get(), Protocol::Icmp, 2, 60_000) };
+    let (sink, mut theirs) = mpsc::channel(1024);
+    other.arm(&order, sink).await.unwrap();
+    let (ours, ..) = world.carry_out(&order, &world.inject(check, Protocol::Icmp, 2)).await.unwrap();
+    let arrived =
+        |sighting: &Sighting| sighting.hook == Hook::NetfilterInput && sighting.event == Event::Passed;
+    // Questions and answers.
+    let mut seen = 0;
+    while seen < 4 {
+        let next = tokio::time::timeout(world::LIMIT, theirs.recv()).await.expect("all are seen");
+        seen += usize::from(arrived(&next.expect("it is armed")));
+    }
+    other.disarm(check).await.unwrap();
+    // The check of the first agent may have ended before it heard of the last answer.
+    assert!(ours.iter().filter(|sighting| arrived(sighting)).count() >= 2);
 }

@@ -14,7 +14,7 @@ use waymark_proto::{
 };
 
 /// Longer than anything takes here, on a machine that does much else.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// Secret of the tests' checks.
 pub const KEY: MarkerKey = MarkerKey([9; 16]);
 
