@@ -71,6 +71,9 @@ pub struct Request {
     /// Whether all hooks are watched from the first packet on, not only once something is wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wide: bool,
+    /// Whether routers may fragment packets of IPv4, which otherwise have the flag that forbids it. Of IPv6 none may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fragmentable: bool,
 }
 
 /// What is wrong with a question.
@@ -135,6 +138,7 @@ impl Request {
             one_way: false,
             ipv6: false,
             wide: false,
+            fragmentable: false,
         }
     }
 
@@ -230,6 +234,7 @@ impl TryFrom<rpc::CheckRequest> for Request {
         request.one_way = asked.one_way;
         request.ipv6 = asked.ipv6;
         request.wide = asked.wide;
+        request.fragmentable = asked.fragmentable;
         request.checked()
     }
 }
