@@ -41,6 +41,7 @@ pub const DEFAULT_TTL: u8 = 64;
 /// A question with all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Request {
     /// The ends.
     pub source: Target,

@@ -14,7 +14,7 @@ pub use generated::*;
 /// Version of what agents and controllers say to one another on their stream. A controller takes only agents
 /// that speak its own; it grows whenever a message changes its meaning, or an order is added that agents
 /// must know.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Largest message that anybody takes: facts of a node with a large ruleset, or the scope of an agent in a
 /// large cluster, exceed tonic's default of 4 MiB.

@@ -68,7 +68,7 @@ fn went_on(later: &[Item], drop: usize) -> bool {
 /// How many of the packet's items are no further on its way than the fragment that was dropped. `before` is what was seen of
 /// later fragments before that.
 fn kept(items: &[Item], before: &[Item], drop: &Item) -> usize {
-    let passed = before.iter().rev().filter(|item| {
+    let mut passed = before.iter().rev().filter(|item| {
         item.fragment_offset == drop.fragment_offset && matches!(item.what, What::Passed { .. })
     });
     let beside = |seen: &Item| {
@@ -79,7 +79,7 @@ fn kept(items: &[Item], before: &[Item], drop: &Item) -> usize {
     };
     // It may have been dropped where it was made, before any hook saw it.
     let made = || items.iter().rposition(|item| item.place == drop.place && item.at_ns <= drop.at_ns);
-    let kept = passed.filter_map(beside).next().or_else(made).map_or(items.len(), |last| last + 1);
+    let kept = passed.find_map(beside).or_else(made).map_or(items.len(), |last| last + 1);
     kept + filtered(&items[kept..], drop)
 }
 
