@@ -65,6 +65,10 @@ pub(crate) struct Settled {
 
 impl Settled {
     fn by(&self, sighting: &Sighting) -> bool {
+        // Fragments are freed behind their packet, too, and another copy of one may do.
+        if sighting.is_later_fragment() {
+            return false;
+        }
         let headers = sighting.headers.as_ref();
         let outermost = headers.is_none_or(|headers| headers.outer.is_none());
         let answer = headers.is_some_and(|h| matches!(h.matched, Match::EchoReply | Match::TcpAck));

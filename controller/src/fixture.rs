@@ -342,6 +342,7 @@ fn sighting(step: &Step, seq: u32, back: bool, ttl: u8, at_ns: u64, event: Event
         hook: step.hook,
         device: step.device.clone(),
         event,
+        fragment_offset: 0,
         headers: Some(Headers {
             flow,
             matched,

@@ -13,6 +13,7 @@
 //! * `copies`: how many copies came by, and when
 //! * `direction`: which way each sighting goes
 //! * `again`: answers that were sent again
+//! * `fragments`: later fragments, which are no copies of the packet, and of which none may be lost
 //! * `timeline`: the order on one node
 //! * `ending`: what became of the packet in the end
 
@@ -21,6 +22,7 @@ mod calls;
 mod copies;
 mod direction;
 mod ending;
+mod fragments;
 mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,16 +132,28 @@ fn packet(seq: Seq, sightings: &[&Sighting], lens: &Lens<'_>) -> Observed {
 }
 
 fn walk(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Walk {
+    let is_later = |sighting: &&Sighting| sighting.is_later_fragment();
+    let (later, packet): (Vec<&Sighting>, Vec<&Sighting>) = sightings.iter().copied().partition(is_later);
+    let items = in_order(&packet, direction, lens);
+    let calls = calls::of(&packet);
+    let mut walk = ending::finish(&items, &calls, direction, lens);
+    if !walk.delivered()
+        && let Some(lost) = fragments::lost(&items, &in_order(&later, direction, lens))
+    {
+        walk = ending::finish(&lost, &calls::of(&later), direction, lens);
+    }
+    Walk { passages: copies::passages(&packet, direction, lens), calls, ..walk }
+}
+
+/// What happened, in the order of the way.
+fn in_order(sightings: &[&Sighting], direction: Direction, lens: &Lens<'_>) -> Vec<Item> {
     let mut by_node: BTreeMap<&NodeName, Vec<&Sighting>> = BTreeMap::new();
     let is_call = |sighting: &&&Sighting| matches!(sighting.event, Event::Called { .. });
     for sighting in sightings.iter().filter(|sighting| !is_call(sighting)) {
         by_node.entry(&sighting.place.node).or_default().push(sighting);
     }
     let timelines = by_node.into_iter().map(|(node, sightings)| (node, timeline::of_node(&sightings)));
-    let items = across_nodes(timelines.collect(), direction, lens);
-    let passages = copies::passages(sightings, direction, lens);
-    let calls = calls::of(sightings);
-    Walk { passages, ..ending::finish(&items, calls, direction, lens) }
+    across_nodes(timelines.collect(), direction, lens)
 }
 
 /// Joins the timelines of the nodes by falling TTL, and by predicted order where TTLs are equal.

@@ -41,6 +41,7 @@ pub const DEFAULT_TTL: u8 = 64;
 /// A question with all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Request {
     /// The ends.
     pub source: Target,
@@ -71,6 +72,9 @@ pub struct Request {
     /// Whether all hooks are watched from the first packet on, not only once something is wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wide: bool,
+    /// Whether routers may fragment packets of IPv4, which otherwise have the flag that forbids it. Of IPv6 none may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fragmentable: bool,
 }
 
 /// What is wrong with a question.
@@ -135,6 +139,7 @@ impl Request {
             one_way: false,
             ipv6: false,
             wide: false,
+            fragmentable: false,
         }
     }
 
@@ -230,6 +235,7 @@ impl TryFrom<rpc::CheckRequest> for Request {
         request.one_way = asked.one_way;
         request.ipv6 = asked.ipv6;
         request.wide = asked.wide;
+        request.fragmentable = asked.fragmentable;
         request.checked()
     }
 }

@@ -56,6 +56,7 @@ async fn flood(world: &World, agent: &Agent, check: CheckId, rate: u32, light: b
         dscps: vec![0],
         flows: Some(FLOWS),
         ttl: 64,
+        fragmentable: false,
     };
     let client = Netns::open(&world.netns("client").as_str().into()).expect("it is there");
     let server = world.netns("server");

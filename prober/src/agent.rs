@@ -273,6 +273,7 @@ impl Agent {
                 0 => 64,
                 ttl => u8::try_from(ttl).map_err(|_| AgentError::Malformed(format!("ttl {ttl}")))?,
             },
+            fragmentable: order.fragmentable,
         };
         let stop = self.0.begin_injecting(&spec)?;
         let inner = self.0.clone();

@@ -14,7 +14,7 @@ pub use generated::*;
 /// Version of what agents and controllers say to one another on their stream. A controller takes only agents
 /// that speak its own; it grows whenever a message changes its meaning, or an order is added that agents
 /// must know.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Largest message that anybody takes: facts of a node with a large ruleset, or the scope of an agent in a
 /// large cluster, exceed tonic's default of 4 MiB.
@@ -218,6 +218,7 @@ impl From<&crate::Sighting> for Sighting {
             seq: sighting.marker.seq.0,
             hook: u32::from(sighting.hook as u8),
             device: sighting.device.clone(),
+            fragment_offset: sighting.fragment_offset.into(),
             headers: sighting.headers.as_ref().map(Headers::from),
             metadata: (!sighting.metadata.is_empty()).then(|| Metadata::from(&sighting.metadata)),
             buffer: sighting.buffer,
@@ -264,6 +265,8 @@ impl Sighting {
             hook: hook.ok_or_else(|| malformed(format!("hook {}", self.hook)))?,
             device: self.device,
             event,
+            fragment_offset: u16::try_from(self.fragment_offset)
+                .map_err(|_| malformed(format!("fragment offset {}", self.fragment_offset)))?,
             headers: self.headers.map(crate::Headers::try_from).transpose()?,
             metadata: self.metadata.map(crate::Metadata::try_from).transpose()?.unwrap_or_default(),
             buffer: self.buffer,
@@ -416,6 +419,7 @@ mod tests {
                 hook: Hook::DriverRx,
                 device: Some("eth0".into()),
                 event,
+                fragment_offset: 1480,
                 headers: Some(headers.clone()),
                 metadata: metadata.clone(),
                 buffer: 0xffff,

@@ -22,8 +22,13 @@ pub struct Sighting {
     pub device: Option<String>,
     /// What happened.
     pub event: Event,
+    /// Where in the packet a later fragment of it has its payload, in bytes. 0 for a whole packet and for the first fragment,
+    /// which stands for the packet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fragment_offset: u16,
     /// The headers at that moment; of the inner packet if it is encapsulated. Absent when the packet was
-    /// followed by its buffer alone.
+    /// followed by its buffer alone. Of a later fragment, which has no transport header, ports and the like are those of the
+    /// first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
     /// What the kernel kept beside its bytes, as far as the provider tells.
@@ -35,6 +40,18 @@ pub struct Sighting {
     /// Its first bytes, from the outermost IP header on. None where nobody asked for them, or they could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base64")]
     pub packet: Vec<u8>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+impl Sighting {
+    /// Whether it is of a fragment without transport header: a part of the packet, and no copy of it.
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment_offset != 0
+    }
 }
 
 /// Bytes as text in JSON.

@@ -81,8 +81,16 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, WM_POINTS);
 	__type(key, __u32);
-	__type(value, struct wm_record);
+	__type(value, struct wm_draft);
 } drafts SEC(".maps");
+
+/* First fragments of marked packets → what was seen of them: later ones have neither marker nor ports. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct wm_fragments);
+	__type(value, struct wm_record);
+} fragments SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

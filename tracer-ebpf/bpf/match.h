@@ -21,6 +21,7 @@ enum {
 	PROTO_TCP = 6,
 	PROTO_UDP = 17,
 	PROTO_IPV6 = 41,
+	PROTO_FRAGMENT = 44,
 	PROTO_GRE = 47,
 	PROTO_ESP = 50,
 	PROTO_ICMPV6 = 58,
@@ -31,13 +32,17 @@ enum { TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
 struct ip_view {
 	__u8 src[16];
 	__u8 dst[16];
-	__u32 l4;   /* offset of the transport header */
+	__u32 l4;   /* offset of the transport header, if this is no later fragment */
+	__u32 id;   /* identification, of IPv6 that of a fragment */
 	__u16 len;
-	__u16 id;
+	__u16 fragment; /* its offset in bytes, a multiple of eight, and MORE_FRAGMENTS; 0: it is whole */
 	__u8 family;
 	__u8 protocol;
 	__u8 ttl;
-};
+} __attribute__((aligned(8)));
+
+/* As in the fragment header of IPv6 (RFC 8200 4.5). */
+#define MORE_FRAGMENTS 1
 
 /* What was found, and in which transport header. */
 struct match_view {
@@ -66,13 +71,13 @@ static __always_inline int view_ip(const struct window *w, __u32 offset, struct 
 	if (h[0] >> 4 == 4) {
 		__u32 header = (h[0] & 15) * 4;
 
-		/* A later fragment has no transport header. */
-		if (header < 20 || (h[6] & 0x1f) || h[7])
+		if (header < 20)
 			return -1;
 		ip->family = 4;
 		ip->l4 = offset + header;
 		ip->len = h[2] << 8 | h[3];
 		ip->id = h[4] << 8 | h[5];
+		ip->fragment = (h[6] & 0x1f) << 11 | h[7] << 3 | (h[6] & 0x20 ? MORE_FRAGMENTS : 0);
 		ip->ttl = h[8];
 		ip->protocol = h[9];
 		__builtin_memcpy(ip->src, h + 12, 4);
@@ -89,9 +94,24 @@ static __always_inline int view_ip(const struct window *w, __u32 offset, struct 
 		ip->ttl = h[7];
 		__builtin_memcpy(ip->src, h + 8, 16);
 		__builtin_memcpy(ip->dst, h + 24, 16);
+		if (ip->protocol != PROTO_FRAGMENT)
+			return 0;
+		/* Other extension headers are not looked behind. */
+		if (load(w, ip->l4, h, 8))
+			return -1;
+		ip->protocol = h[0];
+		ip->fragment = (h[2] << 8 | h[3]) & ~6;
+		ip->id = (__u32)h[4] << 24 | (__u32)h[5] << 16 | (__u32)h[6] << 8 | h[7];
+		ip->l4 += 8;
 		return 0;
 	}
 	return -1;
+}
+
+/* A later fragment has no transport header. */
+static __always_inline int is_later(const struct ip_view *ip)
+{
+	return ip->fragment & ~MORE_FRAGMENTS;
 }
 
 static __always_inline __u32 be32(const __u8 *p)
@@ -192,7 +212,7 @@ static __always_inline int match_quoted(const struct window *w, const struct ip_
 	} else if (ip->protocol != PROTO_ICMPV6 || type < 1 || type > 4) {
 		return -1;
 	}
-	if (view_ip(w, ip->l4 + 8, &quoted))
+	if (view_ip(w, ip->l4 + 8, &quoted) || is_later(&quoted))
 		return -1;
 	m->match = WM_MATCH_QUOTED;
 	if (quoted.protocol == PROTO_TCP) {
@@ -227,7 +247,7 @@ static __always_inline void fill_headers(struct wm_record *r, const struct ip_vi
 	r->protocol = ip->protocol;
 	r->ttl = ip->ttl;
 	r->len = ip->len;
-	r->ip_id = ip->id;
+	r->ip_id = ip->family == 4 ? ip->id : 0;
 	__builtin_memcpy(r->src, ip->src, 16);
 	__builtin_memcpy(r->dst, ip->dst, 16);
 }
@@ -248,6 +268,65 @@ static __always_inline int may_hide(__u8 protocol)
 	return 0;
 }
 
+/*
+ * Fragments
+ *
+ * A first fragment has the marker, later ones are known by what all of a packet have in common. What was seen of the first
+ * stands for what they have not: ports, and the packet inside if a tunnel's was fragmented. Whoever fragments a packet sends
+ * the first one first; what comes before it is not known, and neither is what comes later than all of a packet should.
+ */
+#define FRAGMENTS_NS 10000000000ULL
+
+static __always_inline void fill_fragments(struct wm_fragments *f, const struct ip_view *ip)
+{
+	__builtin_memcpy(f->src, ip->src, 16);
+	__builtin_memcpy(f->dst, ip->dst, 16);
+	f->id = ip->id;
+	f->protocol = ip->protocol;
+	f->family = ip->family;
+	f->reserved = 0;
+}
+
+/* Whether this is the first fragment of a packet, whose later ones are then to be known. */
+static __always_inline void note_first(struct wm_draft *d, const struct ip_view *ip)
+{
+	if (ip->fragment == MORE_FRAGMENTS)
+		fill_fragments(&d->first, ip);
+}
+
+static __always_inline int is_address(const __u8 *one, const __u8 *other)
+{
+	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+/* Is this one a later fragment of a marked packet? */
+static __always_inline enum found match_later(const struct ip_view *ip, struct wm_draft *d, __u64 now)
+{
+	struct wm_record *r = &d->record;
+	struct wm_record *first;
+
+	fill_fragments(&d->first, ip);
+	first = bpf_map_lookup_elem(&fragments, &d->first);
+	d->first.family = 0;
+	if (!first || now - first->time_ns > FRAGMENTS_NS)
+		return NOT_MARKED;
+	*r = *first;
+	r->fragment = is_later(ip);
+	r->len = ip->len;
+	r->ip_id = ip->family == 4 ? ip->id : 0;
+	/* The first may have been in a tunnel when it was seen; in this packet is a fragment of one only if it is the tunnel's. */
+	if (!is_address(ip->src, r->outer_src)) {
+		r->ttl = ip->ttl;
+		r->outer_kind = r->outer_family = 0;
+	}
+	/* Not where the first was. */
+	r->netns = r->ifindex = 0;
+	__builtin_memset(r->device, 0, sizeof(r->device));
+	return MARKED;
+}
+
 /* Does the packet at `offset` say that it has a transport header, of which not all is there? A damaged length cuts it off. */
 static __always_inline int is_cut(const struct window *w, const struct ip_view *ip, __u32 offset)
 {
@@ -258,8 +337,10 @@ static __always_inline int is_cut(const struct window *w, const struct ip_view *
  * Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. What is inside and can be read has a marker or
  * has none: its buffer, which may have been another packet's, is not asked then.
  */
-static __always_inline enum found match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_record *r)
+static __always_inline enum found match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_draft *d,
+					       __u64 now)
 {
+	struct wm_record *r = &d->record;
 	struct match_view m = {};
 	struct ip_view inner;
 	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
@@ -276,13 +357,21 @@ static __always_inline enum found match_vxlan(const struct window *w, const stru
 		return PERHAPS_INSIDE;
 	if (view_ip(w, start, &inner))
 		return PERHAPS_INSIDE;
-	if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m))
+	if (is_later(&inner)) {
+		if (match_later(&inner, d, now) == NOT_MARKED)
+			return NOT_MARKED;
+	} else if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m)) {
 		return may_hide(inner.protocol) || is_cut(w, &inner, start) ? PERHAPS_INSIDE : NOT_MARKED;
-	fill_headers(r, &inner, &m);
+	} else {
+		fill_headers(r, &inner, &m);
+		note_first(d, &inner);
+	}
+	/* The packet that comes first is the one around it. */
+	note_first(d, outer);
 	r->outer_kind = 1;
 	r->outer_src_port = h[0] << 8 | h[1];
 	r->outer_family = outer->family;
-	r->ip_id = outer->id;
+	r->ip_id = outer->family == 4 ? outer->id : 0;
 	r->vni = (__u32)h[12] << 16 | (__u32)h[13] << 8 | h[14];
 	__builtin_memcpy(r->outer_src, outer->src, 16);
 	__builtin_memcpy(r->outer_dst, outer->dst, 16);
@@ -290,18 +379,22 @@ static __always_inline enum found match_vxlan(const struct window *w, const stru
 }
 
 /* Is there a marked IP packet at this offset of the buffer? */
-static __always_inline enum found match_at(const struct window *w, __u32 offset, struct wm_record *r)
+static __always_inline enum found match_at(const struct window *w, __u32 offset, struct wm_draft *d, __u64 now)
 {
 	struct match_view m = {};
 	struct ip_view ip;
 
+	d->first.family = 0;
 	if (view_ip(w, offset, &ip))
 		return NOT_MARKED;
+	if (is_later(&ip))
+		return match_later(&ip, d, now);
 	if (!match_transport(w, &ip, &m) || !match_quoted(w, &ip, &m)) {
-		fill_headers(r, &ip, &m);
+		fill_headers(&d->record, &ip, &m);
+		note_first(d, &ip);
 		return MARKED;
 	}
-	return may_hide(ip.protocol) ? match_vxlan(w, &ip, r) : NOT_MARKED;
+	return may_hide(ip.protocol) ? match_vxlan(w, &ip, d, now) : NOT_MARKED;
 }
 
 #endif

@@ -65,6 +65,7 @@ static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 n
 	r->seq = f->seq;
 	r->netns = f->netns;
 	r->match = WM_MATCH_BUFFER;
+	r->fragment = f->fragment;
 	return 0;
 }
 
@@ -98,7 +99,13 @@ static __always_inline void unfollow(struct sk_buff *skb, int probed, __u64 head
 
 static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct wm_record *r)
 {
-	struct wm_followed f = { .check = r->check, .seq = r->seq, .netns = r->netns, .time_ns = r->time_ns };
+	struct wm_followed f = {
+		.check = r->check,
+		.seq = r->seq,
+		.netns = r->netns,
+		.fragment = r->fragment,
+		.time_ns = r->time_ns,
+	};
 	__u64 packet = (__u64)skb;
 	__u64 *before = bpf_map_lookup_elem(&buffers, &packet);
 	struct wm_followed *known = bpf_map_lookup_elem(&followed, &head);
@@ -139,6 +146,14 @@ static __always_inline void remember(struct sk_buff *skb, const struct hook *hoo
 
 		bpf_map_update_elem(&in_flight, &flight, r, BPF_ANY);
 	}
+}
+
+/* Whoever looks lightly is to know later fragments, too. */
+static __always_inline void expect_fragments(const struct wm_draft *draft)
+{
+	last_first_at = (__u32)bpf_jiffies64() | 1;
+	if (bpf_map_update_elem(&fragments, &draft->first, &draft->record, BPF_ANY))
+		count(WM_COUNT_FOLLOW_FULL);
 }
 
 /*
@@ -253,6 +268,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	__u32 data = of(probed, skb, data) - of(probed, skb, head);
 	__u32 offset = hook->at_data ? data : of(probed, skb, network_header);
 	__u32 point = hook->point;
+	struct wm_draft *draft;
 	struct wm_record *r;
 	enum found found;
 	struct nf_conn *connection;
@@ -266,11 +282,12 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);
-	r = bpf_map_lookup_elem(&drafts, &point);
-	if (!r)
+	draft = bpf_map_lookup_elem(&drafts, &point);
+	if (!draft)
 		return 0;
+	r = &draft->record;
 	now = bpf_ktime_get_ns();
-	found = match_at(&w, offset, r);
+	found = match_at(&w, offset, draft, now);
 	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, r)))
 		return count(WM_COUNT_NOT_MARKED);
 
@@ -294,6 +311,8 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	r->reason = hook->reason;
 	r->code = hook->code;
 	r->point = hook->point;
+	if (draft->first.family)
+		expect_fragments(draft);
 	if (a->wide)
 		remember(skb, hook, head, r);
 	if (hook->wide && !a->wide)

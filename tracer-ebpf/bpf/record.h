@@ -104,9 +104,10 @@ struct wm_record {
 	__u8 outer_family; /* 4, 6; 0 when not encapsulated */
 	__u8 outer_kind;   /* 1 VXLAN */
 	__u16 outer_src_port;
+	__u16 fragment;    /* where the packet that it is a later fragment of has its payload, in bytes; else 0 */
 	__u16 vlan;        /* number of the VLAN beside the packet, and WM_VLAN_PRESENT; else 0 */
 	__u8 checksum;     /* skb->ip_summed */
-	__u8 reserved[3];
+	__u8 reserved;
 	char device[16];
 };
 
@@ -174,8 +175,26 @@ struct wm_followed {
 	__u32 check;
 	__u32 seq;
 	__u32 netns;
-	__u32 reserved;
+	__u32 fragment; /* as in wm_record */
 	__u64 time_ns;
+};
+
+/* What the fragments of one packet have in common (RFC 791, RFC 8200 4.5). */
+struct wm_fragments {
+	__u8 src[16];
+	__u8 dst[16];
+	__u32 id;      /* identification */
+	__u8 protocol;
+	__u8 family;   /* 0: no fragment */
+	__u16 reserved;
+};
+
+_Static_assert(sizeof(struct wm_fragments) == 40, "no padding");
+
+/* A record that is being filled in. */
+struct wm_draft {
+	struct wm_record record;
+	struct wm_fragments first; /* of whose fragments this is the first */
 };
 
 /* A packet that a driver has been given and did not answer for yet. */

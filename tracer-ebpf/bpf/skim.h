@@ -29,6 +29,9 @@ static __u32 followed_at[1 << SLOT_BITS];
 /* The same of any. While nothing is under way nobody needs to be asked about. */
 static __u32 last_followed_at;
 
+/* And of the first fragments of marked packets. While there was none, no later one is anybody's. */
+static __u32 last_first_at;
+
 /* Newer verifiers know what skb->head points at, and then calculate with it as with a pointer only. */
 static __always_inline __u64 buffer_of(struct sk_buff *skb)
 {
@@ -99,6 +102,8 @@ static __always_inline enum skimmed skim_transport(const __u8 *b, __u32 l4, __u8
 			return b[l4] != 0 && b[l4] != 8 ? LOOK_CLOSER : LET_GO;
 		return b[l4] < 128 ? LOOK_CLOSER : LET_GO;
 	}
+	case PROTO_FRAGMENT:
+		return LOOK_CLOSER;
 	case PROTO_TCP:
 		return b[l4 + 13] & (TCP_SYN | TCP_RST) ? LOOK_CLOSER : LET_GO;
 	}
@@ -111,6 +116,9 @@ static __always_inline enum skimmed skim_ip(const __u8 *b, __u32 *l4, __u8 *prot
 	if (b[0] == 0x45) {
 		*l4 = 20;
 		*protocol = b[9];
+		/* A later fragment. */
+		if (*(__u16 *)(b + 6) & bpf_htons(0x1fff))
+			return is_lately(last_first_at) ? LOOK_CLOSER : LET_GO;
 		return skim_transport(b, 20, b[9]);
 	}
 	if (b[0] >> 4 == 6) {

@@ -380,6 +380,11 @@ impl Record {
         self.0.len
     }
 
+    /// Where in the packet a later fragment has its payload, in bytes; 0 for others.
+    pub fn fragment_offset(&self) -> u16 {
+        self.0.fragment
+    }
+
     /// IPv4 identification of the outermost header.
     pub fn ip_id(&self) -> u16 {
         self.0.ip_id

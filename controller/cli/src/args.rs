@@ -185,6 +185,9 @@ pub(crate) struct CheckArguments {
         value_parser = number(1..=u8::MAX), default_value_t = waymark_controller::DEFAULT_TTL
     )]
     pub(crate) ttl: u8,
+    /// Let routers fragment packets of IPv4 on the way, which are sent with "don't fragment" otherwise. Of IPv6 they may not.
+    #[arg(long)]
+    pub(crate) fragmentable: bool,
     /// Do not wait for answers.
     #[arg(long)]
     pub(crate) one_way: bool,
@@ -311,6 +314,7 @@ impl CheckArguments {
             dscps: self.dscp.iter().map(|&dscp| dscp.into()).collect(),
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             one_way: self.one_way,
+            fragmentable: self.fragmentable,
             wide: self.wide || self.look.explain,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             ttl: self.ttl.into(),

@@ -175,6 +175,7 @@ async fn send(
         flows: salvo.flows,
         ttl: request.ttl.into(),
         budget_pps: 0,
+        fragmentable: request.fragmentable,
     };
     let injected = agents.inject(node, order).await.map_err(CheckError::Inject)?;
     let sent: Vec<Sent> = injected.packets.into_iter().map(Sent::from).collect();

@@ -9,8 +9,8 @@ use super::timeline::{Item, What};
 use super::{Call, Lens, Observed, Walk};
 use crate::reasons::{self, Meaning};
 
-/// Makes the walk of ordered items.
-pub(super) fn finish(items: &[Item], calls: Vec<Call>, direction: Direction, lens: &Lens<'_>) -> Walk {
+/// Makes the walk of ordered items. Passages and calls are left to others.
+pub(super) fn finish(items: &[Item], calls: &[Call], direction: Direction, lens: &Lens<'_>) -> Walk {
     let arrival = arrival(items, direction, lens);
     let death = death(items, arrival, direction);
     let last = death.or(arrival).unwrap_or(items.len().saturating_sub(1));
@@ -19,7 +19,7 @@ pub(super) fn finish(items: &[Item], calls: Vec<Call>, direction: Direction, len
         match &item.what {
             What::Passed { .. } | What::Filtered { .. } => steps.push(step(item, &items[index + 1..])),
             What::Dropped { reason, function } if Some(index) == death => {
-                die(&mut steps, item, reason.as_deref(), function, &calls, lens);
+                die(&mut steps, item, reason.as_deref(), function, calls, lens);
             }
             What::Dropped { .. } | What::Consumed { .. } => {}
         }
@@ -34,7 +34,7 @@ pub(super) fn finish(items: &[Item], calls: Vec<Call>, direction: Direction, len
         let received = received.filter(|item| item.place == *place).find(|item| item.hook == Hook::DriverRx);
         arrived_ns = Some(received.map_or(items[arrival].at_ns, |item| item.at_ns));
     }
-    Walk { steps, arrived_ns, passages: Vec::new(), calls }
+    Walk { steps, arrived_ns, passages: Vec::new(), calls: Vec::new() }
 }
 
 /// The item with which the packet is in the hands of its receiver's IP stack.
@@ -191,8 +191,12 @@ fn die(
         decision(calls, item).filter(|_| !open && reason.is_none_or(|reason| reason == reasons::NO_REASON));
     let meaning = decided.map(|(_, meaning)| meaning).or(meaning);
     // Where the IP hooks are watched, a drop that none of them shows was in a chain outside of them.
-    let outside = meaning == Some(Meaning::Netfilter) && !open && lens.filters_watched.contains(&item.place);
+    // Of a later fragment they show nothing anywhere.
+    let fragment = item.fragment_offset != 0;
+    let shown = !fragment && lens.filters_watched.contains(&item.place);
+    let outside = meaning == Some(Meaning::Netfilter) && !open && shown;
     let guess = match item.hook {
+        Hook::Ip if fragment => hook_of_fragment(steps, &item.place),
         _ if outside => outside_ip(steps, &item.place),
         Hook::Ip => guess_hook(steps, &item.place),
         hook => hook,
@@ -220,10 +224,18 @@ fn die(
     }
     step.at_ns = Some(item.at_ns);
     step.conntrack.clone_from(&item.conntrack);
-    let guessed = meaning == Some(Meaning::Netfilter) && !joins && !outside;
+    let sure = if fragment { open } else { joins || outside };
+    let guessed = meaning == Some(Meaning::Netfilter) && !sure;
     step.note =
         if outside { Some(text!(seen::OutsideIp)) } else { guessed.then(|| text!(seen::GuessedHook)) };
-    if let Some((call, _)) = decided {
+    if fragment {
+        let offset = u32::from(item.fragment_offset);
+        step.note = Some(if guessed {
+            text!(seen::FragmentSomewhere { offset })
+        } else {
+            text!(seen::Fragment { offset })
+        });
+    } else if let Some((call, _)) = decided {
         step.note = Some(text!(seen::Answered {
             function: &call.function,
             answer: call.answer.as_deref().unwrap_or_default()
@@ -253,6 +265,12 @@ fn outside_ip(steps: &[Step], place: &Place) -> Hook {
         Some(Hook::DriverTx | Hook::NetfilterPrerouting) => Hook::Bridge,
         _ => Hook::Qdisc,
     }
+}
+
+/// The netfilter hook that a later fragment was in: of those that the first went through before, the last.
+fn hook_of_fragment(steps: &[Step], place: &Place) -> Hook {
+    let last = steps.last().filter(|last| last.place == *place && last.hook.is_netfilter());
+    last.map_or_else(|| guess_hook(steps, place), |last| last.hook)
 }
 
 /// The netfilter hook that a packet of whom no rule trace is known was most likely in.

@@ -17,7 +17,7 @@ fn brief(steps: &[Step]) -> Vec<String> {
     steps.iter().filter(|step| visible(step)).map(one).collect()
 }
 
-fn read(sightings: &[Sighting]) -> Observed {
+pub(super) fn read(sightings: &[Sighting]) -> Observed {
     read_through(sightings, |lens| lens)
 }
 

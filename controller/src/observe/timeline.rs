@@ -15,6 +15,8 @@ pub(super) struct Item {
     pub(super) ttl: Option<u8>,
     pub(super) at_ns: u64,
     pub(super) conntrack: Option<Conntrack>,
+    /// Of a later fragment where in the packet it begins; else 0.
+    pub(super) fragment_offset: u16,
     pub(super) what: What,
 }
 
@@ -48,11 +50,18 @@ impl Item {
             ttl: headers.map(|headers| headers.ttl).filter(|&ttl| ttl > 0),
             at_ns: sighting.at_ns,
             conntrack: sighting.metadata.conntrack.clone(),
+            fragment_offset: sighting.fragment_offset,
             what,
         }
     }
 
-    fn is_at(&self, place: &Place, hook: Hook, device: Option<&String>, encapsulated: bool) -> bool {
+    pub(super) fn is_at(
+        &self,
+        place: &Place,
+        hook: Hook,
+        device: Option<&String>,
+        encapsulated: bool,
+    ) -> bool {
         self.place == *place
             && self.hook == hook
             && (device.is_none() || self.device.is_none() || self.device.as_ref() == device)
@@ -135,7 +144,8 @@ fn kernel_items(mut sightings: Vec<&Sighting>) -> Vec<Item> {
         let mut passed = items.iter().filter(|item| matches!(item.what, What::Passed { .. }));
         let twin = matches!(item.what, What::Passed { .. })
             && passed.next_back().is_some_and(|last| {
-                last.is_at(&item.place, item.hook, item.device.as_ref(), item.outer.is_some())
+                last.fragment_offset == item.fragment_offset
+                    && last.is_at(&item.place, item.hook, item.device.as_ref(), item.outer.is_some())
             });
         if !twin {
             items.push(item);

@@ -23,7 +23,8 @@ impl Clocks {
     pub(super) fn of(source: &NodeName, sightings: &[&Sighting]) -> Self {
         let mut spans = Spans::new();
         for sighting in sightings {
-            if !matches!(sighting.event, Event::Seen | Event::Arrived) {
+            // The first fragment may arrive before the second is sent.
+            if !matches!(sighting.event, Event::Seen | Event::Arrived) || sighting.is_later_fragment() {
                 continue;
             }
             let Some(back) = is_answer(sighting) else { continue };

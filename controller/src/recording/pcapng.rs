@@ -104,7 +104,7 @@ struct Passages<'a>(BTreeMap<(&'a Place, Marker, Option<bool>, Hook), Vec<&'a Si
 impl<'a> Passages<'a> {
     fn of(all: &[&'a Sighting]) -> Self {
         let mut passages: BTreeMap<_, Vec<&Sighting>> = BTreeMap::new();
-        for sighting in all {
+        for sighting in all.iter().filter(|sighting| !sighting.is_later_fragment()) {
             let key = (&sighting.place, sighting.marker, is_answer(sighting), sighting.hook);
             passages.entry(key).or_default().push(sighting);
         }
@@ -148,6 +148,10 @@ fn comment(sighting: &Sighting) -> String {
     let who = match is_answer(sighting) {
         Some(true) => format!("answer to packet {packet}"),
         _ => format!("packet {packet}"),
+    };
+    let who = match sighting.fragment_offset {
+        0 => who,
+        offset => format!("{who}, fragment from byte {offset} on"),
     };
     let what = match &sighting.event {
         Event::Seen => "seen".to_owned(),
@@ -196,6 +200,18 @@ fn io_error(error: PcapError) -> PcapngError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_fragment_is_told() {
+        let step = &crate::fixture::steps(crate::fixture::THERE, crate::fixture::tcp())[0];
+        let mut sighting = crate::fixture::drop_at(step, 3, false, "NETFILTER_DROP", "nf_hook_slow+0x1");
+        sighting.fragment_offset = 1480;
+        let told = comment(&sighting);
+        assert_eq!(
+            told,
+            "packet 3, fragment from byte 1480 on: dropped, NETFILTER_DROP, in nf_hook_slow+0x1"
+        );
+    }
 
     #[test]
     fn the_header_tells_how_long_a_packet_was() {

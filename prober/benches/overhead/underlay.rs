@@ -126,6 +126,7 @@ impl Underlay {
             dscps: vec![0],
             flows: None,
             ttl: 64,
+            fragmentable: false,
         };
         let netns = Netns::open(&self.netns("p14").as_str().into()).expect("it is there");
         let (_go_on, stop) = std::sync::mpsc::channel();

@@ -53,6 +53,8 @@ pub struct InjectSpec {
     pub flows: Option<NonZeroU32>,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Whether routers may fragment the packets, which of IPv6 none may.
+    pub fragmentable: bool,
 }
 
 /// Most combinations of shapes and flows of which each has its turn.
@@ -78,7 +80,7 @@ impl InjectSpec {
             let size = self.sizes[(turn % sizes) as usize];
             let dscp = self.dscps[(turn / sizes % dscps) as usize];
             let flow = self.flows.map_or(number, |_| turn / shapes);
-            (Shape { size, ttl: self.ttl, dscp }, flow)
+            (Shape { size, ttl: self.ttl, dscp, fragmentable: self.fragmentable }, flow)
         };
         turns.flatten().zip(0..self.count).map(packet).collect()
     }
@@ -343,6 +345,7 @@ mod tests {
             dscps: vec![0, 46],
             flows: NonZeroU32::new(flows),
             ttl: 64,
+            fragmentable: false,
         }
     }
 

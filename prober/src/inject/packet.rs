@@ -32,6 +32,8 @@ pub struct Shape {
     pub ttl: u8,
     /// Differentiated services code point, 0 to 63 (RFC 2474).
     pub dscp: u8,
+    /// Whether routers may fragment it. Of IPv6 none may.
+    pub fragmentable: bool,
 }
 
 /// Why a packet cannot be built.
@@ -111,7 +113,7 @@ pub fn reset(flow: &Flow, key: &MarkerKey, marker: Marker, shape: Shape) -> Resu
 /// The buffers' lengths were chosen to hold the headers.
 const FITS: &str = "the buffer holds the header";
 
-fn ip(header: &mut [u8], flow: &Flow, payload: usize, Shape { ttl, dscp, .. }: Shape) {
+fn ip(header: &mut [u8], flow: &Flow, payload: usize, Shape { ttl, dscp, fragmentable, .. }: Shape) {
     let protocol = IpNextHeaderProtocol(flow.protocol.number(flow.is_ipv6()));
     match (flow.src, flow.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -121,7 +123,7 @@ fn ip(header: &mut [u8], flow: &Flow, payload: usize, Shape { ttl, dscp, .. }: S
             ip.set_header_length((IPV4_HEADER / 4) as u8);
             ip.set_dscp(dscp);
             ip.set_total_length(total);
-            ip.set_flags(Ipv4Flags::DontFragment);
+            ip.set_flags(if fragmentable { 0 } else { Ipv4Flags::DontFragment });
             ip.set_ttl(ttl);
             ip.set_next_level_protocol(protocol);
             ip.set_source(src);
@@ -199,7 +201,7 @@ mod tests {
     use waymark_proto::{CheckId, Seq};
 
     const KEY: MarkerKey = MarkerKey([7; 16]);
-    const SMALLEST: Shape = Shape { size: 0, ttl: 64, dscp: 0 };
+    const SMALLEST: Shape = Shape { size: 0, ttl: 64, dscp: 0, fragmentable: false };
 
     fn marker() -> Marker {
         Marker { check: CheckId::new(5).unwrap(), seq: Seq(2) }
@@ -249,6 +251,14 @@ mod tests {
         assert_eq!(bytes[44..48], KEY.isn(marker()).wrapping_add(1).to_be_bytes());
         assert_eq!(bytes[53], TcpFlags::RST);
         assert_eq!(checksum(&bytes[40..], 12, &flow), 0);
+    }
+
+    #[test]
+    fn routers_may_fragment_what_they_are_let() {
+        for (fragmentable, flags) in [(false, 0x40), (true, 0)] {
+            let shape = Shape { fragmentable, ..SMALLEST };
+            assert_eq!(build(&flow(Protocol::Udp, false), &KEY, marker(), 1, shape).unwrap()[6], flags);
+        }
     }
 
     #[test]

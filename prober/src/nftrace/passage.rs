@@ -95,6 +95,7 @@ mod tests {
             hook,
             device: Some("cni0".into()),
             event,
+            fragment_offset: 0,
             headers: Some(headers),
             buffer: 0,
             packet: Vec::new(),

@@ -299,7 +299,19 @@ impl Translator {
     ) -> Sighting {
         let (place, packet) = (self.place.clone(), Vec::new());
         let metadata = Metadata::default();
-        Sighting { place, at_ns, marker, hook, device, event, headers, metadata, buffer: 0, packet }
+        Sighting {
+            place,
+            at_ns,
+            marker,
+            hook,
+            device,
+            event,
+            fragment_offset: 0,
+            headers,
+            metadata,
+            buffer: 0,
+            packet,
+        }
     }
 }
 
@@ -404,14 +416,15 @@ struct IpHeader {
     id: u16,
 }
 
-/// Reads what a trace event quotes of the IP header, by `pnet`'s views.
+/// Reads what a trace event quotes of the IP header, by `pnet`'s views. A later fragment, which has the trace bit from its
+/// packet, is left to tracepoints: what follows its IP header is payload.
 fn parse_ip(bytes: &[u8]) -> Option<IpHeader> {
     use pnet_packet::ipv4::Ipv4Packet;
     use pnet_packet::ipv6::Ipv6Packet;
 
     match bytes.first()? >> 4 {
         4 => {
-            let ip = Ipv4Packet::new(bytes)?;
+            let ip = Ipv4Packet::new(bytes).filter(|ip| ip.get_fragment_offset() == 0)?;
             Some(IpHeader {
                 src: ip.get_source().into(),
                 dst: ip.get_destination().into(),

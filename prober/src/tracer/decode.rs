@@ -80,6 +80,7 @@ pub fn sighting(
         hook,
         device: record.device(),
         event,
+        fragment_offset: record.fragment_offset(),
         headers: headers(record),
         metadata: Metadata {
             vlan: record.vlan(),
@@ -105,8 +106,11 @@ fn called(function: &Function, record: &Record) -> (Hook, Event) {
     (answer::hook(function, record), Event::Called { function: name.to_owned(), answer })
 }
 
-/// What identifies the packet on its way through the hooks of a tunnel's outer header.
+/// What identifies the packet on its way through the hooks of a tunnel's outer header. Later fragments are not traced there.
 pub fn outer_key(record: &Record) -> Option<OuterKey> {
+    if record.fragment_offset() != 0 {
+        return None;
+    }
     let (src, dst, _) = record.vxlan()?;
     Some(OuterKey { src, dst, src_port: record.outer_src_port(), ip_id: record.ip_id() })
 }

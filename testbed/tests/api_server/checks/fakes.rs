@@ -159,6 +159,7 @@ fn sighting(
         hook,
         device: Some("eth0".into()),
         event: if hook.is_netfilter() { Event::Left } else { Event::Seen },
+        fragment_offset: 0,
         headers: Some(headers),
         buffer: 0,
         packet: Vec::new(),

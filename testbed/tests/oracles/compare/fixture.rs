@@ -70,6 +70,7 @@ pub fn sighting(netns: &str, at_ns: u64, hook: Hook, device: &str, event: Event)
         hook,
         device: Some(device.into()),
         event,
+        fragment_offset: 0,
         headers: Some(headers),
         buffer: 1,
         packet: packet(),
