@@ -273,14 +273,16 @@ impl Tracer {
         let Some(traced) = lock(&self.shared.armed).checks.get(&check).map(|entry| entry.traced) else {
             return Losses::default();
         };
-        // In this order all is read that anybody may have seen traced.
+        // In this order all is read that anybody may have seen traced, and what comes without the kernel's time gets one at
+        // which tracepoints were still watched.
         self.shared.stop(&traced);
-        lock(&self.shared.floor).disarm(&traced);
         self.shared.drain_ring();
         let watches: Vec<_> = lock(&self.shared.watches).values().map(|task| task.watch.clone()).collect();
         for watch in watches {
             self.shared.drain_watch(&watch);
         }
+        lock(&self.shared.floor).disarm(&traced);
+        self.shared.drain_ring();
         let losses_now = self.shared.losses();
         let mut armed = lock(&self.shared.armed);
         let Some(entry) = armed.checks.remove(&check) else { return Losses::default() };

@@ -32,12 +32,13 @@ pub enum Lack {
 }
 
 /// The tests that are passed, with the extent from which on.
-const TESTS: [(Extent, &str); 10] = [
+const TESTS: [(Extent, &str); 11] = [
     (Extent::Brief, "prober/trace"),
     (Extent::Brief, "prober/oracle"),
     (Extent::Brief, "prober/links"),
     (Extent::Brief, "prober/metadata"),
     (Extent::Full, "prober/deep"),
+    (Extent::Full, "prober/fragments"),
     (Extent::Full, "prober/beside"),
     (Extent::Full, "prober/doctor"),
     (Extent::Full, "prober/killed"),
