@@ -196,9 +196,6 @@ impl Floor {
 
     /// Attaches what is wanted and not attached; what was refused before is tried again.
     fn attach(&mut self) {
-        if self.wants_functions() {
-            self.deep.attach(&mut self.ebpf);
-        }
         for program in self.loaded.clone() {
             if !self.is_wanted(program)
                 || self.links.iter().any(|(row, _)| row.tracepoint == program.tracepoint)
@@ -212,6 +209,9 @@ impl Floor {
                     self.refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
                 }
             }
+        }
+        if self.wants_functions() {
+            self.deep.attach(&mut self.ebpf);
         }
     }
 
