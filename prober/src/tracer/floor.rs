@@ -232,9 +232,6 @@ impl Floor {
 
     /// Detaches what is attached and not wanted.
     fn detach(&mut self) {
-        if !self.wants_functions() {
-            self.deep.detach();
-        }
         for (row, link) in std::mem::take(&mut self.links) {
             if self.is_wanted(row) {
                 self.links.push((row, link));
@@ -242,6 +239,10 @@ impl Floor {
                 // A link that is not there is what is wanted.
                 let _ = program.detach(link);
             }
+        }
+        // Who disarms waits for the above, which would take longer beside what this sets going.
+        if !self.wants_functions() {
+            self.deep.detach();
         }
     }
 
