@@ -21,13 +21,13 @@ pub fn prepare_names() {
 }
 
 fn symbols() -> Option<&'static Symbols> {
-    static SYMBOLS: OnceLock<Option<Symbols>> = OnceLock::new();
+    static SYMBOLS: OnceLock<Option<&'static Symbols>> = OnceLock::new();
     let read = || {
         Symbols::of_running_kernel()
             .inspect_err(|error| tracing::warn!(%error, "drops are shown without function names"))
             .ok()
     };
-    SYMBOLS.get_or_init(read).as_ref()
+    *SYMBOLS.get_or_init(read)
 }
 
 fn reasons() -> &'static DropReasons {

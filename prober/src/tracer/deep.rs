@@ -2,24 +2,29 @@
 //!
 //! Which it is, is tried function by function when the programs are loaded: what the kernel's BTF knows, what its trampolines
 //! can call, what it allows. A refusal is one function's, and the floor's programs know nothing of it. A function of a module
-//! can be there today and gone tomorrow, so kprobes look for theirs whenever they are attached.
+//! can be there today and gone tomorrow, so kprobes look for theirs whenever they are attached. One of the kernel itself stays
+//! where it is: the kernel is given its address, for to search its symbols for a name takes it longer than all else (on 5.10
+//! name by name from the first).
 //!
 //! The programs stand in one object with the floor's. They share its maps that way, and the variables that a first look goes by;
 //! loading a second object into the same maps would take a pinned file for each, which a killed agent leaves behind. What can
 //! fail an object as a whole, its sections and relocations, is the same on all kernels or what the floor needs, too.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use aya::programs::fentry::FEntryLink;
 use aya::programs::fexit::FExitLink;
-use aya::programs::kprobe::KProbeLink;
+use aya::programs::kprobe::{KProbeLink, KProbeLinkId};
 use aya::programs::{FEntry, FExit, KProbe, ProgramError};
 use aya::{Btf, Ebpf};
 use waymark_tracer_ebpf::{FUNCTIONS, Function};
 
 use super::WatchedFunction;
 use super::decode::is_absent;
+use super::symbols::Symbols;
 use super::types::{Signature, Types};
 use crate::facts::{kernel_release, kernel_version};
 
@@ -140,18 +145,35 @@ impl Row {
         let kinds: &[_] = if self.function.answers() { &["kretprobe", "kprobe"] } else { &["kprobe"] };
         for kind in kinds {
             let program = kprobe(ebpf, kind, self.function)?;
-            let mut attached = Err(ProgramError::NotLoaded);
-            for symbol in self.function.symbols {
-                attached = program.attach(symbol, 0);
-                if attached.is_ok() {
-                    self.symbol = symbol;
-                    break;
-                }
-            }
-            self.links.push(Link::Probe(program.take_link(attached?)?));
+            let (symbol, link) = attach_to_any(program, self.function.symbols)?;
+            self.symbol = symbol;
+            self.links.push(Link::Probe(program.take_link(link)?));
         }
         Ok(())
     }
+}
+
+/// Attaches to the first of these functions that is there. Those of the kernel itself come first.
+fn attach_to_any(
+    program: &mut KProbe,
+    symbols: &[&'static str],
+) -> Result<(&'static str, KProbeLinkId), ProgramError> {
+    let known = Symbols::of_running_kernel().ok();
+    let entries = symbols.iter().filter_map(|symbol| Some((*symbol, known?.entry(symbol)?)));
+    for (symbol, entry) in entries {
+        // A function without a name is the one at the offset.
+        if let Ok(link) = program.attach("", entry) {
+            return Ok((symbol, link));
+        }
+    }
+    let mut refused = ProgramError::NotLoaded;
+    for symbol in symbols {
+        match program.attach(symbol, 0) {
+            Ok(link) => return Ok((symbol, link)),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// What holds a program where it is attached, until it is dropped.
@@ -166,10 +188,30 @@ enum Link {
 /// The functions of the deep tier, and how each is watched.
 pub struct Deep {
     rows: Vec<Row>,
-    /// What detaches: for each probe the kernel waits until nobody is in it, and who disarms need not.
-    detaching: Vec<JoinHandle<()>>,
-    /// The same for trampolines, to which a program cannot be attached twice.
-    freeing: Option<JoinHandle<()>>,
+    leaving: Arc<Leaving>,
+    /// What detaches: for each link the kernel waits until nobody is in its program, and who disarms need not.
+    detaching: Option<JoinHandle<()>>,
+}
+
+/// The links that are to be detached and still are not, function by function.
+#[derive(Debug, Default)]
+struct Leaving(Mutex<BTreeMap<&'static str, Vec<Link>>>);
+
+impl Leaving {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<&'static str, Vec<Link>>> {
+        // It is whole whenever a holder could panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Detaches one function after the other, until there is none left.
+    fn detach(&self) {
+        loop {
+            let next = self.links().pop_first();
+            let Some((_, links)) = next else { return };
+            // The beginning first: a call that is awaited must be seen to return.
+            links.into_iter().rev().for_each(drop);
+        }
+    }
 }
 
 impl Deep {
@@ -177,7 +219,7 @@ impl Deep {
     pub fn load(ebpf: &mut Ebpf, btf: &Btf) -> Self {
         let types = Types::of_running_kernel();
         let rows = FUNCTIONS.iter().map(|function| Row::load(function, ebpf, btf, types)).collect();
-        Self { rows, detaching: Vec::new(), freeing: None }
+        Self { rows, leaving: Arc::default(), detaching: None }
     }
 
     /// The functions.
@@ -185,25 +227,31 @@ impl Deep {
         &self.rows
     }
 
-    /// Attaches what is not attached; what was refused before is tried again.
+    /// Attaches what is not attached; what was refused before is tried again. What was to be detached and is not yet stays.
     pub fn attach(&mut self, ebpf: &mut Ebpf) {
-        self.freeing.take().into_iter().for_each(finished);
+        let mut staying = std::mem::take(&mut *self.leaving.links());
+        for row in &mut self.rows {
+            row.links.extend(staying.remove(row.function.name).into_iter().flatten());
+        }
+        // One function may be about to be detached: a program cannot be attached by a trampoline twice.
+        self.detaching.take().into_iter().for_each(finished);
         self.rows.iter_mut().for_each(|row| row.attach(ebpf));
     }
 
     /// Detaches all, soon. Until then the programs run, and find that nothing is armed.
     pub fn detach(&mut self) {
-        // The beginning first: a call that is awaited must be seen to return.
-        let links = self.rows.iter_mut().flat_map(|row| row.links.drain(..).rev());
-        let (probes, trampolines): (Vec<Link>, Vec<Link>) =
-            links.partition(|link| matches!(link, Link::Probe(_)));
-        if !trampolines.is_empty() {
-            self.freeing.take().into_iter().for_each(finished);
-            self.freeing = drop_elsewhere(trampolines);
+        let attached = self.rows.iter_mut().filter(|row| !row.links.is_empty());
+        let links: Vec<_> = attached.map(|row| (row.function.name, std::mem::take(&mut row.links))).collect();
+        if links.is_empty() {
+            return;
         }
-        self.detaching.retain(|thread| !thread.is_finished());
-        if !probes.is_empty() {
-            self.detaching.extend(drop_elsewhere(probes));
+        // What is attached was so after the last that detached had ended.
+        self.leaving.links().extend(links);
+        let leaving = Arc::clone(&self.leaving);
+        self.detaching =
+            thread::Builder::new().name("detach".to_owned()).spawn(move || leaving.detach()).ok();
+        if self.detaching.is_none() {
+            self.leaving.detach();
         }
     }
 }
@@ -211,13 +259,8 @@ impl Deep {
 impl Drop for Deep {
     fn drop(&mut self) {
         self.detach();
-        self.freeing.take().into_iter().chain(self.detaching.drain(..)).for_each(finished);
+        self.detaching.take().into_iter().for_each(finished);
     }
-}
-
-/// Drops links in a thread of its own. If there can be none, what it was to drop is dropped here.
-fn drop_elsewhere(links: Vec<Link>) -> Option<JoinHandle<()>> {
-    thread::Builder::new().name("detach".to_owned()).spawn(move || drop(links)).ok()
 }
 
 fn finished(thread: JoinHandle<()>) {

@@ -54,14 +54,33 @@ struct Object {
     ebpf: Ebpf,
     loaded: Vec<&'static Program>,
     refused: Vec<Refused>,
+    /// The programs that were not tried yet.
+    rest: std::slice::Iter<'static, Program>,
 }
 
 impl Object {
-    /// Loads it, with programs that read packets directly or not.
-    fn load(btf: &Btf, direct_reads: bool) -> Result<Self, FloorError> {
+    /// Loads it, with as cheap programs as this kernel accepts.
+    fn load(btf: &Btf) -> Result<Self, FloorError> {
+        let mut cheap = Self::open(btf, true)?;
+        // Verifying is what takes long, so the first that is refused is tried in the other way before the next ones.
+        while cheap.refused.is_empty() && cheap.load_next(btf) {}
+        let Some(first) = cheap.refused.first() else { return Ok(cheap) };
+        let first = first.tracepoint;
+        let mut dear = Self::open(btf, false)?;
+        while dear.load_next(btf) {}
+        if dear.loaded.iter().any(|program| program.tracepoint == first) {
+            return Ok(dear);
+        }
+        // It was refused for another reason.
+        while cheap.load_next(btf) {}
+        Ok(if dear.refused.len() < cheap.refused.len() { dear } else { cheap })
+    }
+
+    /// Loads it without its programs, which will read packets directly or not.
+    fn open(btf: &Btf, direct_reads: bool) -> Result<Self, FloorError> {
         let variables = Variables::of_running_kernel();
         let arguments = Types::of_running_kernel().arguments();
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .btf(Some(btf))
             .override_global(globals::DIRECT_READS, &u8::from(direct_reads), true)
             .override_global(globals::VMEMMAP_BASE_AT, &variables.vmemmap_base, true)
@@ -69,16 +88,19 @@ impl Object {
             .override_global(globals::ARGUMENTS, &arguments, true)
             .load(FLOOR)
             .map_err(|error| FloorError::Object(Box::new(error)))?;
-        let (mut loaded, mut refused) = (Vec::new(), Vec::new());
-        for program in PROGRAMS {
-            match load_program(&mut ebpf, program, btf) {
-                Ok(()) => loaded.push(program),
-                Err(error) => {
-                    refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
-                }
+        Ok(Self { ebpf, loaded: Vec::new(), refused: Vec::new(), rest: PROGRAMS.iter() })
+    }
+
+    /// Loads one more program, if there is one.
+    fn load_next(&mut self, btf: &Btf) -> bool {
+        let Some(program) = self.rest.next() else { return false };
+        match load_program(&mut self.ebpf, program, btf) {
+            Ok(()) => self.loaded.push(program),
+            Err(error) => {
+                self.refused.push(Refused { tracepoint: program.tracepoint, why: error.to_string() });
             }
         }
-        Ok(Self { ebpf, loaded, refused })
+        true
     }
 }
 
@@ -102,14 +124,7 @@ impl Floor {
     /// Loads the object and every program that this kernel accepts, as cheap ones as it accepts. Attaches nothing.
     pub fn load() -> Result<(Self, RingBuf<MapData>), FloorError> {
         let btf = Btf::from_sys_fs().map_err(FloorError::Btf)?;
-        let cheap = Object::load(&btf, true)?;
-        let Object { mut ebpf, loaded, refused } = if cheap.refused.is_empty() {
-            cheap
-        } else {
-            // A program may be refused for another reason as well.
-            let dear = Object::load(&btf, false)?;
-            if dear.refused.len() < cheap.refused.len() { dear } else { cheap }
-        };
+        let Object { mut ebpf, loaded, refused, .. } = Object::load(&btf)?;
         let records = take(&mut ebpf, maps::RECORDS)?;
         let deep = Deep::load(&mut ebpf, &btf);
         let floor = Self {
@@ -196,9 +211,6 @@ impl Floor {
 
     /// Attaches what is wanted and not attached; what was refused before is tried again.
     fn attach(&mut self) {
-        if self.wants_functions() {
-            self.deep.attach(&mut self.ebpf);
-        }
         for program in self.loaded.clone() {
             if !self.is_wanted(program)
                 || self.links.iter().any(|(row, _)| row.tracepoint == program.tracepoint)
@@ -213,13 +225,13 @@ impl Floor {
                 }
             }
         }
+        if self.wants_functions() {
+            self.deep.attach(&mut self.ebpf);
+        }
     }
 
     /// Detaches what is attached and not wanted.
     fn detach(&mut self) {
-        if !self.wants_functions() {
-            self.deep.detach();
-        }
         for (row, link) in std::mem::take(&mut self.links) {
             if self.is_wanted(row) {
                 self.links.push((row, link));
@@ -227,6 +239,10 @@ impl Floor {
                 // A link that is not there is what is wanted.
                 let _ = program.detach(link);
             }
+        }
+        // Who disarms waits for the above, which would take longer beside what this sets going.
+        if !self.wants_functions() {
+            self.deep.detach();
         }
     }
 

@@ -99,11 +99,23 @@ impl World {
 
     /// An order to send from client to server.
     pub fn inject(&self, check: CheckId, protocol: Protocol, count: u32) -> rpc::Inject {
+        self.inject_from(check, protocol, count, "10.9.1.2", "10.9.2.2")
+    }
+
+    /// An order to send from the client, by any addresses.
+    pub fn inject_from(
+        &self,
+        check: CheckId,
+        protocol: Protocol,
+        count: u32,
+        src: &str,
+        dst: &str,
+    ) -> rpc::Inject {
         rpc::Inject {
             check: check.get(),
             key: KEY.0.to_vec(),
             netns: self.netns("client"),
-            flow_json: flow("10.9.1.2", "10.9.2.2", protocol),
+            flow_json: flow(src, dst, protocol),
             count,
             ..Default::default()
         }
@@ -124,8 +136,7 @@ impl World {
     ) -> Result<(Vec<Sighting>, Losses), String> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let check = CheckId::new(NUMBER.fetch_add(1, Ordering::Relaxed)).expect("not zero");
-        let order =
-            rpc::Inject { flow_json: flow(src, dst, protocol), ..self.inject(check, protocol, count) };
+        let order = self.inject_from(check, protocol, count, src, dst);
         let (sightings, losses, _) =
             self.carry_out(&arm(check.get(), protocol, count, 60_000), &order).await?;
         Ok((sightings, losses))
