@@ -62,7 +62,11 @@ pub enum NftraceError {
 }
 
 /// The trace of one namespace. Ends, with its tables, when it is dropped.
+///
+/// Whoever holds two of its locks took that of the translator first.
 pub struct Watch {
+    /// Name of the trace table, when there is one.
+    table: String,
     rules: Mutex<Rules>,
     arrivals: Mutex<Option<Arrivals>>,
     events: Socket,
@@ -106,12 +110,14 @@ impl Watch {
             netns: netns.name().to_string(),
             source,
         })?;
+        let table = table::new_name();
         Ok(Self {
             rules: Mutex::default(),
             arrivals: Mutex::default(),
             events,
             ready,
-            translator: Mutex::new(Translator::new(place.clone(), devices)),
+            translator: Mutex::new(Translator::new(place.clone(), table.clone(), devices)),
+            table,
             place,
             netns: netns.clone(),
         })
@@ -126,13 +132,12 @@ impl Watch {
         let (table, bridges, reports) = self
             .netns
             .run(|| {
-                let table = TraceTable::create()?;
+                let table = TraceTable::create(&self.table)?;
                 let bridges = has_bridges().then(|| table.for_bridges());
                 Ok((table, bridges, XtTrace::start()))
             })?
             .map_err(|source| self.failed("make the trace table of nftables", source))?;
         let place = &self.place;
-        lock(&self.translator).take_events_of(table.name());
         rules.tables.push(table);
         match bridges {
             Some(Ok(table)) => rules.tables.push(table),
@@ -279,7 +284,7 @@ fn announce(ready: &Epoll, socket: &impl AsRawFd) -> io::Result<()> {
 pub fn try_table() -> io::Result<()> {
     let alone = || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
-        TraceTable::create().map(drop)
+        TraceTable::create(&table::new_name()).map(drop)
     };
     std::thread::spawn(alone)
         .join()

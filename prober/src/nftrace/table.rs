@@ -124,8 +124,8 @@ pub struct TraceTable {
 
 impl TraceTable {
     /// Makes the table in the namespace of the calling thread.
-    pub fn create() -> io::Result<Self> {
-        Self::make(&new_name(), Purpose::Rules)
+    pub fn create(name: &str) -> io::Result<Self> {
+        Self::make(name, Purpose::Rules)
     }
 
     /// Makes its companion for bridges, under the same name.
@@ -349,7 +349,7 @@ fn add_rules<'a>(batch: &mut Batch, rules: impl IntoIterator<Item = Rule<'a>>) {
 }
 
 /// A name that no other table of the machine has.
-fn new_name() -> String {
+pub fn new_name() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("{TABLE_PREFIX}{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }

@@ -89,8 +89,8 @@ struct Waiting {
 /// State of one namespace.
 pub struct Translator {
     place: Place,
-    /// The table whose chains are the brackets, once there is one.
-    table: Option<String>,
+    /// The table whose chains are the brackets.
+    table: String,
     devices: BTreeMap<u32, String>,
     packets: HashMap<u32, Arc<Known>>,
     /// Markers of encapsulated packets.
@@ -109,10 +109,10 @@ pub struct Translator {
 
 impl Translator {
     /// A translator for the events of one namespace.
-    pub fn new(place: Place, devices: BTreeMap<u32, String>) -> Self {
+    pub fn new(place: Place, table: String, devices: BTreeMap<u32, String>) -> Self {
         Self {
             place,
-            table: None,
+            table,
             devices,
             packets: HashMap::new(),
             outers: HashMap::new(),
@@ -122,11 +122,6 @@ impl Translator {
             passage: Passage::default(),
             lost: 0,
         }
-    }
-
-    /// Takes the events of a table's chains for its brackets from now on.
-    pub fn take_events_of(&mut self, table: String) {
-        self.table = Some(table);
     }
 
     /// Takes a packet that came through the input hook.
@@ -151,8 +146,7 @@ impl Translator {
 
     /// Takes one event. What follows from the last ones may be held back until [`Translator::tell`].
     pub fn event(&mut self, event: &TraceEvent<'_>, markers: &mut dyn Markers) {
-        let is_own = self.table.as_deref() == Some(&*event.table);
-        let bracket = is_own.then(|| Bracket::of_chain(&event.chain)).flatten();
+        let bracket = (event.table == self.table).then(|| Bracket::of_chain(&event.chain)).flatten();
         if event.family == "bridge" && bracket.is_some() {
             // It is only to be known which frame it is.
             if let Some(packet) = &event.packet {
@@ -489,8 +483,11 @@ mod tests {
         transport[4..8].copy_from_slice(&ISN.to_be_bytes());
         let packet = |network, iif, oif| TracedPacket { network, transport: &transport, iif, oif, mark: 0 };
         let place = Place::new("node1", "node1");
-        let mut translator = Translator::new(place, [(2, "cni0".into()), (3, "flannel.1".into())].into());
-        translator.take_events_of("waymark_1_0".into());
+        let mut translator = Translator::new(
+            place,
+            "waymark_1_0".into(),
+            [(2, "cni0".into()), (3, "flannel.1".into())].into(),
+        );
         let mut told = Told::default();
         let mut event =
             |id, family, table: &'static str, chain: &'static str, verdict: &'static str, packet| {
