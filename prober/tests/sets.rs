@@ -136,3 +136,34 @@ async fn two_agents_look_lightly_at_one_namespace() {
     // The check of the first agent may have ended before it heard of the last answer.
     assert!(ours.iter().filter(|sighting| arrived(sighting)).count() >= 2);
 }
+
+/// Close looks begin and end while a light one is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_light_look_and_close_ones_do_not_wait_for_each_other() {
+    let Some(world) = World::new() else { return };
+    let netns = vec![world.netns("client"), world.netns("server")];
+    let id = |check| CheckId::new(check).expect("not 0");
+    let (sink, mut sightings) = mpsc::channel(1 << 16);
+    let light = Arm { netns: netns.clone(), light: true, ..world::arm(0x41, Protocol::Icmp, 400, 60_000) };
+    world.agent.arm(&light, sink.clone()).await.unwrap();
+    let order = world.inject(id(0x41), Protocol::Icmp, 400);
+    let looks = async {
+        for check in 0x50..0x64 {
+            let close = Arm { netns: netns.clone(), ..world::arm(check, Protocol::Icmp, 1, 60_000) };
+            world.agent.arm(&close, sink.clone()).await.unwrap();
+            world.agent.disarm(id(check)).await.unwrap();
+        }
+    };
+    let both = async { tokio::join!(world.agent.inject(&order), looks) };
+    let (injected, ()) = tokio::time::timeout(world::LIMIT, both).await.expect("nobody waits for ever");
+    injected.unwrap();
+    world.agent.disarm(id(0x41)).await.unwrap();
+    drop(sink);
+    let mut arrived = BTreeSet::new();
+    while let Some(sighting) = sightings.recv().await {
+        if sighting.hook == Hook::NetfilterInput && world.part(&sighting.place.netns) == "server" {
+            arrived.insert(sighting.marker.seq);
+        }
+    }
+    assert_eq!(arrived.len(), 400);
+}
