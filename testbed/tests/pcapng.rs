@@ -68,7 +68,11 @@ fn packets_are_written_for_other_tools() {
         all[0]
     );
     assert_eq!(all[0][1], "packet 0: passes the hook");
-    assert!(all.iter().any(|line| line[1] == "answer to packet 0: seen" && begin(line, "node3/")), "{all:?}");
+    let answer =
+        |line: &Vec<String>| line[1].starts_with("answer to packet 0: seen") && begin(line, "node3/");
+    assert!(all.iter().any(answer), "{all:?}");
+    let tracked = |line: &Vec<String>| line[0].ends_with("qdisc") && line[1].contains("; conntrack NEW tcp ");
+    assert!(all.iter().any(tracked), "{all:?}");
     let forward = |hook: &str| {
         all.iter().position(|line| line[1].starts_with("packet") && line[0].ends_with(hook)).unwrap()
     };
