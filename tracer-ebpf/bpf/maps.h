@@ -74,12 +74,15 @@ struct {
 } in_hand SEC(".maps");
 
 /*
- * The record that a program fills, which is too large for its stack. A program does not run a second time on a processor
- * while it runs there, so by processor and point there is one at a time.
+ * The records that programs fill, which are too large for their stacks. Since 6.1 a program does not run a second time on a
+ * processor while it runs there (`__bpf_trace_run`); before, an interrupt may have it run inside of itself. So by processor and
+ * point there are as many as that may be, one for each DRAFTS_APART.
  */
+#define DRAFTS 3
+#define DRAFTS_APART WM_POINTS
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WM_POINTS);
+	__uint(max_entries, DRAFTS * DRAFTS_APART);
 	__type(key, __u32);
 	__type(value, struct wm_draft);
 } drafts SEC(".maps");
@@ -103,6 +106,22 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
+
+/* A draft that nobody on this processor is at; 0 if there is none. */
+static __always_inline struct wm_draft *take_draft(__u32 point)
+{
+	struct wm_draft *draft;
+
+#pragma unroll
+	for (int i = 0; i < DRAFTS; i++, point += DRAFTS_APART) {
+		draft = bpf_map_lookup_elem(&drafts, &point);
+		if (draft && !draft->taken) {
+			draft->taken = 1;
+			return draft;
+		}
+	}
+	return 0;
+}
 
 static __always_inline int count(__u32 which)
 {

@@ -23,8 +23,7 @@ static __always_inline void fill_metadata(struct sk_buff *skb, int probed, struc
 {
 	r->mark = of(probed, skb, mark);
 	r->checksum = BPF_CORE_READ_BITFIELD_PROBED(skb, ip_summed);
-	if (has_vlan(skb, probed))
-		r->vlan = (of(probed, skb, vlan_tci) & VLAN_NUMBER) | WM_VLAN_PRESENT;
+	r->vlan = has_vlan(skb, probed) ? (of(probed, skb, vlan_tci) & VLAN_NUMBER) | WM_VLAN_PRESENT : 0;
 }
 
 static __always_inline void fill_tuple(struct nf_conntrack_tuple *tuple, struct wm_tuple *to)

@@ -260,34 +260,19 @@ static __always_inline int is_worth_it(struct sk_buff *skb, const struct window 
 	return deserves_more(skb, 0, hook->at_data ? skb->data : skb->head + skb->network_header, 1);
 }
 
-static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
+/* A packet that is worth it, whose readable bytes are known. */
+static __always_inline int look_closely(struct sk_buff *skb, const struct hook *hook, const struct window *w, __u32 offset,
+					struct wm_draft *draft)
 {
 	const int probed = hook->probed;
 	__u64 head = (__u64)of(probed, skb, head);
-	struct window w = { .head = of(probed, skb, head), .end = of(probed, skb, tail) };
-	__u32 data = of(probed, skb, data) - of(probed, skb, head);
-	__u32 offset = hook->at_data ? data : of(probed, skb, network_header);
-	__u32 point = hook->point;
-	struct wm_draft *draft;
-	struct wm_record *r;
-	enum found found;
+	struct wm_record *r = &draft->record;
+	__u64 now = bpf_ktime_get_ns();
 	struct nf_conn *connection;
+	enum found found;
 	struct wm_armed *a;
-	__u64 now;
 
-	if (hook->later && !may_be_followed(skb, probed))
-		return count(WM_COUNT_NOT_MARKED);
-	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
-	    is_of_this_node(skb, probed))
-		count(WM_COUNT_OUT_OF_REACH);
-	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
-		return count(WM_COUNT_NOT_MARKED);
-	draft = bpf_map_lookup_elem(&drafts, &point);
-	if (!draft)
-		return 0;
-	r = &draft->record;
-	now = bpf_ktime_get_ns();
-	found = match_at(&w, offset, draft, now);
+	found = match_at(w, offset, draft, now);
 	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, r)))
 		return count(WM_COUNT_NOT_MARKED);
 
@@ -321,8 +306,31 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 		return await(skb, hook, r);
 	connection = hook->tells_conntrack && a->wide ? connection_of(skb, probed) : 0;
 	if (a->capture)
-		return submit_captured(skb, probed, r, connection, &w, offset);
+		return submit_captured(skb, probed, r, connection, w, offset);
 	return connection ? submit_tracked(skb, probed, r, connection) : submit(r);
+}
+
+static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
+{
+	const int probed = hook->probed;
+	struct window w = { .head = of(probed, skb, head), .end = of(probed, skb, tail) };
+	__u32 data = of(probed, skb, data) - of(probed, skb, head);
+	__u32 offset = hook->at_data ? data : of(probed, skb, network_header);
+	struct wm_draft *draft;
+
+	if (hook->later && !may_be_followed(skb, probed))
+		return count(WM_COUNT_NOT_MARKED);
+	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
+	    is_of_this_node(skb, probed))
+		count(WM_COUNT_OUT_OF_REACH);
+	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
+		return count(WM_COUNT_NOT_MARKED);
+	draft = take_draft(hook->point);
+	if (!draft)
+		return count(WM_COUNT_FOLLOW_FULL);
+	look_closely(skb, hook, &w, offset, draft);
+	draft->taken = 0;
+	return 0;
 }
 
 #endif

@@ -195,6 +195,7 @@ _Static_assert(sizeof(struct wm_fragments) == 40, "no padding");
 struct wm_draft {
 	struct wm_record record;
 	struct wm_fragments first; /* of whose fragments this is the first */
+	__u64 taken;               /* somebody is at it */
 };
 
 /* A packet that a driver has been given and did not answer for yet. */
