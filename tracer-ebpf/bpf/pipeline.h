@@ -220,18 +220,21 @@ static __always_inline int submit_captured(struct sk_buff *skb, int probed, cons
 					   const struct window *w, __u32 offset)
 {
 	struct wm_captured *captured = bpf_ringbuf_reserve(&records, sizeof(*captured), 0);
-	__u32 length = offset < w->end ? w->end - offset : 0;
+	__u32 length;
 
 	if (!captured)
 		return count(WM_COUNT_RING_FULL);
-	if (length > WM_SNAP)
-		length = WM_SNAP;
 	captured->record = *r;
 	if (connection)
 		fill_conntrack(skb, probed, connection, &captured->conntrack);
 	else
 		__builtin_memset(&captured->conntrack, 0, sizeof(captured->conntrack));
 	captured->reserved = 0;
+	/* Last: the verifier of 5.10 forgets the bounds of what has to be put aside. */
+	length = offset < w->end ? w->end - offset : 0;
+	barrier_var(length);
+	if (length > WM_SNAP)
+		length = WM_SNAP;
 	captured->length = bpf_probe_read_kernel(captured->bytes, length, w->head + offset) ? 0 : length;
 	bpf_ringbuf_submit(captured, 0);
 	return count(WM_COUNT_RECORDED);
