@@ -9,6 +9,7 @@
 //! * [`inject`]: marked packets by raw socket
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
+//! * `reports`: the sockets to which it reports
 //! * `nflog`: packets that netfilter logs
 //! * `xtrace`: that of iptables-legacy, which is part of it
 //! * [`watch`]: continuous probing
@@ -28,6 +29,7 @@ pub mod netns;
 mod nflog;
 pub mod nftrace;
 pub mod pods;
+mod reports;
 pub mod tracer;
 pub mod watch;
 mod xtrace;

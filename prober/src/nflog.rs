@@ -1,25 +1,21 @@
 //! Packets that netfilter logs to sockets (`nfnetlink_log`): what rules with `log group` and the trace of `x_tables` send.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla};
 use netlink_packet_netfilter::nflog::{
     ConfigCmd, ConfigMode, ConfigNla, PacketHdr, PacketNla, ULogMessage, config_request,
 };
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::{Socket, SocketAddr};
 use waymark_proto::Hook;
 
 use crate::nftrace::filter;
+use crate::reports;
 
 /// As much of a packet as has its marker: IPv6 header and 20 bytes of transport header, with room for IPv4's options.
 pub const COPIED: u32 = 100;
-/// Room for some ten thousand packets between two reads. The kernel takes what they need, not all of it.
-const RECEIVE_BUFFER: usize = 32 << 20;
-/// Longer than any datagram of the kernel's.
-const DATAGRAM: usize = 1 << 16;
-
 /// One packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
@@ -47,12 +43,7 @@ impl Log {
     /// same group others may make use, too, who have no listener. Fails with [`io::ErrorKind::ResourceBusy`] where there is
     /// one already.
     pub fn listen(group: u16, prefix: [u8; 4]) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        // Larger than net.core.rmem_max, which CAP_NET_ADMIN may exceed; the default does for small checks.
-        if set_receive_buffer_force(&socket, RECEIVE_BUFFER).is_err() {
-            socket.set_rx_buf_sz(RECEIVE_BUFFER as u32)?;
-        }
+        let socket = reports::open()?;
         // Asking loads the module, where it is one.
         order(&socket, group, ConfigCmd::Bind.into()).map_err(|error| match error.raw_os_error() {
             // Another's group is said not to be permitted (`nfulnl_recv_config`), as is each to who lacks CAP_NET_ADMIN.
@@ -76,18 +67,7 @@ impl Log {
 
     /// Takes all that is there now. Says how often some was lost.
     pub fn drain(&self, take: &mut dyn FnMut(Logged)) -> u64 {
-        let mut overruns = 0;
-        let mut datagram = Vec::with_capacity(DATAGRAM);
-        loop {
-            datagram.clear();
-            match self.0.recv(&mut datagram, libc::MSG_DONTWAIT) {
-                Ok(_) => parse(&datagram).for_each(&mut *take),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing more for now; any other error would come again at the next call.
-                Err(_) => return overruns,
-            }
-        }
+        reports::read(&self.0, &mut |datagram| parse(datagram).for_each(&mut *take))
     }
 }
 
@@ -116,12 +96,6 @@ fn order(socket: &Socket, group: u16, what: ConfigNla) -> io::Result<()> {
 
 fn said(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what}: {error}"))
-}
-
-fn set_receive_buffer_force(socket: &Socket, bytes: usize) -> nix::Result<()> {
-    // SAFETY: the socket is open while it is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::RcvBufForce, &bytes)
 }
 
 /// The packets in a datagram. What is none, or is damaged, is left out.

@@ -4,8 +4,10 @@
 //! `missing`, and a prediction that needs it ends as `InsufficientInfo`.
 //!
 //! * `program`: BPF programs of devices
+//! * `socket`: sockets that receive
 
 mod program;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,8 +16,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use program::{DeviceProgram, ProgramPoint};
+pub use socket::{Socket, SocketHolder};
 
-use crate::{NetnsInode, NetnsName, NodeName, Protocol};
+use crate::{NetnsInode, NetnsName, NodeName};
 
 /// Version of the document's format.
 pub const FACTS_API_VERSION: &str = "waymark.io/facts/v1alpha1";
@@ -427,40 +430,6 @@ pub struct FdbEntry {
     /// The address belongs to this host (`NUD_PERMANENT` on a bridge).
     #[serde(default)]
     pub local: bool,
-}
-
-/// A socket that receives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Socket {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// Bound address; unspecified is any. An IPv6 unspecified address may take IPv4 too, see `v6only`.
-    pub address: IpAddr,
-    /// Bound port.
-    pub port: u16,
-    /// For IPv6 sockets: takes no IPv4.
-    #[serde(default)]
-    pub v6only: bool,
-    /// Index of the device it is bound to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<u32>,
-    /// Who has it open; not known of sockets of the kernel's own, nor where processes cannot be looked into.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub holder: Option<SocketHolder>,
-}
-
-/// A process that has a socket open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SocketHolder {
-    /// Its number, as the agent sees it.
-    pub pid: u32,
-    /// Name of its program (`/proc/PID/comm`).
-    pub command: String,
-    /// Its control group, which names pod and container; of version 1 that of the first hierarchy in which it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<String>,
 }
 
 /// Netfilter configuration of a namespace, each part as its own tool prints it.

@@ -55,6 +55,18 @@ fn byte(what: &str, number: u32) -> Result<u8, Malformed> {
     u8::try_from(number).map_err(|_| malformed(format!("{what} {number}")))
 }
 
+/// A flow of a message's five numbers.
+fn flow(src: &[u8], dst: &[u8], protocol: u32, src_port: u32, dst_port: u32) -> Result<Flow, Malformed> {
+    let known = u8::try_from(protocol).ok().and_then(Protocol::from_number);
+    Ok(Flow {
+        src: address(src)?,
+        dst: address(dst)?,
+        protocol: known.ok_or_else(|| malformed(format!("protocol {protocol}")))?,
+        src_port: port(src_port)?,
+        dst_port: port(dst_port)?,
+    })
+}
+
 impl From<&crate::Headers> for Headers {
     fn from(headers: &crate::Headers) -> Self {
         let flow = &headers.flow;
@@ -79,15 +91,8 @@ impl TryFrom<Headers> for crate::Headers {
     type Error = Malformed;
 
     fn try_from(headers: Headers) -> Result<Self, Malformed> {
-        let protocol = u8::try_from(headers.protocol).ok().and_then(Protocol::from_number);
         Ok(Self {
-            flow: Flow {
-                src: address(&headers.src)?,
-                dst: address(&headers.dst)?,
-                protocol: protocol.ok_or_else(|| malformed(format!("protocol {}", headers.protocol)))?,
-                src_port: port(headers.src_port)?,
-                dst_port: port(headers.dst_port)?,
-            },
+            flow: flow(&headers.src, &headers.dst, headers.protocol, headers.src_port, headers.dst_port)?,
             matched: Match::from_number(headers.matched)
                 .ok_or_else(|| malformed(format!("match {}", headers.matched)))?,
             ttl: byte("TTL", headers.ttl)?,
@@ -135,14 +140,7 @@ impl TryFrom<Tuple> for Flow {
     type Error = Malformed;
 
     fn try_from(tuple: Tuple) -> Result<Self, Malformed> {
-        let protocol = u8::try_from(tuple.protocol).ok().and_then(Protocol::from_number);
-        Ok(Self {
-            src: address(&tuple.src)?,
-            dst: address(&tuple.dst)?,
-            protocol: protocol.ok_or_else(|| malformed(format!("protocol {}", tuple.protocol)))?,
-            src_port: port(tuple.src_port)?,
-            dst_port: port(tuple.dst_port)?,
-        })
+        flow(&tuple.src, &tuple.dst, tuple.protocol, tuple.src_port, tuple.dst_port)
     }
 }
 

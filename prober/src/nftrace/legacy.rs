@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 
 use waymark_proto::{Event, Hook, MATCHED, Marker, Match, RuleRef};
 
-use super::translate::OuterKey;
+use super::identify::OuterKey;
 use crate::xtrace::{XtEvent, XtKind};
 
 /// A packet in a hook.

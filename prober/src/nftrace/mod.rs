@@ -5,6 +5,7 @@
 //! * `arrivals`: what came through the input hook, without a trace: all that a light look asks
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
+//! * `identify`: which packet one is about
 //! * `translate`: reports → sightings
 //! * `legacy`: what legacy tables report, among them
 //! * `passage`: fewer sightings where nothing came of it
@@ -12,6 +13,7 @@
 mod arrivals;
 mod event;
 pub(crate) mod filter;
+mod identify;
 mod legacy;
 mod passage;
 mod rules;
@@ -23,25 +25,23 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::Socket;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use waymark_proto::Place;
 use waymark_tracer_ebpf::HookSet;
 
 use crate::facts::has_bridges;
 use crate::netns::{Netns, NetnsError};
+use crate::reports;
 use crate::xtrace::XtTrace;
 use arrivals::Arrivals;
+pub use identify::OuterKey;
 use table::TraceTable;
 pub use table::{TABLE_PREFIX, Traced};
-pub use translate::{Markers, OuterKey, Translator};
+pub use translate::{Markers, Translator};
 
 /// `NFNLGRP_NFTRACE`
 const GROUP: u32 = 9;
-/// Room for some forty thousand events between two reads. The kernel takes what events need, not all of it.
-const RECEIVE_BUFFER: usize = 32 << 20;
-/// Longer than any datagram of the kernel's.
-const DATAGRAM: usize = 1 << 16;
 
 /// What went wrong with the trace of a namespace.
 #[derive(Debug, thiserror::Error)]
@@ -216,13 +216,13 @@ impl Watch {
         if let Legacy::Heard(legacy) = &lock(&self.rules).legacy {
             // In this order, which `legacy` has the reason for.
             let mut datagrams = Vec::new();
-            overruns += self.read(&mut |datagram| datagrams.push(datagram.to_vec()));
+            overruns += reports::read(&self.events, &mut |datagram| datagrams.push(datagram.to_vec()));
             overruns += legacy.drain(&mut |report| translator.report(&report, markers));
             for event in datagrams.iter().flat_map(|datagram| event::parse(datagram)) {
                 translator.event(&event, markers);
             }
         } else {
-            overruns += self.read(&mut |datagram| {
+            overruns += reports::read(&self.events, &mut |datagram| {
                 for event in event::parse(datagram) {
                     translator.event(&event, markers);
                 }
@@ -233,22 +233,6 @@ impl Watch {
             overruns += arrivals.drain(&mut |logged| translator.arrived(&logged, markers));
         }
         overruns + translator.take_lost()
-    }
-
-    /// Reads what nftables has sent by now. Returns how often some was lost.
-    fn read(&self, take: &mut dyn FnMut(&[u8])) -> u64 {
-        let mut overruns = 0;
-        let mut datagram = Vec::with_capacity(DATAGRAM);
-        loop {
-            datagram.clear();
-            match self.events.recv(&mut datagram, libc::MSG_DONTWAIT) {
-                Ok(_) => take(&datagram),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overruns += 1,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing more for now; any other error would come again at the next call.
-                Err(_) => return overruns,
-            }
-        }
     }
 
     /// A tracer below saw which marker is inside this encapsulated packet.
@@ -292,21 +276,10 @@ pub fn try_table() -> io::Result<()> {
 }
 
 fn listen() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind(&SocketAddr::new(0, 0))?;
-    // Larger than net.core.rmem_max, which CAP_NET_ADMIN may exceed; the default does for small checks.
-    if set_receive_buffer_force(&socket, RECEIVE_BUFFER).is_err() {
-        socket.set_rx_buf_sz(RECEIVE_BUFFER as u32)?;
-    }
+    let socket = reports::open()?;
     filter::attach(&socket)?;
     socket.add_membership(GROUP)?;
     Ok(socket)
-}
-
-fn set_receive_buffer_force(socket: &Socket, bytes: usize) -> nix::Result<()> {
-    // SAFETY: the socket is open while it is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::RcvBufForce, &bytes)
 }
 
 /// Names of the devices of the calling thread's namespace, by index. Without them devices are shown by
