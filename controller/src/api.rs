@@ -1,4 +1,6 @@
-//! The gRPC service for clients. Errors carry one sentence.
+//! The gRPC service for clients. Errors carry one sentence (`refusals`).
+
+mod refusals;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,27 +12,25 @@ use tonic::{Request as Call, Response, Status as Refusal};
 use waymark_proto::rpc::{self, check_event, waymark_server};
 use waymark_proto::{API_VERSION, CheckResult, Inventory, NodeName, Text, short};
 
-use crate::agents::{AgentError, Agents};
+use crate::agents::Agents;
 use crate::armed::Progress;
 use crate::documents::{NodeStatus, Status};
-use crate::engine::{CheckError, check, check_and_record};
-use crate::gather::{GatherError, predict};
-use crate::history::{Asker, History, HistoryError, MOST_LISTED};
+use crate::engine::{check, check_and_record};
+use crate::gather::predict;
+use crate::history::{Asker, History, MOST_LISTED};
 use crate::hub::{Hub, MAX_MESSAGE};
+use crate::live::{Question, TraceError, trace};
 use crate::notices::Notices;
 use crate::recording::Recording;
-use crate::request::{Request, RequestError};
-use crate::resolve::{ResolveError, resolve};
-use crate::source::{Source, SourceError};
+use crate::request::Request;
+use crate::resolve::resolve;
+use crate::source::Source;
 use crate::target::MAX_NAME;
-use crate::watching::{WatchError, WatchSpec, Watches};
+use crate::watching::{WatchSpec, Watches};
+use refusals::words;
 
 /// Events of a check that may wait for a slow client.
 const QUEUED_EVENTS: usize = 16;
-/// Longest message of a refusal, in characters. It travels in a header, of which 16 kB are taken, and
-/// each character may take a dozen bytes there.
-const MAX_WORDS: usize = 1000;
-
 /// The service.
 #[derive(Clone)]
 pub struct Api {
@@ -78,6 +78,7 @@ impl Api {
 #[async_trait]
 impl waymark_server::Waymark for Api {
     type CheckStream = ReceiverStream<Result<rpc::CheckEvent, Refusal>>;
+    type TraceStream = ReceiverStream<Result<rpc::TraceEvent, Refusal>>;
 
     async fn check(&self, call: Call<rpc::CheckRequest>) -> Result<Response<Self::CheckStream>, Refusal> {
         let message = call.into_inner();
@@ -102,8 +103,7 @@ impl waymark_server::Waymark for Api {
                 drop(progress);
                 result
             };
-            let tell = tell(lines, &events);
-            let (result, ()) = tokio::join!(run, tell);
+            let (result, ()) = tokio::join!(run, pass_on(lines, &events, line));
             let event =
                 result.map(|(result, recording)| last_event(result, recording, doubt, history.as_ref()));
             drop(events.send(event.map_err(Refusal::from)).await);
@@ -175,6 +175,28 @@ impl waymark_server::Waymark for Api {
         Ok(Response::new(rpc::Document { json: json(&self.watches.list(named(&name))?) }))
     }
 
+    async fn trace(&self, call: Call<rpc::TraceRequest>) -> Result<Response<Self::TraceStream>, Refusal> {
+        let question = Question::try_from(call.into_inner()).map_err(TraceError::from)?;
+        let inventory = self.inventory().await?;
+        let (events, stream) = mpsc::channel(QUEUED_EVENTS);
+        let agents = Arc::clone(&self.agents);
+        // A task of its own: when the client goes away, the trace still disarms.
+        tokio::spawn(async move {
+            let (told, telling) = mpsc::channel(QUEUED_EVENTS);
+            let run = async {
+                let outcome = trace(&agents, &inventory, &question, &told).await;
+                drop(told);
+                outcome
+            };
+            let pass_on = pass_on(telling, &events, |told| rpc::TraceEvent { json: json(&told) });
+            let (outcome, ()) = tokio::join!(run, pass_on);
+            if let Err(error) = outcome {
+                drop(events.send(Err(error.into())).await);
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn list_results(
         &self,
         call: Call<rpc::ListResultsRequest>,
@@ -195,20 +217,28 @@ impl waymark_server::Waymark for Api {
     }
 }
 
-/// Passes lines on until there are no more or the client is gone; the latter drops the lines' end, which
-/// cancels the check.
-async fn tell(mut lines: mpsc::Receiver<String>, events: &mpsc::Sender<Result<rpc::CheckEvent, Refusal>>) {
+/// Passes on what is told until there is no more or the client is gone; the latter drops the other end, which cancels what
+/// is being done.
+async fn pass_on<T, Event>(
+    mut told: mpsc::Receiver<T>,
+    events: &mpsc::Sender<Result<Event, Refusal>>,
+    event: impl Fn(T) -> Event,
+) {
     loop {
-        let line = tokio::select! {
-            line = lines.recv() => line,
+        let next = tokio::select! {
+            next = told.recv() => next,
             () = events.closed() => None,
         };
-        let Some(line) = line else { return };
-        let event = rpc::CheckEvent { body: Some(check_event::Body::Progress(line)), ..Default::default() };
-        if events.send(Ok(event)).await.is_err() {
+        let Some(next) = next else { return };
+        if events.send(Ok(event(next))).await.is_err() {
             return;
         }
     }
+}
+
+/// One line of how far a check is.
+fn line(line: String) -> rpc::CheckEvent {
+    rpc::CheckEvent { body: Some(check_event::Body::Progress(line)), ..Default::default() }
 }
 
 /// The result of a check with its recording, if there is one, and with why the inventory may be out of date.
@@ -270,108 +300,6 @@ fn json(document: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("documents are plain data with text keys")
 }
 
-/// The words of a refusal, cut where they would not fit into a header.
-fn words(message: &impl ToString) -> String {
-    let mut message = message.to_string();
-    if let Some((end, _)) = message.char_indices().nth(MAX_WORDS) {
-        message.truncate(end);
-        message.push('…');
-    }
-    message
-}
-
-impl From<RequestError> for Refusal {
-    fn from(error: RequestError) -> Self {
-        Self::invalid_argument(words(&error))
-    }
-}
-
-impl From<ResolveError> for Refusal {
-    fn from(error: ResolveError) -> Self {
-        Self::invalid_argument(words(&error))
-    }
-}
-
-impl From<WatchError> for Refusal {
-    fn from(error: WatchError) -> Self {
-        let message = words(&error);
-        match error {
-            WatchError::Twice(_) => Self::already_exists(message),
-            WatchError::Unknown { .. } => Self::not_found(message),
-            WatchError::Store(_) => Self::internal(message),
-            WatchError::Name(_)
-            | WatchError::Range { .. }
-            | WatchError::End(_)
-            | WatchError::TooMany { .. } => Self::invalid_argument(message),
-        }
-    }
-}
-
-impl From<HistoryError> for Refusal {
-    fn from(error: HistoryError) -> Self {
-        let message = words(&error);
-        match error {
-            HistoryError::Unknown(_) => Self::not_found(message),
-            HistoryError::NotAnId(_) | HistoryError::Ambiguous { .. } => Self::invalid_argument(message),
-            HistoryError::Closed => Self::unavailable(message),
-            HistoryError::NotUnderstood(_) => Self::failed_precondition(message),
-            HistoryError::Open { .. }
-            | HistoryError::Folder { .. }
-            | HistoryError::Later { .. }
-            | HistoryError::Thread(_)
-            | HistoryError::Read(_) => Self::internal(message),
-        }
-    }
-}
-
-impl From<SourceError> for Refusal {
-    fn from(error: SourceError) -> Self {
-        Self::failed_precondition(words(&error))
-    }
-}
-
-impl From<AgentError> for Refusal {
-    fn from(error: AgentError) -> Self {
-        let message = words(&error);
-        match error {
-            AgentError::NoAgent { .. } | AgentError::Refused { .. } | AgentError::Gone { .. } => {
-                Self::unavailable(message)
-            }
-            AgentError::Timeout { .. } => Self::deadline_exceeded(message),
-            AgentError::Failed { .. } => Self::failed_precondition(message),
-        }
-    }
-}
-
-impl From<GatherError> for Refusal {
-    fn from(error: GatherError) -> Self {
-        let message = words(&error);
-        match error {
-            GatherError::Resolve(_) => Self::invalid_argument(message),
-            GatherError::Source(_) => Self::unavailable(message),
-            GatherError::Facts { .. } => Self::failed_precondition(message),
-        }
-    }
-}
-
-impl From<CheckError> for Refusal {
-    fn from(error: CheckError) -> Self {
-        let message = words(&error);
-        match error {
-            CheckError::Resolve(_) | CheckError::UdpNotAsked(_) => Self::invalid_argument(message),
-            CheckError::Gather(error) => error.into(),
-            CheckError::Inject(
-                AgentError::NoAgent { .. } | AgentError::Refused { .. } | AgentError::Gone { .. },
-            )
-            | CheckError::Arm(_) => Self::unavailable(message),
-            CheckError::Inject(AgentError::Timeout { .. }) => Self::deadline_exceeded(message),
-            CheckError::Inject(AgentError::Failed { .. }) => Self::failed_precondition(message),
-            CheckError::Cancelled => Self::cancelled(message),
-            CheckError::Random(_) => Self::internal(message),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio_stream::StreamExt;
@@ -410,14 +338,5 @@ mod tests {
         let told = told.unwrap();
         let kept = history.show(&told.check.to_string()).await.unwrap();
         assert_eq!((kept.result, kept.asker), (told, Asker::Client));
-    }
-
-    #[test]
-    fn refusals_fit_into_a_header() {
-        let node = NodeName::from("n1");
-        let error = AgentError::Failed { node, operation: "arm", message: "\u{10348}".repeat(100_000) };
-        let refusal = Refusal::from(error);
-        assert_eq!(refusal.message().chars().count(), MAX_WORDS + 1);
-        assert!(refusal.message().len() * 3 < 16_000, "percent-encoded");
     }
 }

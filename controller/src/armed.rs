@@ -1,24 +1,21 @@
-//! The tracers of a check, from arming to disarming, and the sightings that come in between.
+//! The tracers of a check, and the sightings that come in until it has what it asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::join_all;
-use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use waymark_proto::{
     CheckId, Direction, Event, Hook, Losses, Match, NetnsName, NodeName, Place, Seq, Sighting, Text, rpc,
-    text,
 };
 
-use crate::agents::{AgentError, Agents};
+use crate::agents::Agents;
 use crate::diagnose::Sight;
 use crate::reasons::{Meaning, meaning};
+use crate::tracers::Tracers;
 
 /// Sightings that may wait between an agent's stream and the collector.
 const QUEUED_SIGHTINGS: usize = 65536;
@@ -110,13 +107,7 @@ struct Inbox {
 
 /// The armed tracers of one check.
 pub(crate) struct Armed {
-    agents: Arc<dyn Agents>,
-    check: CheckId,
-    nodes: Vec<NodeName>,
-    /// What can be seen.
-    pub(crate) sight: Sight,
-    /// Nodes that could not be armed.
-    pub(crate) notes: Vec<Text>,
+    tracers: Tracers,
     inbox: Arc<(Mutex<Inbox>, Notify)>,
     collector: JoinHandle<()>,
 }
@@ -133,39 +124,18 @@ impl Armed {
         let (sink, sightings) = mpsc::channel(QUEUED_SIGHTINGS.max(order.count as usize * QUEUED_PER_PACKET));
         let inbox = Arc::new((Mutex::new(Inbox::default()), Notify::new()));
         let collector = tokio::spawn(collect(sightings, Arc::clone(&inbox), settled));
-        let orders = nodes.iter().map(|(node, namespaces)| {
-            let netns = namespaces.iter().map(ToString::to_string).collect();
-            let (order, sink) = (rpc::Arm { netns, ..order.clone() }, sink.clone());
-            async move { (node.clone(), agents.arm(node, order, sink).await) }
-        });
-        let mut tracers = Self {
-            agents: Arc::clone(agents),
-            check,
-            nodes: Vec::new(),
-            sight: Sight::default(),
-            notes: Vec::new(),
-            inbox,
-            collector,
-        };
-        // Each as it comes: should nobody want them any more meanwhile, those that are armed are disarmed.
-        let mut outcomes: FuturesUnordered<_> = orders.collect();
-        while let Some((node, outcome)) = outcomes.next().await {
-            match outcome {
-                Ok(reports) => {
-                    tracers.sight.armed(node.clone(), reports);
-                    tracers.nodes.push(node);
-                }
-                Err(error) => tracers.lost(node, &error),
-            }
-        }
-        tracers.notes.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        tracers
+        let tracers = Tracers::arm(agents, check, order, nodes, &sink).await;
+        Self { tracers, inbox, collector }
     }
 
-    fn lost(&mut self, node: NodeName, error: &AgentError) {
-        let why = Text::verbatim(error.to_string());
-        self.notes.push(text!(note::Unwatched { node: &node, why: &why }));
-        self.sight.blind(node, why);
+    /// What can be seen.
+    pub(crate) fn sight(&self) -> &Sight {
+        &self.tracers.sight
+    }
+
+    /// Nodes that could not be armed.
+    pub(crate) fn notes(&self) -> &[Text] {
+        &self.tracers.notes
     }
 
     /// Waits until the fates of these packets are known, or until the time is over.
@@ -185,17 +155,7 @@ impl Armed {
 
     /// Disarms everywhere and returns what was seen, what could be seen, and what was lost.
     pub(crate) async fn disarm(mut self) -> Seen {
-        let mut losses = Losses::default();
-        let armed = std::mem::take(&mut self.nodes);
-        let agents = Arc::clone(&self.agents);
-        let orders = armed.iter().map(|node| agents.disarm(node, self.check));
-        for (node, outcome) in armed.iter().zip(join_all(orders).await) {
-            match outcome {
-                Ok(lost) => losses += lost,
-                // Late records may have been lost with it, so what it did not show proves nothing.
-                Err(error) => self.lost(node.clone(), &error),
-            }
-        }
+        let losses = self.tracers.disarm().await;
         // All sinks are gone after disarming, except those of agents that do not answer.
         let quiet = tokio::time::timeout(Duration::from_secs(1), &mut self.collector).await;
         if quiet.is_err() {
@@ -204,26 +164,9 @@ impl Armed {
         let sightings = std::mem::take(&mut lock(&self.inbox.0).sightings);
         Seen {
             sightings,
-            sight: std::mem::take(&mut self.sight),
+            sight: std::mem::take(&mut self.tracers.sight),
             losses,
-            notes: std::mem::take(&mut self.notes),
-        }
-    }
-}
-
-impl Drop for Armed {
-    /// A check that was cut short, for example by a panic, still disarms.
-    fn drop(&mut self) {
-        let armed = std::mem::take(&mut self.nodes);
-        if let (false, Ok(runtime)) = (armed.is_empty(), tokio::runtime::Handle::try_current()) {
-            let (agents, check) = (Arc::clone(&self.agents), self.check);
-            runtime.spawn(async move {
-                for node in armed {
-                    if let Err(error) = agents.disarm(&node, check).await {
-                        tracing::warn!(%node, %check, %error, "left armed until its lease ends");
-                    }
-                }
-            });
+            notes: std::mem::take(&mut self.tracers.notes),
         }
     }
 }

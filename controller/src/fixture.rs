@@ -354,6 +354,7 @@ fn sighting(step: &Step, seq: u32, back: bool, ttl: u8, at_ns: u64, event: Event
             outer: step.outer.clone(),
         }),
         // Rule traces do not know buffers.
+        identity: 0,
         buffer: if step.hook.is_netfilter() { 0 } else { 1 + u64::from(back) },
         packet: Vec::new(),
         metadata: waymark_proto::Metadata::default(),

@@ -20,7 +20,9 @@
 //! * `agents`: what is asked of agents, whoever carries it
 //! * `hub`: agents over gRPC
 //! * `gather`: facts and prediction, node by node
-//! * `armed`: the tracers of a check, from arming to disarming
+//! * `tracers`: those of several nodes, from arming to disarming
+//! * `armed`: those of a check, and what they saw
+//! * [`live`]: traces of traffic that is there anyway
 //! * [`watching`]: continuous probing
 //! * `engine`: a check from question to result
 //! * `recording`: all that the result of a check rests on, as a document
@@ -57,6 +59,7 @@ pub mod history;
 mod hub;
 pub mod kubernetes;
 mod listen;
+pub mod live;
 mod metrics;
 mod notices;
 mod observe;
@@ -69,6 +72,7 @@ mod serve;
 mod source;
 mod target;
 pub mod tls;
+mod tracers;
 pub mod validate;
 pub mod watching;
 

@@ -224,7 +224,7 @@ fn not_there(kind: &'static str, absent: &Absent) -> ResolveError {
     ResolveError::Absent { kind, name, why: absent.why.to_string() }
 }
 
-fn unknown_pod(inventory: &Inventory, namespace: &str, name: &str) -> ResolveError {
+pub(crate) fn unknown_pod(inventory: &Inventory, namespace: &str, name: &str) -> ResolveError {
     if let Some(absent) = inventory.absent("Pod", Some(namespace), name) {
         return not_there("pod", absent);
     }
@@ -233,7 +233,7 @@ fn unknown_pod(inventory: &Inventory, namespace: &str, name: &str) -> ResolveErr
     ResolveError::Unknown { kind: "pod", name, near }
 }
 
-fn unknown_node(inventory: &Inventory, name: &str) -> ResolveError {
+pub(crate) fn unknown_node(inventory: &Inventory, name: &str) -> ResolveError {
     if let Some(absent) = inventory.absent("Node", None, name) {
         return not_there("node", absent);
     }

@@ -13,13 +13,14 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use waymark_proto::{
-    CheckId, Facts, Flow, HookReport, Inventory, Losses, MarkerKey, NetnsName, NodeName, Place, Protocol,
-    Scope, Sighting, rpc,
+    CheckId, Facts, FilterInstruction, Flow, HookReport, Inventory, Losses, MarkerKey, NetnsName, NodeName,
+    Place, Protocol, Scope, Sighting, rpc,
 };
 use waymark_tracer_ebpf::HookSet;
 
 use crate::facts;
 use crate::inject::{InjectSpec, Ports, Reservations, inject};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::pods::{Opened, Pods};
@@ -64,6 +65,8 @@ struct Lease {
     reservations: Vec<Reservations>,
     /// Injections in progress: they end when these are dropped.
     injecting: Vec<std::sync::mpsc::Sender<()>>,
+    /// A tracer of its own, for what is not marked.
+    live: Option<Arc<Tracer>>,
 }
 
 impl Drop for Lease {
@@ -186,6 +189,9 @@ impl Agent {
             order.lease_ms,
             u32::try_from(self.0.limits.lease.as_millis()).unwrap_or(u32::MAX),
         )?;
+        if !order.filter.is_empty() {
+            return self.arm_live(check, lease, order, sink).await;
+        }
         let (namespaces, closed) = self.0.open_namespaces().await?;
         let wanted = |netns: &Netns| {
             (order.netns.is_empty() && !order.light)
@@ -219,11 +225,45 @@ impl Agent {
                 why.unwrap_or_else(|| "the namespace is not one of this node's, or it is gone".to_owned());
             reports.extend(tracer::netfilter_reports(&name, Err(why), set));
         }
-        self.start_lease(check, lease, key, order.count);
+        self.start_lease(check, lease, (key, order.count), None);
         Ok(reports)
     }
 
-    fn start_lease(&self, check: CheckId, length: Duration, key: MarkerKey, count: u32) {
+    /// Traces what a filter picks. Such a trace has a tracer of its own, and marks nothing, so nothing can be injected for it.
+    async fn arm_live(
+        &self,
+        check: CheckId,
+        lease: Duration,
+        order: &rpc::Arm,
+        sink: mpsc::Sender<Sighting>,
+    ) -> Result<Vec<HookReport>, AgentError> {
+        if self.0.leases().contains_key(&check) {
+            return Err(tracer::TracerError::Twice(check).into());
+        }
+        let filter = order.filter.iter().map(FilterInstruction::try_from).collect::<Result<_, _>>();
+        let filter = filter.map_err(|error| AgentError::Malformed(error.to_string()))?;
+        let live = Live { filter, packets: order.count };
+        let (namespaces, _) = self.0.open_namespaces().await?;
+        // Its readers are tasks of this runtime, which the thread that loads the programs belongs to.
+        let (tracer, reports) = tokio::task::spawn_blocking(move || {
+            let tracer = Tracer::live(check, &live)?;
+            tracer.set_namespaces(&namespaces)?;
+            let reports = tracer.arm(tracer::unmarked(check, lease), sink)?;
+            Ok::<_, tracer::TracerError>((tracer, reports))
+        })
+        .await??;
+        self.0.metrics.count_armed(HookSet::Wide);
+        self.start_lease(check, lease, (MarkerKey([0; 16]), 0), Some(Arc::new(tracer)));
+        Ok(reports)
+    }
+
+    fn start_lease(
+        &self,
+        check: CheckId,
+        length: Duration,
+        (key, count): (MarkerKey, u32),
+        live: Option<Arc<Tracer>>,
+    ) {
         // Held until the entry is there, which the timer looks for.
         let mut leases = self.0.leases();
         let agent = self.clone();
@@ -243,7 +283,8 @@ impl Agent {
             }
         });
         let timer = timer.abort_handle();
-        let lease = Lease { timer, length, key, count, reservations: Vec::new(), injecting: Vec::new() };
+        let (reservations, injecting) = (Vec::new(), Vec::new());
+        let lease = Lease { timer, length, key, count, reservations, injecting, live };
         leases.insert(check, lease);
     }
 
@@ -330,7 +371,8 @@ impl Agent {
         if let Some(lease) = self.0.leases().get_mut(&check) {
             lease.injecting.clear();
         }
-        let losses = self.0.tracer.disarm(check);
+        let live = self.0.leases().get(&check).and_then(|lease| lease.live.clone());
+        let losses = live.as_deref().unwrap_or(&self.0.tracer).disarm(check);
         // Reserved ports last: what closing them does to late answers is no sighting any more.
         self.0.leases().remove(&check);
         losses

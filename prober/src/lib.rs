@@ -9,6 +9,7 @@
 //! * [`inject`]: marked packets by raw socket
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
+//! * [`live`]: packets that nobody marked
 //! * `reports`: the sockets to which it reports
 //! * `nflog`: packets that netfilter logs
 //! * `xtrace`: that of iptables-legacy, which is part of it
@@ -24,6 +25,7 @@ pub mod doctor;
 pub mod facts;
 pub mod inject;
 pub mod link;
+pub mod live;
 pub mod metrics;
 pub mod netns;
 mod nflog;

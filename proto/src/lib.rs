@@ -25,6 +25,7 @@
 //! * `endpoint`: where the controller listens
 //! * `dial`: dialling it: TLS, and what went wrong
 //! * `facts`: what is known about a node
+//! * `filter`: which packets are meant, where none are sent
 //! * [`command_line`]: command lines that make no sense
 //! * `inventory`: the cluster as a file
 //! * `policy`: NetworkPolicies, as Kubernetes writes them
@@ -42,6 +43,7 @@ pub mod command_line;
 mod dial;
 mod endpoint;
 mod facts;
+mod filter;
 mod flow;
 mod hook;
 mod ids;
@@ -72,6 +74,7 @@ pub use facts::{
     Link, LinkKind, MissingFact, Neighbour, NetfilterFacts, NetnsFacts, NextHop, PolicyRule, PortRange,
     ProgramPoint, Route, RouteType, RuleAction, Socket, SocketHolder,
 };
+pub use filter::FilterInstruction;
 pub use flow::{Flow, Protocol};
 pub use hook::{FIRST_TRACED_PRIORITY, Hook, HookReport, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};

@@ -14,7 +14,7 @@ pub use generated::*;
 /// Version of what agents and controllers say to one another on their stream. A controller takes only agents
 /// that speak its own; it grows whenever a message changes its meaning, or an order is added that agents
 /// must know.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Largest message that anybody takes: facts of a node with a large ruleset, or the scope of an agent in a
 /// large cluster, exceed tonic's default of 4 MiB.
@@ -219,6 +219,7 @@ impl From<&crate::Sighting> for Sighting {
             fragment_offset: sighting.fragment_offset.into(),
             headers: sighting.headers.as_ref().map(Headers::from),
             metadata: (!sighting.metadata.is_empty()).then(|| Metadata::from(&sighting.metadata)),
+            identity: sighting.identity,
             buffer: sighting.buffer,
             packet: sighting.packet.clone(),
             event: Some(event),
@@ -267,9 +268,25 @@ impl Sighting {
                 .map_err(|_| malformed(format!("fragment offset {}", self.fragment_offset)))?,
             headers: self.headers.map(crate::Headers::try_from).transpose()?,
             metadata: self.metadata.map(crate::Metadata::try_from).transpose()?.unwrap_or_default(),
+            identity: self.identity,
             buffer: self.buffer,
             packet: self.packet,
         })
+    }
+}
+
+impl From<crate::FilterInstruction> for FilterInstruction {
+    fn from(crate::FilterInstruction { code, jt, jf, k }: crate::FilterInstruction) -> Self {
+        Self { code: code.into(), jt: jt.into(), jf: jf.into(), k }
+    }
+}
+
+impl TryFrom<&FilterInstruction> for crate::FilterInstruction {
+    type Error = Malformed;
+
+    fn try_from(&FilterInstruction { code, jt, jf, k }: &FilterInstruction) -> Result<Self, Malformed> {
+        let code = u16::try_from(code).map_err(|_| malformed(format!("instruction {code:#x}")))?;
+        Ok(Self { code, jt: byte("jump", jt)?, jf: byte("jump", jf)?, k })
     }
 }
 
@@ -420,6 +437,7 @@ mod tests {
                 fragment_offset: 1480,
                 headers: Some(headers.clone()),
                 metadata: metadata.clone(),
+                identity: 0x1_2345,
                 buffer: 0xffff,
                 packet: vec![0x45],
             };

@@ -34,6 +34,10 @@ pub struct Sighting {
     /// What the kernel kept beside its bytes, as far as the provider tells.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
+    /// Of a packet that nobody marked: a hash of what it keeps on its way, whatever translates, forwards or wraps it up. Two that
+    /// are alike (RFC 791's identification included) have the same. 0 of marked packets, and where it could not be read.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub identity: u64,
     /// The buffer that held it (`skb->head`); 0 where the provider does not know it.
     #[serde(default)]
     pub buffer: u64,
@@ -44,6 +48,11 @@ pub struct Sighting {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(number: &u64) -> bool {
     *number == 0
 }
 
@@ -141,12 +150,14 @@ pub enum Match {
     Quoted = 5,
     /// The buffer alone; the headers say nothing.
     Buffer = 6,
+    /// A filter, which has no markers: whose answer it is, it does not tell.
+    Filter = 7,
 }
 
 impl Match {
     /// The value of a number on the wire.
     pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Tag, Self::EchoReply, Self::TcpSeq, Self::TcpAck, Self::Quoted, Self::Buffer]
+        [Self::Tag, Self::EchoReply, Self::TcpSeq, Self::TcpAck, Self::Quoted, Self::Buffer, Self::Filter]
             .into_iter()
             .find(|matched| *matched as u32 == number)
     }

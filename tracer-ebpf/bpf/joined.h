@@ -111,6 +111,7 @@ static __noinline int join(struct sk_buff *skb, __u32 point, __u64 answer, __u64
 		.point = point,
 		.wide = 1,
 		.probed = 1,
+		.joined = 1,
 		.reason = answer >> 32,
 		.code = (__s32)answer,
 		.location = location,

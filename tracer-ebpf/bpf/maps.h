@@ -73,16 +73,10 @@ struct {
 	__type(value, struct wm_in_hand);
 } in_hand SEC(".maps");
 
-/*
- * The records that programs fill, which are too large for their stacks. Since 6.1 a program does not run a second time on a
- * processor while it runs there (`__bpf_trace_run`); before, an interrupt may have it run inside of itself. So by processor and
- * point there are as many as that may be, one for each DRAFTS_APART.
- */
-#define DRAFTS 3
-#define DRAFTS_APART WM_POINTS
+/* Records that are being filled in. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, DRAFTS * DRAFTS_APART);
+	__uint(max_entries, WM_DRAFTS);
 	__type(key, __u32);
 	__type(value, struct wm_draft);
 } drafts SEC(".maps");
@@ -113,10 +107,10 @@ static __always_inline struct wm_draft *take_draft(__u32 point)
 	struct wm_draft *draft;
 
 #pragma unroll
-	for (int i = 0; i < DRAFTS; i++, point += DRAFTS_APART) {
+	for (int i = 0; i < WM_DRAFTS / WM_POINTS; i++, point += WM_POINTS) {
 		draft = bpf_map_lookup_elem(&drafts, &point);
 		if (draft && !draft->taken) {
-			draft->taken = 1;
+			draft->taken = point + 1;
 			return draft;
 		}
 	}

@@ -333,41 +333,27 @@ static __always_inline int is_cut(const struct window *w, const struct ip_view *
 	return ip->l4 + 20 > w->end && offset + ip->len >= ip->l4 + 20;
 }
 
-/*
- * Looks into a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. What is inside and can be read has a marker or
- * has none: its buffer, which may have been another packet's, is not asked then.
- */
-static __always_inline enum found match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_draft *d,
-					       __u64 now)
+/* UDP 8, VXLAN 8, Ethernet 14. */
+#define TUNNEL 30
+
+/* The packet in a VXLAN packet (RFC 7348) whose UDP header is at `outer->l4`. All between the two IP headers goes to `h`. */
+static __always_inline int view_inside(const struct window *w, const struct ip_view *outer, __u8 h[TUNNEL], struct ip_view *inner)
 {
-	struct wm_record *r = &d->record;
-	struct match_view m = {};
-	struct ip_view inner;
-	__u8 h[30]; /* UDP 8, VXLAN 8, Ethernet 14 */
-	__u32 start = outer->l4 + sizeof(h);
 	__u16 ethertype;
 
-	if (outer->protocol != PROTO_UDP || load(w, outer->l4, h, sizeof(h)))
-		return PERHAPS_INSIDE;
+	if (outer->protocol != PROTO_UDP || load(w, outer->l4, h, TUNNEL))
+		return -1;
 	/* Only the I flag is set, and what is reserved is zero. */
 	if (h[8] != 0x08 || h[9] || h[10] || h[11])
-		return PERHAPS_INSIDE;
+		return -1;
 	ethertype = h[28] << 8 | h[29];
 	if (ethertype != ETH_P_IP && ethertype != ETH_P_IPV6)
-		return PERHAPS_INSIDE;
-	if (view_ip(w, start, &inner))
-		return PERHAPS_INSIDE;
-	if (is_later(&inner)) {
-		if (match_later(&inner, d, now) == NOT_MARKED)
-			return NOT_MARKED;
-	} else if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m)) {
-		return may_hide(inner.protocol) || is_cut(w, &inner, start) ? PERHAPS_INSIDE : NOT_MARKED;
-	} else {
-		fill_headers(r, &inner, &m);
-		note_first(d, &inner);
-	}
-	/* The packet that comes first is the one around it. */
-	note_first(d, outer);
+		return -1;
+	return view_ip(w, outer->l4 + TUNNEL, inner);
+}
+
+static __always_inline void fill_outer(struct wm_record *r, const struct ip_view *outer, const __u8 h[TUNNEL])
+{
 	r->outer_kind = 1;
 	r->outer_src_port = h[0] << 8 | h[1];
 	r->outer_family = outer->family;
@@ -375,6 +361,34 @@ static __always_inline enum found match_vxlan(const struct window *w, const stru
 	r->vni = (__u32)h[12] << 16 | (__u32)h[13] << 8 | h[14];
 	__builtin_memcpy(r->outer_src, outer->src, 16);
 	__builtin_memcpy(r->outer_dst, outer->dst, 16);
+}
+
+/*
+ * Looks into a VXLAN packet. What is inside and can be read has a marker or has none: its buffer, which may have been another
+ * packet's, is not asked then.
+ */
+static __always_inline enum found match_vxlan(const struct window *w, const struct ip_view *outer, struct wm_draft *d,
+					       __u64 now)
+{
+	struct wm_record *r = &d->record;
+	struct match_view m = {};
+	struct ip_view inner;
+	__u8 h[TUNNEL];
+
+	if (view_inside(w, outer, h, &inner))
+		return PERHAPS_INSIDE;
+	if (is_later(&inner)) {
+		if (match_later(&inner, d, now) == NOT_MARKED)
+			return NOT_MARKED;
+	} else if (match_transport(w, &inner, &m) && match_quoted(w, &inner, &m)) {
+		return may_hide(inner.protocol) || is_cut(w, &inner, outer->l4 + TUNNEL) ? PERHAPS_INSIDE : NOT_MARKED;
+	} else {
+		fill_headers(r, &inner, &m);
+		note_first(d, &inner);
+	}
+	/* The packet that comes first is the one around it. */
+	note_first(d, outer);
+	fill_outer(r, outer, h);
 	return MARKED;
 }
 

@@ -6,20 +6,9 @@
 #ifndef WAYMARK_PIPELINE_H
 #define WAYMARK_PIPELINE_H
 
+#include "live.h"
 #include "metadata.h"
 #include "skim.h"
-
-/*
- * Following a packet by its buffer
- *
- * A tunnel or encryption may hide a marker that was seen before on the same host. The buffer is then still
- * the same, so a packet whose headers say that something may be inside is looked up by skb->head.
- *
- * Buffers are re-used at once, so entries must not go stale. They end when a packet is freed, when a packet
- * that was followed turns up with another buffer (pskb_expand_head), and after a second. What is left is a
- * buffer that was freed without a tracepoint and within a second holds a tunnelled packet of somebody else.
- */
-#define FOLLOW_NS 1000000000ULL
 
 /* The namespace of a device or a socket, whose member `at` is a possible_net_t. */
 #define namespace_of(probed, p, at) \
@@ -37,45 +26,12 @@ struct hook {
 	__u8 wide;    /* nothing to record for checks that look lightly */
 	__u8 later;   /* no packet is met here first */
 	__u8 probed;  /* of a kprobe */
+	__u8 joined;  /* told of a packet by who does not have it: the device is not where it is */
 	__u8 tells_conntrack; /* one of the hooks at which a packet has been through what may track or translate it */
 	__u64 call;   /* the call of a function whose answer is awaited; 0 if none is */
 	struct nf_hook_state *state; /* of a function that has one; else 0 */
 	__u8 asks_direction;         /* whether the packet is on its way in or out is to be told */
 };
-
-static __always_inline int match_buffer(struct sk_buff *skb, __u64 head, __u64 now, struct wm_record *r)
-{
-	struct wm_followed *f = bpf_map_lookup_elem(&followed, &head);
-
-	if (!f) {
-		/* The tunnel may have needed more room in front (skb_cow_head): the packet remembers. */
-		__u64 packet = (__u64)skb;
-		__u64 *before = bpf_map_lookup_elem(&buffers, &packet);
-		__u64 old;
-
-		if (!before)
-			return -1;
-		old = *before;
-		f = bpf_map_lookup_elem(&followed, &old);
-	}
-	if (!f || now - f->time_ns > FOLLOW_NS)
-		return -1;
-	__builtin_memset(r, 0, sizeof(*r));
-	r->check = f->check;
-	r->seq = f->seq;
-	r->netns = f->netns;
-	r->match = WM_MATCH_BUFFER;
-	r->fragment = f->fragment;
-	return 0;
-}
-
-/* Clones share a buffer: a tap's copy that is freed must not end the following of the packet itself. */
-static __always_inline int shared(struct sk_buff *skb, int probed)
-{
-	struct skb_shared_info *info = (void *)(of(probed, skb, head) + of(probed, skb, end));
-
-	return (BPF_CORE_READ(info, dataref.counter) & 0xffff) > 1;
-}
 
 static __always_inline void take_in_hand(struct sk_buff *skb)
 {
@@ -86,43 +42,6 @@ static __always_inline void take_in_hand(struct sk_buff *skb)
 		return;
 	hand->skb = (__u64)skb;
 	hand->jiffies = bpf_jiffies64();
-}
-
-static __always_inline void unfollow(struct sk_buff *skb, int probed, __u64 head)
-{
-	__u64 packet = (__u64)skb;
-
-	bpf_map_delete_elem(&buffers, &packet);
-	if (!shared(skb, probed))
-		bpf_map_delete_elem(&followed, &head);
-}
-
-static __always_inline void follow(struct sk_buff *skb, __u64 head, const struct wm_record *r)
-{
-	struct wm_followed f = {
-		.check = r->check,
-		.seq = r->seq,
-		.netns = r->netns,
-		.fragment = r->fragment,
-		.time_ns = r->time_ns,
-	};
-	__u64 packet = (__u64)skb;
-	__u64 *before = bpf_map_lookup_elem(&buffers, &packet);
-	struct wm_followed *known = bpf_map_lookup_elem(&followed, &head);
-
-	if (before && *before != head) {
-		__u64 stale = *before;
-
-		bpf_map_delete_elem(&followed, &stale);
-		before = 0;
-	}
-	/* What is followed already, which most packets are after the first hook, needs no new entries. */
-	if (known)
-		*known = f;
-	else if (bpf_map_update_elem(&followed, &head, &f, BPF_ANY))
-		count(WM_COUNT_FOLLOW_FULL);
-	if (!before && bpf_map_update_elem(&buffers, &packet, &head, BPF_ANY))
-		count(WM_COUNT_FOLLOW_FULL);
 }
 
 /*
@@ -275,9 +194,16 @@ static __always_inline int look_closely(struct sk_buff *skb, const struct hook *
 	enum found found;
 	struct wm_armed *a;
 
-	found = match_at(w, offset, draft, now);
-	if (found == NOT_MARKED || (found == PERHAPS_INSIDE && match_buffer(skb, head, now, r)))
+	found = live ? match_live(skb, head, w, offset, !hook->later, draft, now) : match_at(w, offset, draft, now);
+	if (found == NOT_MARKED)
 		return count(WM_COUNT_NOT_MARKED);
+	if (found == PERHAPS_INSIDE) {
+		struct wm_followed *f = find_followed(skb, head, now);
+
+		if (!f)
+			return count(WM_COUNT_NOT_MARKED);
+		fill_followed(r, f);
+	}
 
 	a = bpf_map_lookup_elem(&armed, &r->check);
 	if (!a)
@@ -288,7 +214,8 @@ static __always_inline int look_closely(struct sk_buff *skb, const struct hook *
 	fill_place(skb, hook, r);
 	if (!bpf_map_lookup_elem(&namespaces, &r->netns)) {
 		/* It has left this node; whoever gives the buffer back does it out of sight. */
-		unfollow(skb, probed, head);
+		if (!hook->joined)
+			unfollow(skb, probed, head);
 		return count(WM_COUNT_FOREIGN_NETNS);
 	}
 
@@ -326,7 +253,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
 	    is_of_this_node(skb, probed))
 		count(WM_COUNT_OUT_OF_REACH);
-	if (!hook->later && !is_worth_it(skb, &w, offset, hook))
+	if (!live && !hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);
 	draft = take_draft(hook->point);
 	if (!draft)

@@ -56,6 +56,7 @@ enum wm_match {
 	WM_MATCH_TCP_ACK = 4,
 	WM_MATCH_QUOTED = 5,
 	WM_MATCH_BUFFER = 6,
+	WM_MATCH_FILTER = 7,
 };
 
 /* Counters of the pipeline: every early exit has one. */
@@ -78,7 +79,7 @@ struct wm_record {
 	__u64 time_ns;   /* bpf_ktime_get_ns */
 	__u64 buffer;    /* skb->head */
 	__u64 location;  /* caller, for kfree_skb and consume_skb; who is next, for routes; else 0 */
-	__u64 hash;      /* keyed hash of a tag; 0 where there is none to be read */
+	__u64 hash;      /* keyed hash of a tag; 0 where there is none to be read. Of traffic that is there anyway: what a packet keeps on its way */
 	__u32 check;
 	__u32 seq;
 	__u32 netns;     /* net->ns.inum */
@@ -175,8 +176,10 @@ struct wm_followed {
 	__u32 check;
 	__u32 seq;
 	__u32 netns;
-	__u32 fragment; /* as in wm_record */
+	__u16 fragment; /* as in wm_record */
+	__u16 len;      /* the same */
 	__u64 time_ns;
+	__u64 hash;     /* as in wm_record */
 };
 
 /* What the fragments of one packet have in common (RFC 791, RFC 8200 4.5). */
@@ -195,8 +198,27 @@ _Static_assert(sizeof(struct wm_fragments) == 40, "no padding");
 struct wm_draft {
 	struct wm_record record;
 	struct wm_fragments first; /* of whose fragments this is the first */
-	__u64 taken;               /* somebody is at it */
+	__u64 taken;               /* 0 unless somebody is at it: then its number, from 1 on */
 };
+
+/* How many bytes of a packet a filter may look at, from its IP header on. */
+#define WM_LOOK 256
+
+/* What a filter works with. */
+struct wm_looked {
+	__u8 bytes[WM_LOOK];
+	__u32 memory[16]; /* of classic BPF */
+};
+
+/* Instructions that a filter may have; they are written into the object before it is loaded. */
+#define WM_FILTER_ROOM 4096
+
+/*
+ * The records that programs fill, which are too large for their stacks. Since 6.1 a program does not run a second time on a
+ * processor while it runs there (`__bpf_trace_run`); before, an interrupt may have it run inside of itself. So by processor and
+ * point there are as many as that may be, one for each WM_POINTS.
+ */
+#define WM_DRAFTS 192
 
 /* A packet that a driver has been given and did not answer for yet. */
 struct wm_flight {

@@ -7,7 +7,7 @@
 #ifndef WAYMARK_SKIM_H
 #define WAYMARK_SKIM_H
 
-#include "match.h"
+#include "live.h"
 
 /* An IPv6 header, one of UDP, ICMP or the like, and the first bytes behind it. */
 #define SKIMMED 56
@@ -130,9 +130,6 @@ static __always_inline enum skimmed skim_ip(const __u8 *b, __u32 *l4, __u8 *prot
 	return b[0] >> 4 == 4 ? LOOK_CLOSER : LET_GO;
 }
 
-/* From a UDP header to the IP header in a VXLAN packet: UDP 8, VXLAN 8, Ethernet 14. */
-#define TO_INNER 30
-
 /* The packet whose IP header starts at `ip`; tells its protocol. Bytes behind its end at worst earn it a second look. */
 static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol, int direct)
 {
@@ -143,20 +140,22 @@ static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol
 
 	if (direct) {
 		skimmed = skim_ip(ip, &l4, protocol);
-		return skimmed == LOOK_INSIDE ? skim_ip(ip + l4 + TO_INNER, &ignored, &inner) : skimmed;
+		return skimmed == LOOK_INSIDE ? skim_ip(ip + l4 + TUNNEL, &ignored, &inner) : skimmed;
 	}
 	if (bpf_probe_read_kernel(b, sizeof(b), ip))
 		return LOOK_CLOSER;
 	skimmed = skim_ip(b, &l4, protocol);
 	if (skimmed != LOOK_INSIDE)
 		return skimmed;
-	if (bpf_probe_read_kernel(b, sizeof(b), ip + l4 + TO_INNER))
+	if (bpf_probe_read_kernel(b, sizeof(b), ip + l4 + TUNNEL))
 		return LOOK_CLOSER;
 	return skim_ip(b, &ignored, &inner);
 }
 
 /* An outer IPv6 header, UDP, VXLAN, Ethernet, an inner IPv6 header, and the first bytes behind it. */
 #define ALL_HEADERS 124
+/* An IPv6 header and that of TCP, which is what a filter mostly asks for. */
+#define MOST_HEADERS 60
 
 /*
  * Are headers that matter still in a page? Of TCP, whose payload mostly is in pages, the first 14 bytes do.
@@ -166,7 +165,7 @@ static __always_inline int is_in_pages(struct sk_buff *skb, int probed, const st
 	__u32 linear = offset < w->end ? w->end - offset : 0;
 	__u8 b[10];
 
-	if (!of(probed, skb, data_len) || linear >= ALL_HEADERS)
+	if (!of(probed, skb, data_len) || linear >= (live ? MOST_HEADERS : ALL_HEADERS))
 		return 0;
 	if (linear < 34 || bpf_probe_read_kernel(b, sizeof(b), w->head + offset))
 		return 1;

@@ -9,6 +9,8 @@
 //! bpf/match.h       is this packet marked?
 //! bpf/metadata.h    what the kernel keeps of a packet beside its bytes
 //! bpf/skim.h        could it be? What every packet of the machine pays
+//! bpf/follow.h      which packet is in this buffer?
+//! bpf/live.h        packets that nobody marked, picked by a filter
 //! bpf/pipeline.h    marked? → armed? → wanted? → ours? → record → submit; the same for every hook
 //! bpf/device.h      hook family: devices
 //! bpf/free.h        hook family: drops and frees
@@ -27,11 +29,19 @@ mod deep;
 mod record;
 
 pub use deep::{Answer, FUNCTIONS, Function};
-pub use record::{Conntrack, Counter, DEEP_POINTS, Entry, FIRST_DEEP, MatchKind, Point, Record, Tuple};
+pub use record::{
+    Conntrack, Counter, DEEP_POINTS, DRAFTS, Entry, FILTER_ROOM, FIRST_DEEP, LOOK, MatchKind, Point, Record,
+    Tuple,
+};
 use waymark_proto::Hook;
 
 /// The object of both tiers, as `aya::EbpfLoader` takes it.
 pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.bpf.o"));
+
+/// The function in the object whose body a filter takes: from its first instruction on for [`FILTER_ROOM`] instructions. Its
+/// arguments are the first bytes of a packet, at most [`LOOK`], with 64 more to remember things in behind them; how many of them
+/// are the packet's; and how long it is as a whole. It returns 0 for a packet that is not wanted.
+pub const FILTER: &str = "wants";
 
 /// The object's variables that are written before it is loaded.
 pub mod globals {
@@ -44,6 +54,14 @@ pub mod globals {
     /// [`DEEP_POINTS`](super::DEEP_POINTS) bytes: how many arguments each function of the deep tier has, from
     /// [`FIRST_DEEP`](super::FIRST_DEEP) on; 0 if that is not known.
     pub const ARGUMENTS: &str = "arguments";
+    /// One byte: 1 if packets are picked by [`FILTER`](super::FILTER), not by markers.
+    pub const LIVE: &str = "live";
+    /// `u32`: the check that is armed then.
+    pub const LIVE_CHECK: &str = "live_check";
+    /// `u32`: how many packets are picked at most.
+    pub const LIVE_MOST: &str = "live_most";
+    /// `u32`: how many processors there may be.
+    pub const PROCESSORS: &str = "processors";
 }
 
 /// Names of the maps in the object.
@@ -58,6 +76,8 @@ pub mod maps {
     pub const RECORDS: &str = "records";
     /// Per-CPU `u64` counters, indexed by [`Counter`](super::Counter).
     pub const COUNTERS: &str = "counters";
+    /// What a filter works with: [`DRAFTS`](super::DRAFTS) entries where there is one.
+    pub const LOOKED: &str = "looked";
 }
 
 pub use record::{Armed as MapArmed, Marker as MapMarker};

@@ -108,6 +108,13 @@ pub const FIRST_DEEP: u32 = g::WM_POINT_DEEP;
 /// How many points that tier may have.
 pub const DEEP_POINTS: usize = g::WM_DEEP_POINTS as usize;
 
+/// How many bytes of a packet a filter may look at.
+pub const LOOK: usize = g::WM_LOOK as usize;
+/// How many instructions a filter may have.
+pub const FILTER_ROOM: usize = g::WM_FILTER_ROOM as usize;
+/// Records that a processor may be filling in, those that were interrupted among them.
+pub const DRAFTS: u32 = g::WM_DRAFTS;
+
 numbers! {
     /// How a marker was recognized.
     MatchKind {
@@ -123,6 +130,8 @@ numbers! {
         Quoted = WM_MATCH_QUOTED,
         /// The buffer alone.
         Buffer = WM_MATCH_BUFFER,
+        /// A filter.
+        Filter = WM_MATCH_FILTER,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::cluster::{Kube, Namespace};
 use crate::failure::Failure;
 use crate::render::{Manner, PredictionFormat, ResultFormat};
 use crate::show::ShowArguments;
+use crate::trace::TraceArguments;
 use crate::validate::ValidateArguments;
 use crate::values::{duration, endpoint, node, number, path, percent, recording};
 use crate::watch::WatchCommand;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: WatchCommand,
     },
+    /// Trace packets that are there anyway: what a filter picks, hook by hook, on all its way.
+    Trace(TraceArguments),
     /// Show results of the past: the latest, or one.
     Show(ShowArguments),
     /// Show the nodes and their agents.

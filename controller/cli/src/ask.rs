@@ -110,7 +110,7 @@ pub(crate) fn document<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T,
 }
 
 /// The inventory, if this process is to answer.
-fn local(answerer: &Answerer) -> Result<Option<Inventory>, Failure> {
+pub(crate) fn local(answerer: &Answerer) -> Result<Option<Inventory>, Failure> {
     if answerer.inventory.is_some() && !answerer.local {
         let message = "--inventory is of no use without --local: a controller reads an inventory of its own";
         return Err(Failure::new(Exit::Usage, message));

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use tonic::{Code, Status};
+use waymark_controller::live::TraceError;
 use waymark_controller::{AgentError, CheckError, GatherError, RequestError, ResolveError};
 
 /// Exit codes of errors. 0, 1 and 2 are answers.
@@ -80,6 +81,12 @@ impl From<AgentError> for Failure {
 
 impl From<GatherError> for Failure {
     fn from(error: GatherError) -> Self {
+        Status::from(error).into()
+    }
+}
+
+impl From<TraceError> for Failure {
+    fn from(error: TraceError) -> Self {
         Status::from(error).into()
     }
 }

@@ -12,6 +12,7 @@
 //! * `recording`: checks that are kept, and answered again
 //! * `render`: results as text
 //! * `show`: results of the past
+//! * `trace`: traffic that is there anyway
 //! * `watch`: continuous probing
 
 mod args;
@@ -25,6 +26,7 @@ mod progress;
 mod recording;
 mod render;
 mod show;
+mod trace;
 mod validate;
 mod values;
 mod watch;
@@ -109,6 +111,11 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Watch { command } => watch::run(command).await,
+        Command::Trace(mut arguments) => {
+            arguments.complete().await?;
+            trace::run(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Show(arguments) => {
             show::run(&arguments).await?;
             Ok(ExitCode::SUCCESS)

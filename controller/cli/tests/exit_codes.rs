@@ -73,6 +73,9 @@ fn wrong_usage_is_64() {
         &["check", "pod/a/b", "1.2.3.4", "--controller", "nowhere"],
         &["check", "pod/a/b", "1.2.3.4", "-o", "pdf"],
         &["predict", "pod/a/b", "1.2.3.4", "-o", "junit"],
+        &["trace"],
+        &["trace", "--live", "tcp", "-c", "1001"],
+        &["trace", "--live", "tcp", "--for", "5m"],
         &["show", "--limit", "0"],
         &["show", "00c0ffee", "--limit", "3"],
         &["show", "-o", "svg"],
@@ -155,6 +158,24 @@ fn a_malformed_target_is_64_before_anybody_is_asked() {
 }
 
 #[test]
+fn a_trace_that_makes_no_sense_is_64() {
+    let stage = Stage::new();
+    let inventory = stage.inventory.to_str().unwrap();
+    for (filter, on, words) in [
+        ("tcp prt 80", "node/a", "\"tcp prt 80\" is not a filter of pcap"),
+        ("", "node/a", "a filter is needed, as tcpdump takes it"),
+        ("ether host 02:00:00:00:00:01", "node/a", "packets that begin with their IP header"),
+        ("tcp", "svc/a/b:80", "svc/a/b:80 is not where to look"),
+        ("tcp", "pod/cart", "\"pod/cart\" is not a target"),
+    ] {
+        let local = ["trace", "--live", filter, "--on", on, "--local", "--inventory", inventory];
+        let (code, message) = outcome(&waymark(local));
+        assert_eq!(code, 64, "{message}");
+        assert!(is_one_sentence(&message) && message.contains(words), "{message}");
+    }
+}
+
+#[test]
 fn no_controller_is_69_and_says_what_to_do() {
     let stage = Stage::new();
     let address = format!("unix:{}", stage.path("nobody").display());
@@ -168,6 +189,7 @@ fn no_controller_is_69_and_says_what_to_do() {
         &["predict", "node/a", "10.0.0.2"],
         &["facts", "a"],
         &["status"],
+        &["trace", "--live", "tcp port 80"],
         &["show"],
         &["show", "00c0ffee"],
         &["watch", "start", "mesh", "--from", "nodes", "--to", "nodes"],

@@ -142,6 +142,7 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
         netns: Vec::new(),
         light: salvo.light,
         capture: range.keep == Keep::All,
+        filter: Vec::new(),
     };
     let settled = Settled { source: ends.source.clone(), one_way: request.one_way, on_path };
     Armed::arm(range.agents, secret.check, &order, &nodes, settled).await
@@ -156,9 +157,9 @@ async fn send(
 ) -> Result<Vec<Sent>, CheckError> {
     let Range { agents, request, ends, progress, .. } = *range;
     let node = &ends.source.node;
-    if !tracers.sight.watches(node) {
+    if !tracers.sight().watches(node) {
         return Err(CheckError::Arm(
-            tracers.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            tracers.notes().iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         ));
     }
     progress.say(format!("sending {} packets from {}", salvo.count, ends.source));

@@ -104,7 +104,7 @@ fn classify(seq: Seq, headers: &Headers, lens: &Lens<'_>) -> Class {
         Match::TcpAck | Match::EchoReply => Class::Way(Direction::Return),
         Match::Quoted => Class::Error,
         Match::Tag if headers.flow.protocol == Protocol::Udp => Class::Way(udp(seq, headers, lens)),
-        Match::Tag | Match::TcpSeq | Match::Buffer => Class::Way(Direction::Forward),
+        Match::Tag | Match::TcpSeq | Match::Buffer | Match::Filter => Class::Way(Direction::Forward),
     }
 }
 

@@ -215,6 +215,7 @@ fn a_buffer_that_holds_another_packet_now_is_not_followed() {
         device: Some("eth0".into()),
         headers: None,
         event: Event::Seen,
+        identity: 0,
         buffer: 1,
         ..seen[0].clone()
     };

@@ -72,7 +72,7 @@ pub(super) fn is_answer(sighting: &Sighting) -> Option<bool> {
     match sighting.headers.as_ref()?.matched {
         Match::Tag | Match::TcpSeq => Some(false),
         Match::EchoReply | Match::TcpAck | Match::Quoted => Some(true),
-        Match::Buffer => None,
+        Match::Buffer | Match::Filter => None,
     }
 }
 

@@ -97,6 +97,7 @@ mod tests {
             event,
             fragment_offset: 0,
             headers: Some(headers),
+            identity: 0,
             buffer: 0,
             packet: Vec::new(),
             metadata: waymark_proto::Metadata::default(),

@@ -269,6 +269,7 @@ impl Translator {
             fragment_offset: 0,
             headers,
             metadata,
+            identity: 0,
             buffer: 0,
             packet,
         }

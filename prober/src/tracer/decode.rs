@@ -87,6 +87,7 @@ pub fn sighting(
             checksum: Checksum::from_number(record.checksum().into()),
             conntrack: conntrack.and_then(connection),
         },
+        identity: if record.matched() == Some(MatchKind::Filter) { record.hash().unwrap_or(0) } else { 0 },
         buffer: record.buffer(),
         packet,
     })
@@ -144,6 +145,7 @@ fn headers(record: &Record) -> Option<Headers> {
             MatchKind::TcpAck => Match::TcpAck,
             MatchKind::Quoted => Match::Quoted,
             MatchKind::Buffer => Match::Buffer,
+            MatchKind::Filter => Match::Filter,
         },
         ttl: record.ttl(),
         len: record.ip_len(),

@@ -9,13 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
+use aya::util::nr_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
 use waymark_proto::{CheckId, Losses, NetnsInode};
-use waymark_tracer_ebpf::{Counter, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, globals, maps};
+use waymark_tracer_ebpf::{
+    Counter, DRAFTS, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, globals, maps,
+};
 
 use super::deep::{Deep, Row};
 use super::symbols::Variables;
 use super::types::Types;
+use crate::live::{FilterError, Live, with_filter};
 use crate::nftrace::Traced;
 
 /// What went wrong with the tracer.
@@ -32,6 +36,12 @@ pub enum FloorError {
     /// The object lacks something; it is built together with this program, so this is a bug.
     #[error("the tracer's BPF object has no {0:?}")]
     Incomplete(&'static str),
+    /// A filter of packets is none.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Programs are not accepted with it, as they were without.
+    #[error("the kernel accepts no program with this filter: {0}")]
+    Unfiltered(String),
     /// A map operation failed.
     #[error("BPF map {map:?}: {source}")]
     Map {
@@ -49,6 +59,17 @@ struct Refused {
     why: String,
 }
 
+/// How programs come to know packets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// By markers, which they read as they read what the kernel keeps of a packet: half as dear as by a helper.
+    Direct,
+    /// By markers, which they read by a helper.
+    Helper,
+    /// By a filter, for this check, so many packets.
+    Live { check: CheckId, packets: u32 },
+}
+
 /// The object in the kernel, with the programs that it accepted.
 struct Object {
     ebpf: Ebpf,
@@ -61,12 +82,12 @@ struct Object {
 impl Object {
     /// Loads it, with as cheap programs as this kernel accepts.
     fn load(btf: &Btf) -> Result<Self, FloorError> {
-        let mut cheap = Self::open(btf, true)?;
+        let mut cheap = Self::open(btf, FLOOR, Reading::Direct)?;
         // Verifying is what takes long, so the first that is refused is tried in the other way before the next ones.
         while cheap.refused.is_empty() && cheap.load_next(btf) {}
         let Some(first) = cheap.refused.first() else { return Ok(cheap) };
         let first = first.tracepoint;
-        let mut dear = Self::open(btf, false)?;
+        let mut dear = Self::open(btf, FLOOR, Reading::Helper)?;
         while dear.load_next(btf) {}
         if dear.loaded.iter().any(|program| program.tracepoint == first) {
             return Ok(dear);
@@ -76,17 +97,42 @@ impl Object {
         Ok(if dear.refused.len() < cheap.refused.len() { dear } else { cheap })
     }
 
-    /// Loads it without its programs, which will read packets directly or not.
-    fn open(btf: &Btf, direct_reads: bool) -> Result<Self, FloorError> {
+    /// Loads it for what a filter picks.
+    fn load_live(btf: &Btf, check: CheckId, live: &Live) -> Result<Self, FloorError> {
+        let object = with_filter(&live.filter)?;
+        let mut loaded = Self::open(btf, &object, Reading::Live { check, packets: live.packets })?;
+        while loaded.load_next(btf) {}
+        // Every kernel takes it with a filter that is one. What the verifier says is long, and begins with the reason.
+        match loaded.refused.iter().find(|refused| refused.tracepoint == PROGRAMS[0].tracepoint) {
+            Some(Refused { why, .. }) => {
+                Err(FloorError::Unfiltered(why.lines().next().unwrap_or_default().to_owned()))
+            }
+            None => Ok(loaded),
+        }
+    }
+
+    /// Loads it without its programs.
+    fn open(btf: &Btf, object: &[u8], reading: Reading) -> Result<Self, FloorError> {
         let variables = Variables::of_running_kernel();
         let arguments = Types::of_running_kernel().arguments();
+        let processors = u32::try_from(nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
+        let direct_reads = u8::from(reading == Reading::Direct);
+        let (live, check, packets) = match reading {
+            Reading::Live { check, packets } => (1u8, check.get(), packets),
+            Reading::Direct | Reading::Helper => (0, 0, 0),
+        };
         let ebpf = EbpfLoader::new()
             .btf(Some(btf))
-            .override_global(globals::DIRECT_READS, &u8::from(direct_reads), true)
+            .map_max_entries(maps::LOOKED, if live == 1 { DRAFTS } else { 1 })
+            .override_global(globals::LIVE, &live, true)
+            .override_global(globals::LIVE_CHECK, &check, true)
+            .override_global(globals::LIVE_MOST, &packets, true)
+            .override_global(globals::PROCESSORS, &processors, true)
+            .override_global(globals::DIRECT_READS, &direct_reads, true)
             .override_global(globals::VMEMMAP_BASE_AT, &variables.vmemmap_base, true)
             .override_global(globals::PAGE_OFFSET_BASE_AT, &variables.page_offset_base, true)
             .override_global(globals::ARGUMENTS, &arguments, true)
-            .load(FLOOR)
+            .load(object)
             .map_err(|error| FloorError::Object(Box::new(error)))?;
         Ok(Self { ebpf, loaded: Vec::new(), refused: Vec::new(), rest: PROGRAMS.iter() })
     }
@@ -124,9 +170,19 @@ impl Floor {
     /// Loads the object and every program that this kernel accepts, as cheap ones as it accepts. Attaches nothing.
     pub fn load() -> Result<(Self, RingBuf<MapData>), FloorError> {
         let btf = Btf::from_sys_fs().map_err(FloorError::Btf)?;
-        let Object { mut ebpf, loaded, refused, .. } = Object::load(&btf)?;
+        Self::of(Object::load(&btf)?, &btf)
+    }
+
+    /// The same for what a filter picks, instead of markers.
+    pub fn load_live(check: CheckId, live: &Live) -> Result<(Self, RingBuf<MapData>), FloorError> {
+        let btf = Btf::from_sys_fs().map_err(FloorError::Btf)?;
+        Self::of(Object::load_live(&btf, check, live)?, &btf)
+    }
+
+    fn of(object: Object, btf: &Btf) -> Result<(Self, RingBuf<MapData>), FloorError> {
+        let Object { mut ebpf, loaded, refused, .. } = object;
         let records = take(&mut ebpf, maps::RECORDS)?;
-        let deep = Deep::load(&mut ebpf, &btf);
+        let deep = Deep::load(&mut ebpf, btf);
         let floor = Self {
             armed: take(&mut ebpf, maps::ARMED)?,
             isns: take(&mut ebpf, maps::ISNS)?,

@@ -33,9 +33,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use waymark_proto::{CheckId, Hook, HookReport, Losses, Marker, NetnsInode, Place, Protocol, Seq, Sighting};
+use waymark_proto::{
+    CheckId, Hook, HookReport, Losses, Marker, MarkerKey, NetnsInode, Place, Protocol, Seq, Sighting,
+};
 use waymark_tracer_ebpf::{Conntrack, Entry, HookSet, Record};
 
+use crate::live::Live;
 use crate::netns::Netns;
 pub use crate::nftrace::Traced;
 use crate::nftrace::{self, Markers, Watch};
@@ -54,6 +57,13 @@ pub struct ArmSpec {
     pub lease: Duration,
     /// Namespaces whose netfilter hooks are of interest.
     pub netfilter: Vec<Netns>,
+}
+
+/// What a check asks that marks no packets: all hooks, and nothing of what packets carry.
+pub fn unmarked(check: CheckId, lease: Duration) -> ArmSpec {
+    let (key, protocol) = (MarkerKey([0; 16]), Protocol::Udp);
+    let traced = Traced { check, key, count: 0, protocol, set: HookSet::Wide, capture: false };
+    ArmSpec { traced, lease, netfilter: Vec::new() }
 }
 
 /// What went wrong with the tracer.
@@ -105,6 +115,8 @@ struct ArmedChecks {
     checks: HashMap<CheckId, Armed>,
     isns: HashMap<u32, Marker>,
     trace_overruns: u64,
+    /// Whether a filter picks the packets, which have no markers.
+    live: bool,
 }
 
 impl ArmedChecks {
@@ -112,6 +124,9 @@ impl ArmedChecks {
     /// sequence number is one itself; quoted and followed packets) the identity has to do.
     fn is_genuine(&self, marker: Marker, hash: Option<u64>) -> bool {
         let Some(armed) = self.checks.get(&marker.check) else { return false };
+        if self.live {
+            return true;
+        }
         hash.is_none_or(|hash| hash == armed.traced.key.tag(marker))
     }
 }
@@ -122,7 +137,7 @@ impl Markers for ArmedChecks {
     }
 
     fn is_armed(&self, marker: Marker) -> bool {
-        self.checks.get(&marker.check).is_some_and(|armed| marker.seq.0 < armed.traced.count)
+        self.checks.get(&marker.check).is_some_and(|armed| self.live || marker.seq.0 < armed.traced.count)
     }
 
     fn are_captured(&self, check: CheckId) -> bool {
@@ -201,13 +216,21 @@ impl Tracer {
     ///
     /// Must be called within a tokio runtime.
     pub fn new() -> Result<Self, TracerError> {
-        let (floor, ring) = Floor::load()?;
+        Self::of(Floor::load()?, ArmedChecks::default())
+    }
+
+    /// The same for one check that marks no packets: a filter picks them. To be armed with [`unmarked`].
+    pub fn live(check: CheckId, live: &Live) -> Result<Self, TracerError> {
+        Self::of(Floor::load_live(check, live)?, ArmedChecks { live: true, ..ArmedChecks::default() })
+    }
+
+    fn of((floor, ring): (Floor, RingBuf<MapData>), armed: ArmedChecks) -> Result<Self, TracerError> {
         let readiness = duplicate(ring.as_raw_fd()).map_err(TracerError::Poll)?;
         let shared = Arc::new(Shared {
             places: Mutex::default(),
             floor: Mutex::new(floor),
             ring: Mutex::new(ring),
-            armed: Mutex::default(),
+            armed: Mutex::new(armed),
             watches: Mutex::default(),
         });
         let ring_task = read_when_ready(readiness, &shared, Shared::drain_ring)?;

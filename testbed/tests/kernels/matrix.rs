@@ -32,11 +32,12 @@ pub enum Lack {
 }
 
 /// The tests that are passed, with the extent from which on.
-const TESTS: [(Extent, &str); 11] = [
+const TESTS: [(Extent, &str); 12] = [
     (Extent::Brief, "prober/trace"),
     (Extent::Brief, "prober/oracle"),
     (Extent::Brief, "prober/links"),
     (Extent::Brief, "prober/metadata"),
+    (Extent::Brief, "prober/live"),
     (Extent::Full, "prober/deep"),
     (Extent::Full, "prober/fragments"),
     (Extent::Full, "prober/beside"),

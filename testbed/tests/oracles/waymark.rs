@@ -155,7 +155,7 @@ impl Look {
             Match::Tag | Match::TcpSeq => Role::Itself,
             Match::EchoReply | Match::TcpAck => Role::Answer,
             Match::Quoted => Role::Error,
-            Match::Buffer => return None,
+            Match::Buffer | Match::Filter => return None,
         };
         let identity = *self.identities.get(&sighting.marker)?;
         Some(Marked { identity, role, tunnelled: headers.outer.is_some() })

@@ -161,6 +161,7 @@ fn sighting(
         event: if hook.is_netfilter() { Event::Left } else { Event::Seen },
         fragment_offset: 0,
         headers: Some(headers),
+        identity: 0,
         buffer: 0,
         packet: Vec::new(),
         metadata: waymark_proto::Metadata::default(),

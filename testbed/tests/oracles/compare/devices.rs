@@ -9,11 +9,12 @@
 //! * tcpdump shows what leaves by `lo` only as it comes in there.
 //! * Waymark is blind once its tracers are disarmed, and on nodes that had none: later and elsewhere only tcpdump saw.
 //! * A buffer that was followed and cannot be read is nothing to tcpdump.
+//! * A later fragment is nothing to it either: what marks a packet is in the first.
 //! * A damaged tag counts for nothing: Waymark verifies its hash, which is not damaged alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_proto::{Event, Hook, NodeName};
+use waymark_proto::{Event, Hook, NodeName, Sighting};
 
 use super::Disagreement;
 use crate::capture::{Tapped, Way};
@@ -49,7 +50,8 @@ struct Times {
 /// Compares a look with what tcpdump saw in all namespaces.
 pub fn compare(look: &Look, tapped: &[Tapped], devices: &Devices) -> Vec<Disagreement> {
     let mut seen: BTreeMap<(Point<'_>, Marked), Times> = BTreeMap::new();
-    for sighting in look.sightings.iter().filter(|sighting| sighting.event == Event::Seen) {
+    let is_seen = |sighting: &&Sighting| sighting.event == Event::Seen && !sighting.is_later_fragment();
+    for sighting in look.sightings.iter().filter(is_seen) {
         let way = match sighting.hook {
             Hook::DriverRx => Way::In,
             Hook::DriverTx => Way::Out,

@@ -72,6 +72,7 @@ pub fn sighting(netns: &str, at_ns: u64, hook: Hook, device: &str, event: Event)
         event,
         fragment_offset: 0,
         headers: Some(headers),
+        identity: 0,
         buffer: 1,
         packet: packet(),
         metadata: waymark_proto::Metadata::default(),

@@ -1,0 +1,64 @@
+//! What a trace tells, as it happens.
+
+use serde::{Deserialize, Serialize};
+use waymark_proto::{Inventory, Losses, NodeName, Place, Sighting, Text};
+
+/// One thing that a trace tells: a line of `waymark trace -o json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Told {
+    /// It begins.
+    Begun {
+        /// The nodes that look.
+        nodes: Vec<NodeName>,
+        /// Why others do not.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<Text>,
+    },
+    /// A packet was seen.
+    Sighted {
+        /// Which: one number wherever it is seen.
+        packet: u32,
+        /// Whose network namespace it is: `pod/NAMESPACE/NAME`, `node/NAME`.
+        object: String,
+        /// What was seen. Its marker's number is the node's own.
+        #[serde(flatten)]
+        sighting: Box<Sighting>,
+    },
+    /// It ended.
+    Ended {
+        /// Why.
+        because: Because,
+        /// How many packets there were.
+        packets: u32,
+        /// How many of them were dropped, or a copy of them was.
+        dropped: u32,
+        /// How often they were seen, together.
+        sightings: u64,
+        /// What was not told for want of room.
+        losses: Losses,
+        /// Nodes that did not look, or not to the end.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<Text>,
+    },
+}
+
+/// Why a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Because {
+    /// Its time was over.
+    Time,
+    /// A node had picked as many packets as it may.
+    Packets,
+    /// No agent was left that looked.
+    Agents,
+}
+
+/// Whose network namespace a place is.
+pub fn object(inventory: &Inventory, place: &Place) -> String {
+    match inventory.pod_at(place) {
+        Some(pod) => format!("pod/{}/{}", pod.namespace, pod.name),
+        None => format!("node/{}", place.node),
+    }
+}
