@@ -30,6 +30,7 @@ need llvm sh -c 'ls /usr/bin/llvm-strip*'
 need libbpf-dev test -e /usr/include/bpf/bpf_helpers.h
 need libnftnl-dev test -e /usr/include/libnftnl/table.h
 need libmnl-dev test -e /usr/include/libmnl/libmnl.h
+need libpcap-dev test -e /usr/include/pcap/pcap.h
 need pkg-config command -v pkg-config
 need nftables command -v nft
 need iptables command -v iptables-save

@@ -32,9 +32,10 @@ pub use question::{
     DEFAULT_PACKETS, DEFAULT_TIME, MAX_NODES, MAX_PACKETS, MAX_TIME, MAX_UNNAMED_NODES, Question,
     QuestionError,
 };
-pub use told::{Because, Told, object};
+pub use told::{Because, Blind, Told, object};
 
 use crate::agents::Agents;
+use crate::diagnose::Sight;
 use crate::tracers::Tracers;
 
 /// Sightings that may wait for whoever asked.
@@ -81,7 +82,7 @@ pub async fn trace(
     if looking.is_empty() {
         return Err(TraceError::Arm(sentence(&tracers.notes)));
     }
-    let begun = Told::Begun { nodes: looking, notes: tracers.notes.clone() };
+    let begun = Told::Begun { nodes: looking, blind: blind(&tracers.sight), notes: tracers.notes.clone() };
     // Whoever does not listen is noticed below.
     drop(events.send(begun).await);
     let mut view = View {
@@ -117,6 +118,18 @@ pub async fn trace(
     }
     drop(events.send(view.end(because, losses, std::mem::take(&mut tracers.notes))).await);
     Ok(())
+}
+
+/// The hooks that nobody serves on a node, those of one reason together. Rules are traced nowhere.
+fn blind(sight: &Sight) -> Vec<Blind> {
+    let mut blind: Vec<Blind> = Vec::new();
+    for (node, hook, why) in sight.unserved().filter(|(_, hook, _)| !hook.is_netfilter()) {
+        match blind.iter_mut().find(|known| known.hook == hook && known.why == *why) {
+            Some(known) => known.nodes.push(node.clone()),
+            None => blind.push(Blind { nodes: vec![node.clone()], hook, why: why.clone() }),
+        }
+    }
+    blind
 }
 
 fn random_id() -> Result<CheckId, TraceError> {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use waymark_controller::live::compile;
 use waymark_prober::netns::Netns;
 use waymark_proto::{CheckId, Event, FilterInstruction, Hook, Losses, Protocol, Sighting, rpc};
-use world::{LIMIT, World, run};
+use world::{LIMIT, Namespaces, World, run};
 
 const CHECK: u32 = 7;
 
@@ -158,6 +158,7 @@ fn converse(world: &World) -> impl FnOnce() + Send + 'static {
     }
 }
 
+const CONVERSATION: &str = "tcp port 5310";
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 
@@ -186,17 +187,17 @@ fn tapped(filter: &'static str, traffic: impl FnOnce()) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_connection_every_packet_is_seen_that_libpcap_sees() {
     let Some(world) = World::new() else { return };
-    const FILTER: &str = "tcp port 5310";
     let conversation = converse(&world);
-    let traffic = within(&world, "node", move || tapped(FILTER, conversation));
+    let traffic = within(&world, "node", move || tapped(CONVERSATION, conversation));
     let at_device = |seen: &[Sighting]| {
         let here = seen.iter().filter(|s| s.device.as_deref() == Some("vc") && s.event == Event::Seen);
         let here = here.filter(|s| matches!(s.hook, Hook::DriverRx | Hook::DriverTx));
         here.map(|s| (s.marker.seq, s.headers.as_ref().unwrap().tcp_flags)).collect::<BTreeMap<_, _>>()
     };
-    let (tapped, sightings, losses) =
-        trace(&world, &order(FILTER, 1000), traffic, |tapped, seen| at_device(seen).len() >= tapped.len())
-            .await;
+    let (tapped, sightings, losses) = trace(&world, &order(CONVERSATION, 1000), traffic, |tapped, seen| {
+        at_device(seen).len() >= tapped.len()
+    })
+    .await;
     assert_eq!(losses.total(), 0);
     let count = |flags: &mut dyn Iterator<Item = u8>, bit: u8| flags.filter(|flags| flags & bit != 0).count();
     let seen = at_device(&sightings);
@@ -221,6 +222,28 @@ async fn no_more_are_picked_than_were_asked_for() {
     let processors = std::thread::available_parallelism().unwrap().get();
     let picked = by_packet(&sightings).len();
     assert!((4..4 + processors).contains(&picked), "{picked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_of_other_nodes_is_neither_seen_nor_counted() {
+    let Some(world) = World::new() else { return };
+    let other = Namespaces::make(vec![world.netns("other")]);
+    let elsewhere = within(&world, "other", || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..50 {
+            // Nobody listens, and after the first the socket knows.
+            let _ = socket.send_to(b"of another node", "127.0.0.1:5301");
+        }
+    });
+    let here = within(&world, "client", datagrams(&[5301]));
+    let traffic = || {
+        elsewhere();
+        here();
+    };
+    let order = order("udp port 5301", 2);
+    let ((), sightings, _) = trace(&world, &order, traffic, |(), seen| dropped(seen).count() == 1).await;
+    assert_eq!(by_packet(&sightings).len(), 1);
+    drop(other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

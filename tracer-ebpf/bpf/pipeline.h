@@ -76,25 +76,34 @@ static __always_inline void expect_fragments(const struct wm_draft *draft)
 }
 
 /*
- * Where is the packet? The device says it; a socket may still be the sender's in another namespace, as
- * behind a veth before ip_rcv orphans the packet. Only where there is no device, as in local output, or
+ * Where is the packet? The device says it, which is told then; a socket may still be the sender's in another
+ * namespace, as behind a veth before ip_rcv orphans the packet. Only where there is no device, as in local output, or
  * where skb->dev holds something else, as in a UDP receive queue (udp_skb_scratch), the socket is asked.
  * Loads through a wrong pointer read as zero.
  */
-static __always_inline void fill_place(struct sk_buff *skb, const struct hook *hook, struct wm_record *r)
+static __always_inline __u32 netns_of(struct sk_buff *skb, const struct hook *hook, struct net_device **told)
 {
 	struct net_device *dev = hook->device ? hook->device : of(hook->probed, skb, dev);
 	struct sock *sk = of(hook->probed, skb, sk);
 	__u32 netns = 0;
 
+	*told = 0;
 	if (dev)
 		netns = namespace_of(hook->probed, dev, nd_net);
+	if (netns)
+		*told = dev;
+	else if (sk)
+		netns = namespace_of(hook->probed, sk, __sk_common.skc_net);
+	return netns;
+}
+
+static __always_inline void fill_place(struct sk_buff *skb, const struct hook *hook, struct wm_record *r)
+{
+	struct net_device *dev;
+	__u32 netns = netns_of(skb, hook, &dev);
+
 	if (netns) {
 		r->netns = netns;
-		r->ifindex = of(hook->probed, dev, ifindex);
-		bpf_probe_read_kernel_str(r->device, sizeof(r->device), &dev->name);
-	} else if (sk) {
-		r->netns = namespace_of(hook->probed, sk, __sk_common.skc_net);
 	} else {
 		/* tcp_v4_rcv takes the device away before a listener sees a SYN: it is where it was last. */
 		__u64 head = (__u64)of(hook->probed, skb, head);
@@ -103,15 +112,25 @@ static __always_inline void fill_place(struct sk_buff *skb, const struct hook *h
 		if (f)
 			r->netns = f->netns;
 	}
+	if (dev) {
+		r->ifindex = of(hook->probed, dev, ifindex);
+		bpf_probe_read_kernel_str(r->device, sizeof(r->device), &dev->name);
+	}
 }
 
-/* Is the packet on a device of this agent's node? */
-static __always_inline int is_of_this_node(struct sk_buff *skb, int probed)
+/* Is the packet in a namespace of this agent's node? */
+static __always_inline int is_of_this_node(struct sk_buff *skb, const struct hook *hook)
 {
-	struct net_device *dev = of(probed, skb, dev);
-	__u32 netns = dev ? namespace_of(probed, dev, nd_net) : 0;
+	struct net_device *dev;
+	__u32 netns = netns_of(skb, hook, &dev);
 
 	return bpf_map_lookup_elem(&namespaces, &netns) != 0;
+}
+
+/* May a packet that nobody marked be met here first? */
+static __always_inline int may_begin(struct sk_buff *skb, const struct hook *hook)
+{
+	return !hook->later && !hook->joined && is_of_this_node(skb, hook);
 }
 
 static __always_inline int submit(struct wm_record *r)
@@ -194,7 +213,7 @@ static __always_inline int look_closely(struct sk_buff *skb, const struct hook *
 	enum found found;
 	struct wm_armed *a;
 
-	found = live ? match_live(skb, head, w, offset, !hook->later, draft, now) : match_at(w, offset, draft, now);
+	found = live ? match_live(skb, head, w, offset, may_begin(skb, hook), draft, now) : match_at(w, offset, draft, now);
 	if (found == NOT_MARKED)
 		return count(WM_COUNT_NOT_MARKED);
 	if (found == PERHAPS_INSIDE) {
@@ -251,7 +270,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	if (hook->later && !may_be_followed(skb, probed))
 		return count(WM_COUNT_NOT_MARKED);
 	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
-	    is_of_this_node(skb, probed))
+	    is_of_this_node(skb, hook))
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!live && !hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);

@@ -51,6 +51,16 @@ impl Sight {
         self.reports.keys().filter(|node| self.watches(node))
     }
 
+    /// The hooks of nodes that no provider serves, and why.
+    pub(crate) fn unserved(&self) -> impl Iterator<Item = (&NodeName, Hook, &Text)> {
+        let all =
+            self.reports.iter().flat_map(|(node, reports)| reports.iter().map(move |report| (node, report)));
+        all.filter_map(|(node, report)| match &report.observability {
+            Observability::NotObservable { why } => Some((node, report.hook, why)),
+            Observability::Observed { .. } => None,
+        })
+    }
+
     /// Why a node could not be watched.
     pub(super) fn why_blind(&self, node: &NodeName) -> Option<&Text> {
         self.blind.get(node)

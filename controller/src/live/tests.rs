@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use waymark_proto::{Match, Place};
+use waymark_proto::{Hook, HookReport, Match, Observability, Place};
 
 use super::*;
 use crate::agents::AgentError;
@@ -27,8 +27,8 @@ struct Run {
 }
 
 impl Run {
-    /// Begins, and waits until nodes look.
-    async fn begin(fakes: Fakes, question: Question) -> Self {
+    /// Begins.
+    fn begin(fakes: Fakes, question: Question) -> Self {
         let fakes = Arc::new(fakes);
         let agents: Arc<dyn Agents> = fakes.clone();
         let (events, told) = mpsc::channel(64);
@@ -60,9 +60,10 @@ const SEEN: Event = Event::Seen;
 
 #[tokio::test]
 async fn what_is_seen_is_told_with_one_number_and_whose_it_is() {
-    let mut run = Run::begin(Fakes::default(), question(2)).await;
-    let begun = run.told.recv().await;
-    assert_eq!(begun, Some(Told::Begun { nodes: vec!["node1".into(), "node2".into()], notes: Vec::new() }));
+    let mut run = Run::begin(Fakes::default(), question(2));
+    let Some(Told::Begun { nodes, blind, notes }) = run.told.recv().await else { panic!("it begins") };
+    assert_eq!((nodes, notes), (vec!["node1".into(), "node2".into()], Vec::new()));
+    assert_eq!(blind, []);
     let [cart, node2] = [Place::new("node1", "t-cart"), Place::new("node2", "t-node2")];
     let drop = Event::Dropped { reason: None, function: "tcp_v4_rcv+0x1".to_owned() };
     for sighting in [
@@ -94,9 +95,9 @@ async fn what_is_seen_is_told_with_one_number_and_whose_it_is() {
 async fn a_trace_ends_with_its_time_and_what_did_not_look_is_told() {
     let absent = Some("node2".into());
     let short = Question { time: Duration::from_millis(10), ..question(2) };
-    let mut run = Run::begin(Fakes { absent, ..Fakes::default() }, short).await;
+    let mut run = Run::begin(Fakes { absent, ..Fakes::default() }, short);
     let rest = run.rest().await;
-    let [Told::Begun { nodes, notes }, Told::Ended { because, packets: 0, .. }] = &rest[..] else {
+    let [Told::Begun { nodes, notes, .. }, Told::Ended { because, packets: 0, .. }] = &rest[..] else {
         panic!("{rest:?}")
     };
     assert_eq!((nodes, because), (&vec!["node1".into()], &Because::Time));
@@ -106,7 +107,7 @@ async fn a_trace_ends_with_its_time_and_what_did_not_look_is_told() {
 
 #[tokio::test]
 async fn whoever_goes_away_leaves_nothing_armed() {
-    let mut run = Run::begin(Fakes::default(), question(2)).await;
+    let mut run = Run::begin(Fakes::default(), question(2));
     assert!(run.told.recv().await.is_some());
     run.told.close();
     // The trace would take longer.
@@ -128,7 +129,7 @@ impl Agents for Blind {
         node: &NodeName,
         _arm: rpc::Arm,
         _sink: mpsc::Sender<Sighting>,
-    ) -> Result<Vec<waymark_proto::HookReport>, AgentError> {
+    ) -> Result<Vec<HookReport>, AgentError> {
         Err(AgentError::NoAgent { node: node.clone() })
     }
 
@@ -150,4 +151,20 @@ async fn where_no_node_can_look_that_is_the_answer() {
         error.starts_with("no node can look: ") && error.contains("node1") && error.contains("node2"),
         "{error}"
     );
+}
+
+#[test]
+fn one_reason_for_which_nothing_is_seen_is_told_once() {
+    let report = |hook, why: &str| {
+        let why = Text::verbatim(why.to_owned());
+        HookReport { hook, netns: None, observability: Observability::NotObservable { why } }
+    };
+    let mut sight = Sight::default();
+    for node in ["node1", "node2"] {
+        let of_rules = report(Hook::NetfilterInput, "not asked");
+        let reports = vec![report(Hook::Bridge, "no kprobes"), report(Hook::Route, node), of_rules];
+        sight.armed(node.into(), reports);
+    }
+    let told: Vec<_> = blind(&sight).into_iter().map(|blind| (blind.hook, blind.nodes.len())).collect();
+    assert_eq!(told, [(Hook::Bridge, 2), (Hook::Route, 1), (Hook::Route, 1)]);
 }

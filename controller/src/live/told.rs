@@ -1,7 +1,7 @@
 //! What a trace tells, as it happens.
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Inventory, Losses, NodeName, Place, Sighting, Text};
+use waymark_proto::{Hook, Inventory, Losses, NodeName, Place, Sighting, Text};
 
 /// One thing that a trace tells: a line of `waymark trace -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +11,9 @@ pub enum Told {
     Begun {
         /// The nodes that look.
         nodes: Vec<NodeName>,
+        /// The hooks at which some of them see no packet pass.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        blind: Vec<Blind>,
         /// Why others do not.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         notes: Vec<Text>,
@@ -41,6 +44,18 @@ pub enum Told {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         notes: Vec<Text>,
     },
+}
+
+/// A hook at which packets are not seen passing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blind {
+    /// On which nodes.
+    pub nodes: Vec<NodeName>,
+    /// Which.
+    pub hook: Hook,
+    /// Why.
+    pub why: Text,
 }
 
 /// Why a trace ended.

@@ -47,8 +47,13 @@ const TESTS: [(Extent, &str); 12] = [
     (Extent::Full, "prober/facts"),
 ];
 
-/// What of `trace` is enough for a brief look, by what the names contain.
-const BRIEF: [&str; 3] = ["every_hook", "a_rule_that_drops", "does_not_show"];
+/// What of a test is enough for a brief look, by what the names contain; of others all.
+const BRIEF: [(&str, &str); 4] = [
+    ("prober/trace", "every_hook"),
+    ("prober/trace", "a_rule_that_drops"),
+    ("prober/trace", "does_not_show"),
+    ("prober/live", "every_packet_is_seen"),
+];
 
 /// Tests that are about the trace of rules, or about hooks that only it sees.
 const RULE_TRACES: [&str; 6] = [
@@ -114,9 +119,8 @@ fn passes(guest: &mut Guest, name: &str, lack: Lack, extent: Extent) {
     if lack == Lack::RuleTraces {
         command.extend(RULE_TRACES.map(|name| format!(" --skip {name}")));
     }
-    if extent == Extent::Brief && name == "prober/trace" {
-        command.extend(BRIEF.map(|name| format!(" {name}")));
-    }
+    let enough = BRIEF.iter().filter(|(test, _)| extent == Extent::Brief && *test == name);
+    command.extend(enough.map(|(_, part)| format!(" {part}")));
     let ran = guest.run(&command, LIMIT);
     println!("{name} on {}, {:.0?}:\n{}", guest.kernel.version, ran.took, ran.text);
     assert_eq!(ran.status, 0, "{name} on {}", guest.kernel.version);

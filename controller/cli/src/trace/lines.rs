@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use waymark_controller::live::{Because, Told};
+use waymark_controller::live::{Because, Blind, Told};
 use waymark_proto::{Event, Headers, Losses, NodeName, Protocol, Sighting, Text};
 
 use crate::render::Paint;
@@ -35,10 +35,13 @@ impl Lines {
     /// The lines of one thing that is told.
     pub(super) fn of(&mut self, told: &Told) -> String {
         match told {
-            Told::Begun { nodes, notes } => {
-                let nodes: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
-                let begun = format!("looking on {}", nodes.join(", "));
-                format!("{}\n{}", self.paint.faint(&begun), self.notes(notes))
+            Told::Begun { nodes, blind, notes } => {
+                let begun = self.paint.faint(&format!("looking on {}", listed(nodes)));
+                let blind = blind.iter().map(|Blind { nodes, hook, why }| {
+                    let why = self.paint.say(why);
+                    self.paint.faint(&format!("not seen on {}: {hook} ({why})", listed(nodes))) + "\n"
+                });
+                format!("{begun}\n{}{}", blind.collect::<String>(), self.notes(notes))
             }
             Told::Sighted { packet, object, sighting } => self.sighted(*packet, object, sighting),
             Told::Ended { because, packets, dropped, sightings, losses, notes } => {
@@ -119,6 +122,10 @@ impl Lines {
     }
 }
 
+fn listed(nodes: &[NodeName]) -> String {
+    nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn counted(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
@@ -192,7 +199,15 @@ mod tests {
         let drop =
             Event::Dropped { reason: Some("NETFILTER_DROP".into()), function: "nft_do_chain+0x1".into() };
         let told = [
-            Told::Begun { nodes: vec!["node1".into(), "node2".into()], notes: Vec::new() },
+            Told::Begun {
+                nodes: vec!["node1".into(), "node2".into()],
+                blind: vec![Blind {
+                    nodes: vec!["node2".into()],
+                    hook: Hook::Bridge,
+                    why: Text::verbatim("nobody tells".to_owned()),
+                }],
+                notes: Vec::new(),
+            },
             sighted("node1", "pod/shop/cart", 5_000, Event::Seen, Some(headers(64, None))),
             sighted("node1", "node/node1", 19_000, Event::Seen, Some(headers(64, None))),
             sighted("node1", "node/node1", 25_000, Event::Seen, Some(headers(63, Some(tunnel)))),
@@ -212,6 +227,7 @@ mod tests {
         let flow = "tcp 10.244.1.10:40022 → 10.244.2.10:80 S.";
         let expected = [
             "looking on node1, node2".to_owned(),
+            "not seen on node2: bridge (nobody tells)".to_owned(),
             format!("   #1  pod/shop/cart                 0 µs  driver-tx eth0  {flow}  ttl 64  60 bytes"),
             "   #1  node/node1                   14 µs  driver-tx eth0".to_owned(),
             format!("   #1  node/node1                   20 µs  driver-tx eth0  {flow}  ttl 63  60 bytes  in vxlan 1 172.18.0.11 → 172.18.0.12"),
