@@ -1,0 +1,201 @@
+//! What is armed, from the order to the end of its lease.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use waymark_proto::{CheckId, FilterInstruction, HookReport, Losses, MarkerKey, NetnsName, Sighting, rpc};
+use waymark_tracer_ebpf::HookSet;
+
+use super::{Agent, AgentError, check_id, key, protocol, within};
+use crate::inject::Reservations;
+use crate::live::Live;
+use crate::netns::Netns;
+use crate::tracer::{self, ArmSpec, Traced, Tracer};
+
+/// An armed check's belongings beside its trace.
+pub(super) struct Lease {
+    timer: AbortHandle,
+    pub(super) length: Duration,
+    pub(super) key: MarkerKey,
+    pub(super) count: u32,
+    pub(super) reservations: Vec<Reservations>,
+    /// Injections in progress: they end when these are dropped.
+    pub(super) injecting: Vec<std::sync::mpsc::Sender<()>>,
+    /// A tracer of its own, for what is not marked.
+    live: Option<Arc<Tracer>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}
+
+/// Expired checks that are remembered.
+const MAX_EXPIRED: usize = 1024;
+
+impl Agent {
+    /// Watches for a check's markers; sightings go to `sink` until [`Agent::disarm`] or the lease's end.
+    pub async fn arm(
+        &self,
+        order: &rpc::Arm,
+        sink: mpsc::Sender<Sighting>,
+    ) -> Result<Vec<HookReport>, AgentError> {
+        let check = check_id(order.check)?;
+        let lease = Duration::from_millis(order.lease_ms.into());
+        if lease.is_zero() {
+            return Err(AgentError::Malformed("a lease of no length".to_owned()));
+        }
+        within("a number of packets of", order.count, self.0.limits.count)?;
+        within(
+            "a lease in milliseconds of",
+            order.lease_ms,
+            u32::try_from(self.0.limits.lease.as_millis()).unwrap_or(u32::MAX),
+        )?;
+        if !order.filter.is_empty() {
+            return self.arm_live(check, lease, order, sink).await;
+        }
+        let (namespaces, closed) = self.0.open_namespaces().await?;
+        let wanted = |netns: &Netns| {
+            (order.netns.is_empty() && !order.light)
+                || order.netns.iter().any(|name| name == netns.name().as_str())
+        };
+        let set = if order.light { HookSet::Light } else { HookSet::Wide };
+        let (key, protocol) = (key(&order.key)?, protocol(order.protocol)?);
+        let spec = ArmSpec {
+            traced: Traced { check, key, count: order.count, protocol, set, capture: order.capture },
+            lease,
+            netfilter: namespaces
+                .iter()
+                .map(|(_, netns)| netns)
+                .filter(|netns| wanted(netns))
+                .cloned()
+                .collect(),
+        };
+        let absent = order.netns.iter().map(|name| NetnsName::from(name.as_str()));
+        let absent: Vec<_> =
+            absent.filter(|name| namespaces.iter().all(|(_, netns)| netns.name() != name)).collect();
+        let inner = self.0.clone();
+        let mut reports = tokio::task::spawn_blocking(move || {
+            inner.tracer.set_namespaces(&namespaces)?;
+            inner.tracer.arm(spec, sink)
+        })
+        .await??;
+        self.0.metrics.count_armed(set);
+        for name in absent {
+            let why = closed.get(&name).cloned();
+            let why =
+                why.unwrap_or_else(|| "the namespace is not one of this node's, or it is gone".to_owned());
+            reports.extend(tracer::netfilter_reports(&name, Err(why), set));
+        }
+        self.start_lease(check, lease, (key, order.count), None);
+        Ok(reports)
+    }
+
+    /// Traces what a filter picks. Such a trace has a tracer of its own, and marks nothing, so nothing can be injected for it.
+    async fn arm_live(
+        &self,
+        check: CheckId,
+        lease: Duration,
+        order: &rpc::Arm,
+        sink: mpsc::Sender<Sighting>,
+    ) -> Result<Vec<HookReport>, AgentError> {
+        if self.0.leases().contains_key(&check) {
+            return Err(tracer::TracerError::Twice(check).into());
+        }
+        let filter = order.filter.iter().map(FilterInstruction::try_from).collect::<Result<_, _>>();
+        let filter = filter.map_err(|error| AgentError::Malformed(error.to_string()))?;
+        let live = Live { filter, packets: order.count };
+        let (namespaces, _) = self.0.open_namespaces().await?;
+        // Its readers are tasks of this runtime, which the thread that loads the programs belongs to.
+        let (tracer, reports) = tokio::task::spawn_blocking(move || {
+            let tracer = Tracer::live(check, &live)?;
+            tracer.set_namespaces(&namespaces)?;
+            let reports = tracer.arm(tracer::unmarked(check, lease), sink)?;
+            Ok::<_, tracer::TracerError>((tracer, reports))
+        })
+        .await??;
+        self.0.metrics.count_armed(HookSet::Wide);
+        self.start_lease(check, lease, (MarkerKey([0; 16]), 0), Some(Arc::new(tracer)));
+        Ok(reports)
+    }
+
+    pub(super) fn start_lease(
+        &self,
+        check: CheckId,
+        length: Duration,
+        (key, count): (MarkerKey, u32),
+        live: Option<Arc<Tracer>>,
+    ) {
+        // Held until the entry is there, which the timer looks for.
+        let mut leases = self.0.leases();
+        let agent = self.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(length).await;
+            tracing::warn!(%check, "the lease ended without a word from the controller");
+            let ending = tokio::task::spawn_blocking(move || {
+                {
+                    let mut expired = agent.0.expired.lock().unwrap_or_else(PoisonError::into_inner);
+                    expired.truncate(MAX_EXPIRED - 1);
+                    expired.push_front(check);
+                }
+                agent.end(check);
+            });
+            if let Err(error) = ending.await {
+                tracing::error!(%check, %error, "cannot end the check");
+            }
+        });
+        let timer = timer.abort_handle();
+        let (reservations, injecting) = (Vec::new(), Vec::new());
+        let lease = Lease { timer, length, key, count, reservations, injecting, live };
+        leases.insert(check, lease);
+    }
+
+    /// Ends a check. It is no error if it was not armed; it is one if its lease ended before.
+    pub async fn disarm(&self, check: CheckId) -> Result<Losses, AgentError> {
+        let agent = self.clone();
+        let losses = tokio::task::spawn_blocking(move || agent.end(check)).await?;
+        let mut expired = self.0.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        match expired.iter().position(|ended| *ended == check) {
+            Some(index) => {
+                expired.remove(index);
+                Err(AgentError::LeaseEnded(check))
+            }
+            None => Ok(losses),
+        }
+    }
+
+    /// Ends every injection in progress; what is armed stays armed.
+    pub fn stop_injecting(&self) {
+        for lease in self.0.leases().values_mut() {
+            lease.injecting.clear();
+        }
+    }
+
+    /// Ends every check that is armed, and gives back the first error that it meets on the way.
+    pub async fn disarm_all(&self) -> Result<(), AgentError> {
+        let checks: Vec<_> = self.0.leases().keys().copied().collect();
+        let mut outcome = Ok(());
+        for check in checks {
+            let ended = self.disarm(check).await.map(drop);
+            // The others must not stay armed because of this one.
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+
+    fn end(&self, check: CheckId) -> Losses {
+        if let Some(lease) = self.0.leases().get_mut(&check) {
+            lease.injecting.clear();
+        }
+        let live = self.0.leases().get(&check).and_then(|lease| lease.live.clone());
+        let losses = live.as_deref().unwrap_or(&self.0.tracer).disarm(check);
+        // Reserved ports last: what closing them does to late answers is no sighting any more.
+        let ended = self.0.leases().remove(&check);
+        // A tracer of its own takes a while to end, for which the others need not wait.
+        drop(ended);
+        losses
+    }
+}
