@@ -176,7 +176,10 @@ impl waymark_server::Waymark for Api {
     }
 
     async fn trace(&self, call: Call<rpc::TraceRequest>) -> Result<Response<Self::TraceStream>, Refusal> {
-        let question = Question::try_from(call.into_inner()).map_err(TraceError::from)?;
+        // To compile a long filter takes a while.
+        let question = tokio::task::spawn_blocking(|| Question::try_from(call.into_inner())).await;
+        let question =
+            question.map_err(|error| Refusal::internal(words(&error)))?.map_err(TraceError::from)?;
         let inventory = self.inventory().await?;
         let (events, stream) = mpsc::channel(QUEUED_EVENTS);
         let agents = Arc::clone(&self.agents);

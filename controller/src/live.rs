@@ -18,13 +18,13 @@ mod question;
 mod tests;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use waymark_proto::{CheckId, Event, Inventory, Losses, NodeName, Seq, Sighting, Text, rpc};
+use waymark_proto::{CheckId, Event, Inventory, Losses, NodeName, Sighting, Text, rpc};
 
 pub use filter::{FilterError, compile};
 use join::Numbers;
@@ -38,7 +38,7 @@ use crate::agents::Agents;
 use crate::diagnose::Sight;
 use crate::tracers::Tracers;
 
-/// Sightings that may wait for whoever asked.
+/// Sightings that may wait to be taken in, and that may wait for whoever asked.
 const QUEUED: usize = 65536;
 /// How long the ways of packets that were picked are followed when there are enough. So long a buffer is followed, too.
 const LINGER: Duration = Duration::from_secs(1);
@@ -67,9 +67,10 @@ pub async fn trace(
     events: &mpsc::Sender<Told>,
 ) -> Result<(), TraceError> {
     let nodes = question.nodes(inventory)?;
-    let check = random_id()?;
+    let (check, key) = secret()?;
     let order = rpc::Arm {
         check: check.get(),
+        key: key.to_vec(),
         count: question.packets,
         lease_ms: u32::try_from((question.time + MARGIN).as_millis()).unwrap_or(u32::MAX),
         filter: question.filter.iter().copied().map(rpc::FilterInstruction::from).collect(),
@@ -82,19 +83,12 @@ pub async fn trace(
     if looking.is_empty() {
         return Err(TraceError::Arm(sentence(&tracers.notes)));
     }
+    let mut view = View::new(inventory);
     let begun = Told::Begun { nodes: looking, blind: blind(&tracers.sight), notes: tracers.notes.clone() };
-    // Whoever does not listen is noticed below.
-    drop(events.send(begun).await);
-    let mut view = View {
-        inventory,
-        events,
-        numbers: Numbers::default(),
-        picked: BTreeMap::new(),
-        dropped: BTreeSet::new(),
-        sightings: 0,
-    };
+    view.waiting.push_back(begun);
     let mut end = Instant::now() + question.time;
     let mut because = Because::Time;
+    // Sightings are taken whether or not somebody takes what is told: an agent's line has more to carry than those.
     loop {
         tokio::select! {
             sighting = sightings.recv() => {
@@ -102,8 +96,9 @@ pub async fn trace(
                     because = Because::Agents;
                     break;
                 };
-                view.tell(sighting).await;
+                view.see(sighting);
             }
+            Ok(room) = events.reserve(), if !view.waiting.is_empty() => view.tell(room),
             () = tokio::time::sleep_until(end) => break,
             () = events.closed() => break,
         }
@@ -112,12 +107,47 @@ pub async fn trace(
             end = end.min(Instant::now() + LINGER);
         }
     }
-    let losses = tracers.disarm().await;
-    while let Some(sighting) = sightings.recv().await {
-        view.tell(sighting).await;
+    let losses = disarm(&mut tracers, &mut sightings, &mut view).await;
+    while let Ok(sighting) = sightings.try_recv() {
+        view.see(sighting);
     }
-    drop(events.send(view.end(because, losses, std::mem::take(&mut tracers.notes))).await);
+    view.end(because, losses, std::mem::take(&mut tracers.notes));
+    while !view.waiting.is_empty()
+        && let Ok(room) = events.reserve().await
+    {
+        view.tell(room);
+    }
     Ok(())
+}
+
+/// Disarms, while what is still seen is taken in.
+async fn disarm(
+    tracers: &mut Tracers,
+    sightings: &mut mpsc::Receiver<Sighting>,
+    view: &mut View<'_>,
+) -> Losses {
+    let mut disarming = std::pin::pin!(tracers.disarm());
+    loop {
+        tokio::select! {
+            losses = &mut disarming => return losses,
+            Some(sighting) = sightings.recv() => view.see(sighting),
+        }
+    }
+}
+
+/// A number and a key that nobody guesses.
+fn secret() -> Result<(CheckId, [u8; 16]), TraceError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(TraceError::Random)?;
+    loop {
+        if let Some(id) = CheckId::new(getrandom::u32().map_err(TraceError::Random)?) {
+            return Ok((id, key));
+        }
+    }
+}
+
+fn sentence(notes: &[Text]) -> String {
+    notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The hooks that nobody serves on a node, those of one reason together. Rules are traced nowhere.
@@ -132,46 +162,55 @@ fn blind(sight: &Sight) -> Vec<Blind> {
     blind
 }
 
-fn random_id() -> Result<CheckId, TraceError> {
-    loop {
-        if let Some(id) = CheckId::new(getrandom::u32().map_err(TraceError::Random)?) {
-            return Ok(id);
-        }
-    }
-}
-
-fn sentence(notes: &[Text]) -> String {
-    notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// What was seen so far, as it is told.
 struct View<'a> {
     inventory: &'a Inventory,
-    events: &'a mpsc::Sender<Told>,
     numbers: Numbers,
-    picked: BTreeMap<NodeName, BTreeSet<Seq>>,
     dropped: BTreeSet<u32>,
     sightings: u64,
+    /// What was not told yet.
+    waiting: VecDeque<Told>,
+    /// Sightings for which there was no room among that.
+    lost: u64,
 }
 
-impl View<'_> {
-    async fn tell(&mut self, sighting: Sighting) {
-        self.picked.entry(sighting.place.node.clone()).or_default().insert(sighting.marker.seq);
-        let packet = self.numbers.of(&sighting);
+impl<'a> View<'a> {
+    fn new(inventory: &'a Inventory) -> Self {
+        let (numbers, dropped, waiting) = (Numbers::default(), BTreeSet::new(), VecDeque::new());
+        Self { inventory, numbers, dropped, sightings: 0, waiting, lost: 0 }
+    }
+
+    fn see(&mut self, sighting: Sighting) {
+        let number = self.numbers.of(&sighting);
         self.sightings += 1;
         if matches!(sighting.event, Event::Dropped { .. }) {
-            self.dropped.insert(packet);
+            self.dropped.insert(number);
+        }
+        if self.waiting.len() >= QUEUED {
+            self.lost += 1;
+            return;
         }
         let object = object(self.inventory, &sighting.place);
-        drop(self.events.send(Told::Sighted { packet, object, sighting: Box::new(sighting) }).await);
+        // The number stands for both: an identity, and where in its memory a kernel keeps the packet.
+        let sighting = Sighting { identity: 0, buffer: 0, ..sighting };
+        self.waiting.push_back(Told::Sighted { number, object, sighting: Box::new(sighting) });
+    }
+
+    /// Tells the first of what waits.
+    fn tell(&mut self, room: mpsc::Permit<'_, Told>) {
+        if let Some(told) = self.waiting.pop_front() {
+            room.send(told);
+        }
     }
 
     fn has_enough(&self, packets: u32) -> bool {
-        self.picked.values().any(|picked| picked.len() >= packets as usize)
+        self.numbers.most() >= packets
     }
 
-    fn end(self, because: Because, losses: Losses, notes: Vec<Text>) -> Told {
+    fn end(&mut self, because: Because, mut losses: Losses, notes: Vec<Text>) {
+        losses.ring_full += self.lost;
         let (packets, dropped) = (self.numbers.count(), self.dropped.len() as u32);
-        Told::Ended { because, packets, dropped, sightings: self.sightings, losses, notes }
+        let sightings = self.sightings;
+        self.waiting.push_back(Told::Ended { because, packets, dropped, sightings, losses, notes });
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use waymark_proto::{
     CheckId, Facts, Flow, Inventory, MarkerKey, NetnsName, NodeName, Place, Protocol, Scope, rpc,
 };
@@ -35,6 +36,8 @@ pub struct Limits {
     pub packets_per_second: u32,
     /// How long a check may stay armed.
     pub lease: Duration,
+    /// Traces of live traffic at once.
+    pub live_traces: u32,
     /// Destinations beyond those of the inventory.
     pub allow: Vec<IpNet>,
     /// Continuous probing.
@@ -47,6 +50,7 @@ impl Default for Limits {
             count: 1000,
             packets_per_second: 1000,
             lease: Duration::from_secs(300),
+            live_traces: 4,
             allow: Vec::new(),
             probing: Budget::default(),
         }
@@ -68,6 +72,8 @@ struct Inner {
     tracer: Tracer,
     ports: Mutex<Ports>,
     leases: Mutex<HashMap<CheckId, Lease>>,
+    /// A permit for each live trace that there may be.
+    live: Arc<Semaphore>,
     /// Checks whose lease ended, until they are asked about; the oldest are forgotten.
     expired: Mutex<VecDeque<CheckId>>,
     probing: tokio::sync::Mutex<Probing>,
@@ -100,6 +106,7 @@ impl Agent {
 
     fn start(node: NodeName, scope: Option<Scope>, pods: Pods, limits: Limits) -> Result<Self, AgentError> {
         let tracer = Tracer::new()?;
+        let live = Arc::new(Semaphore::new(limits.live_traces as usize));
         let agent = Self(Arc::new(Inner {
             node,
             wants_scope: scope.is_none(),
@@ -109,6 +116,7 @@ impl Agent {
             tracer,
             ports: Mutex::default(),
             leases: Mutex::default(),
+            live,
             expired: Mutex::default(),
             probing: tokio::sync::Mutex::default(),
             metrics: Metrics::default(),

@@ -22,7 +22,8 @@ fn order(filter: &str, packets: u32) -> rpc::Arm {
 
 fn order_of(filter: Vec<FilterInstruction>, packets: u32) -> rpc::Arm {
     let filter = filter.into_iter().map(rpc::FilterInstruction::from).collect();
-    rpc::Arm { check: CHECK, count: packets, lease_ms: 60_000, filter, ..Default::default() }
+    let key = world::KEY.0.to_vec();
+    rpc::Arm { check: CHECK, key, count: packets, lease_ms: 60_000, filter, ..Default::default() }
 }
 
 /// Does something in a namespace of the world.
@@ -244,6 +245,49 @@ async fn what_is_of_other_nodes_is_neither_seen_nor_counted() {
     let ((), sightings, _) = trace(&world, &order, traffic, |(), seen| dropped(seen).count() == 1).await;
     assert_eq!(by_packet(&sightings).len(), 1);
     drop(other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_accepts_filters_of_all_kinds() {
+    let Some(world) = World::new() else { return };
+    for filter in [
+        "less 100",
+        "greater 60 and less 100",
+        "ip[300] = 1",
+        "ip or ip6",
+        "udp[8:4] / (ip[8] & 3) % 7 = 1 and not portrange 50-100",
+        "ip[ip[8] - 10] = 7 or tcp[((tcp[12] & 0xf0) >> 2):4] = 0x47455420",
+        "host fd00::1 or net 10.0.0.0/9 or icmp[icmptype] = icmp-echo",
+        &(1..100).map(|n| format!("host 10.0.0.{n}")).collect::<Vec<_>>().join(" or "),
+    ] {
+        let (sink, _sightings) = mpsc::channel(1);
+        if let Err(error) = world.agent.arm(&order(filter, 1), sink).await {
+            panic!("{filter}: {error}");
+        }
+        world.agent.disarm(CheckId::new(CHECK).unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_traces_are_made_at_once() {
+    let Some(world) = World::new() else { return };
+    let mut held = Vec::new();
+    for check in 1..=5 {
+        let (sink, sightings) = mpsc::channel(1);
+        let armed = world.agent.arm(&rpc::Arm { check, ..order("tcp", 1) }, sink).await;
+        match check {
+            5 => assert!(armed.unwrap_err().to_string().contains("exceeds this agent's limit of 4")),
+            _ => held.push(armed.map(|_| sightings).unwrap()),
+        }
+    }
+    let (sink, _sightings) = mpsc::channel(1);
+    world.agent.disarm(CheckId::new(1).unwrap()).await.unwrap();
+    let again = rpc::Arm { check: 2, ..order("tcp", 1) };
+    let error = world.agent.arm(&again, sink).await.unwrap_err().to_string();
+    assert!(error.contains("is armed already"), "{error}");
+    let (sink, _sightings) = mpsc::channel(1);
+    world.agent.arm(&rpc::Arm { check: 6, ..order("tcp", 1) }, sink).await.unwrap();
+    world.agent.disarm_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

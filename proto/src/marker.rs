@@ -63,6 +63,13 @@ impl MarkerKey {
         hasher.finish()
     }
 
+    /// The keyed hash of a number that is not to be told.
+    pub fn hide(&self, number: u64) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write_u64(number);
+        hasher.finish()
+    }
+
     /// The initial sequence number of a marker's TCP SYN: the low half of its keyed hash.
     pub fn isn(&self, marker: Marker) -> u32 {
         self.tag(marker) as u32

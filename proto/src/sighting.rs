@@ -34,9 +34,9 @@ pub struct Sighting {
     /// What the kernel kept beside its bytes, as far as the provider tells.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
-    /// Of a packet that nobody marked: a hash of what it keeps on its way, whatever translates, forwards or wraps it up. Two that
-    /// are alike (RFC 791's identification included) have the same. 0 of marked packets, and where it could not be read.
-    #[serde(default, skip_serializing_if = "is_none")]
+    /// Of a packet that nobody marked: a hash of what it keeps on its way, whatever translates, forwards or wraps it up, with the
+    /// trace's key. Two that are alike (RFC 791's identification included) have the same. 0 of marked packets.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub identity: u64,
     /// The buffer that held it (`skb->head`); 0 where the provider does not know it.
     #[serde(default)]
@@ -46,14 +46,8 @@ pub struct Sighting {
     pub packet: Vec<u8>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u16) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_none(number: &u64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Sighting {

@@ -50,8 +50,8 @@ impl Trace {
     fn until(&mut self, is_enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
         let mut seen = Vec::new();
         while !is_enough(&seen) {
-            let Told::Sighted { packet, object, sighting } = self.next() else { panic!("it ended") };
-            seen.push(Seen { packet, object, sighting: *sighting });
+            let Told::Sighted { number, object, sighting } = self.next() else { panic!("it ended") };
+            seen.push(Seen { packet: number, object, sighting: *sighting });
         }
         seen
     }

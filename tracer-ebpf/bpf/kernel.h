@@ -55,6 +55,7 @@ struct sk_buff {
 	unsigned int len;
 	unsigned int data_len;
 	__u32 mark;
+	__be16 protocol;
 	__u16 network_header;
 	unsigned int tail;
 	unsigned int end;

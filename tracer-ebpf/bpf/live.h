@@ -21,14 +21,6 @@ const volatile __u32 processors = 1;
 
 static __u32 picked;
 
-/* How many packets each processor picked. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} picked_here SEC(".maps");
-
 /* What is known of a packet that is looked at, which is too large for the stack. */
 struct looking {
 	struct wm_looked at; /* first: of the filter */
@@ -36,6 +28,7 @@ struct looking {
 	struct ip_view inner;
 	struct match_view m;
 	__u8 between[TUNNEL];
+	__u32 picked; /* with this draft, by this processor */
 };
 
 /* By draft. There is one of them where nothing is live. */
@@ -91,29 +84,22 @@ static __always_inline int holds(const struct ip_view *ip, __u32 offset, __u32 n
  */
 static __always_inline __u64 kept(const struct window *w, __u32 offset, const struct ip_view *ip)
 {
-	__u64 kept = 0;
-	__u32 part;
+	__u64 first = 0, second = 0;
+	/* Ports, identifiers and checksums are what translators change. */
+	__u32 at = ip->protocol == PROTO_UDP ? 8 : ip->protocol == PROTO_ICMP || ip->protocol == PROTO_ICMPV6 ? 6 : 4;
 
 	if (!is_later(ip)) {
-		switch (ip->protocol) {
-		case PROTO_TCP:
-			/* Sequence and acknowledgement number. */
-			load(w, ip->l4 + 4, &kept, sizeof(kept));
-			break;
-		case PROTO_UDP:
-			if (holds(ip, offset, 16))
-				load(w, ip->l4 + 8, &kept, sizeof(kept));
-			break;
-		case PROTO_ICMP:
-		case PROTO_ICMPV6:
-			/* Translators change the identifier before it. */
-			if (holds(ip, offset, 10) && !load(w, ip->l4 + 6, &part, sizeof(part)))
-				kept = part;
-			break;
+		if (holds(ip, offset, at + 8))
+			load(w, ip->l4 + at, &first, sizeof(first));
+		if (ip->protocol != PROTO_TCP) {
+			if (holds(ip, offset, 24))
+				load(w, ip->l4 + 16, &second, sizeof(second));
+			second ^= ip->len;
 		}
 	}
-	kept = (kept ^ (__u64)ip->id << 32 ^ (__u64)ip->fragment << 48) * 0x9e3779b97f4a7c15ULL;
-	return (kept & ~0xffULL) | ip->protocol;
+	first = (first ^ (__u64)ip->id << 32 ^ (__u64)ip->fragment << 48) * 0x9e3779b97f4a7c15ULL;
+	first ^= second * 0xc2b2ae3d27d4eb4fULL;
+	return (first & ~0xffULL) | ip->protocol;
 }
 
 static __always_inline void view_ports(const struct window *w, const struct ip_view *ip, struct match_view *m)
@@ -146,30 +132,30 @@ static __always_inline void view_ports(const struct window *w, const struct ip_v
 	m->dst_port = h[2] << 8 | h[3];
 }
 
-/* The number of one more packet; -1 if there are enough. */
-static __always_inline __s64 pick(void)
+/* The number of one more packet, which no other has: drafts are one user's at a time. */
+static __always_inline __u32 pick(struct looking *at, __u32 draft)
 {
-	__u32 only = 0;
-	__u32 *here;
-
-	if (picked >= live_most)
-		return -1;
-	here = bpf_map_lookup_elem(&picked_here, &only);
-	if (!here)
-		return -1;
 	__sync_fetch_and_add(&picked, 1);
-	*here += 1;
-	return (__u64)*here * processors + bpf_get_smp_processor_id();
+	at->picked += 1;
+	return (at->picked * processors + bpf_get_smp_processor_id()) * WM_DRAFTS + draft;
 }
+
+/* How long a packet may take from one hook to the next where it is known by its buffer alone. */
+#define WRAPPING_NS 10000000ULL
 
 /*
  * Is the packet that is seen in a buffer the one that was followed there? One that is in another that cannot be read is taken to
- * be: then what is seen is longer.
+ * be, if it is a short time ago that the packet was seen: then what is seen now is longer.
  */
-static __always_inline int is_the_same(const struct wm_followed *f, __u64 hash, const struct ip_view *ip, int inside)
+static __always_inline int is_the_same(struct sk_buff *skb, const struct wm_followed *f, __u64 hash, const struct ip_view *ip,
+				       int inside, __u64 now)
 {
-	return f->hash == hash ||
-	       (!inside && may_hide(ip->protocol) && ip->protocol != (f->hash & 0xff) && ip->len > f->len);
+	__u64 packet = (__u64)skb;
+
+	if (f->hash == hash)
+		return 1;
+	return !inside && may_hide(ip->protocol) && ip->protocol != (f->hash & 0xff) && ip->len >= f->len &&
+	       now - f->time_ns <= WRAPPING_NS && bpf_map_lookup_elem(&buffers, &packet);
 }
 
 /* Is this a packet that was picked, or is picked now? */
@@ -200,20 +186,16 @@ static __always_inline enum found match_live(struct sk_buff *skb, __u64 head, co
 	__builtin_memset(m, 0, sizeof(*m));
 	m->match = WM_MATCH_FILTER;
 	m->hash = kept(w, offset, ip);
-	if (f && is_the_same(f, m->hash, ip, inside)) {
+	if (f && is_the_same(skb, f, m->hash, ip, inside, now)) {
 		m->hash = f->hash;
 		m->marker.check = f->check;
 		m->marker.seq = f->seq;
 	} else {
-		__s64 number;
-
-		if (!may_begin || !(filter(w, offset, ip->len, at) || (inside && filter(w, outer, at->ip.len, at))))
-			return NOT_MARKED;
-		number = pick();
-		if (number < 0)
+		if (!may_begin || picked >= live_most ||
+		    !(filter(w, offset, ip->len, at) || (inside && filter(w, outer, at->ip.len, at))))
 			return NOT_MARKED;
 		m->marker.check = live_check;
-		m->marker.seq = number;
+		m->marker.seq = pick(at, which);
 	}
 	view_ports(w, ip, m);
 	fill_headers(r, ip, m);

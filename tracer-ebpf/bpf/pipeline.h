@@ -130,7 +130,11 @@ static __always_inline int is_of_this_node(struct sk_buff *skb, const struct hoo
 /* May a packet that nobody marked be met here first? */
 static __always_inline int may_begin(struct sk_buff *skb, const struct hook *hook)
 {
-	return !hook->later && !hook->joined && is_of_this_node(skb, hook);
+	__be16 protocol = of(hook->probed, skb, protocol);
+
+	/* Messages of netlink and of unix sockets are in packets, too. */
+	return !hook->later && !hook->joined && (protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6)) &&
+	       is_of_this_node(skb, hook);
 }
 
 static __always_inline int submit(struct wm_record *r)
@@ -270,7 +274,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	if (hook->later && !may_be_followed(skb, probed))
 		return count(WM_COUNT_NOT_MARKED);
 	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
-	    is_of_this_node(skb, hook))
+	    !(live && offset + LEAST_HEADERS <= w.end) && is_of_this_node(skb, hook))
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!live && !hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);

@@ -154,8 +154,8 @@ static __always_inline enum skimmed skim(const unsigned char *ip, __u8 *protocol
 
 /* An outer IPv6 header, UDP, VXLAN, Ethernet, an inner IPv6 header, and the first bytes behind it. */
 #define ALL_HEADERS 124
-/* An IPv6 header and that of TCP, which is what a filter mostly asks for. */
-#define MOST_HEADERS 60
+/* An IPv4 header, and ports: without those next to no filter can be answered. */
+#define LEAST_HEADERS 28
 
 /*
  * Are headers that matter still in a page? Of TCP, whose payload mostly is in pages, the first 14 bytes do.
@@ -165,8 +165,11 @@ static __always_inline int is_in_pages(struct sk_buff *skb, int probed, const st
 	__u32 linear = offset < w->end ? w->end - offset : 0;
 	__u8 b[10];
 
-	if (!of(probed, skb, data_len) || linear >= (live ? MOST_HEADERS : ALL_HEADERS))
+	if (!of(probed, skb, data_len) || linear >= (live ? WM_SNAP : ALL_HEADERS))
 		return 0;
+	/* A filter may ask for what TCP carries. */
+	if (live)
+		return 1;
 	if (linear < 34 || bpf_probe_read_kernel(b, sizeof(b), w->head + offset))
 		return 1;
 	if (b[0] == 0x45)

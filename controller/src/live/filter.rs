@@ -1,5 +1,6 @@
 //! Filters of pcap, compiled to what agents take.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use pcap::{Capture, Linktype};
@@ -21,6 +22,15 @@ pub enum FilterError {
     /// It is too long.
     #[error("a filter has at most {MAX_TEXT} bytes; this one has {0}")]
     Long(usize),
+    /// It has a name that would have to be looked up, by the controller and for anybody.
+    #[error(
+        "{:?} of the filter is no word of pcap's: names are not looked up, write addresses and numbers",
+        short(word)
+    )]
+    Name {
+        /// The word.
+        word: String,
+    },
     /// libpcap does not take it.
     #[error("{:?} is not a filter of pcap for packets that begin with their IP header: {why}", short(filter))]
     Refused {
@@ -44,6 +54,9 @@ pub fn compile(filter: &str) -> Result<Vec<FilterInstruction>, FilterError> {
     if filter.contains('\0') {
         return Err(refused("it has a zero byte".to_owned()));
     }
+    if let Some(word) = words(filter).find(|word| !is_known(word)) {
+        return Err(FilterError::Name { word: word.to_owned() });
+    }
     let program = Linktype::from_name(RAW)
         .and_then(Capture::dead)
         .and_then(|capture| capture.compile(filter, true))
@@ -54,6 +67,65 @@ pub fn compile(filter: &str) -> Result<Vec<FilterInstruction>, FilterError> {
     // The library shows an instruction as text alone.
     let instructions = program.get_instructions().iter().map(|shown| parse(&shown.to_string()));
     instructions.collect::<Option<_>>().ok_or_else(|| refused("it is shown as no program".to_owned()))
+}
+
+/// What a filter says beside signs.
+fn words(filter: &str) -> impl Iterator<Item = &str> {
+    let is_sign = |c: char| c.is_whitespace() || "()[]<>=!&|+*/%^".contains(c);
+    // A hyphen within a word is a part of it.
+    filter.split(is_sign).map(|word| word.trim_matches('-')).filter(|word| !word.is_empty())
+}
+
+/// Words of pcap-filter(7) for packets that begin with their IP header, and names of what can be in such a packet.
+const WORDS: &[&str] = &[
+    "ah",
+    "and",
+    "broadcast",
+    "dst",
+    "esp",
+    "greater",
+    "host",
+    "icmp",
+    "icmp6",
+    "icmp6code",
+    "icmp6type",
+    "icmpcode",
+    "icmptype",
+    "igmp",
+    "igrp",
+    "ip",
+    "ip6",
+    "len",
+    "less",
+    "mask",
+    "multicast",
+    "net",
+    "not",
+    "or",
+    "pim",
+    "port",
+    "portrange",
+    "proto",
+    "protochain",
+    "sctp",
+    "src",
+    "tcp",
+    "tcpflags",
+    "udp",
+    "vrrp",
+];
+
+/// Whether a word is one of pcap's, a number, two of them (`50-100`, as in `ip[6:2]`), or an address. Fields have names with hyphens: `tcp-syn`.
+fn is_known(word: &str) -> bool {
+    let is_number = |text: &str| {
+        let hexadecimal =
+            text.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        hexadecimal || text.bytes().all(|b| b.is_ascii_digit())
+    };
+    // An address may be cut short: `net 10.1`.
+    let is_address = word.parse::<IpAddr>().is_ok() || word.split('.').all(is_number);
+    let is_field = ["tcp-", "icmp-", "icmp6-"].iter().any(|begin| word.starts_with(begin));
+    is_address || word.split(['-', ':']).all(is_number) || is_field || WORDS.contains(&word)
 }
 
 fn parse(text: &str) -> Option<FilterInstruction> {
@@ -83,11 +155,15 @@ mod tests {
         for (filter, word) in [
             ("", "needed"),
             ("  ", "needed"),
-            ("tcp prt 80", "syntax error"),
+            ("tcp prt 80", "\"prt\" of the filter is no word"),
+            ("tcp tcp 80", "syntax error"),
             ("port 99999", "99999"),
-            ("ether host 02:00:00:00:00:01", "not a filter"),
+            ("host a.example", "names are not looked up"),
+            ("host 1.example", "names are not looked up"),
+            ("port http", "write addresses and numbers"),
+            ("ether host 02:00:00:00:00:01", "no word"),
             ("host \0", "zero byte"),
-            ("vlan 5", "not a filter"),
+            ("vlan 5", "no word"),
             (&"host 10.0.0.1 or ".repeat(1000), "at most"),
         ] {
             let error = compile(filter).unwrap_err().to_string();

@@ -16,6 +16,8 @@ pub(super) struct Numbers {
     alike: HashMap<u64, Vec<u32>>,
     /// How many of an identity a node has shown.
     shown: HashMap<(NodeName, u64), usize>,
+    /// How many packets each node has shown.
+    of_node: HashMap<NodeName, u32>,
     last: u32,
 }
 
@@ -29,6 +31,7 @@ impl Numbers {
         }
         let number = self.number(node, sighting.identity);
         self.known.insert(key, number);
+        *self.of_node.entry(node.clone()).or_default() += 1;
         number
     }
 
@@ -47,6 +50,11 @@ impl Numbers {
         let number = alike[*shown];
         *shown += 1;
         number
+    }
+
+    /// How many packets the node has shown that has shown the most.
+    pub(super) fn most(&self) -> u32 {
+        self.of_node.values().copied().max().unwrap_or_default()
     }
 
     /// How many packets there were.
@@ -73,7 +81,7 @@ mod tests {
         let told = [("a", 7, 100), ("a", 9, 200), ("a", 7, 100), ("b", 3, 200), ("b", 4, 100), ("b", 4, 100)];
         let told: Vec<_> = told.iter().map(|&(node, seq, id)| numbers.of(&seen(node, seq, id))).collect();
         assert_eq!(told, [1, 2, 1, 2, 1, 1]);
-        assert_eq!(numbers.count(), 2);
+        assert_eq!((numbers.count(), numbers.most()), (2, 2));
     }
 
     #[test]

@@ -78,7 +78,7 @@ async fn what_is_seen_is_told_with_one_number_and_whose_it_is() {
     let told: Vec<_> = rest
         .iter()
         .filter_map(|told| match told {
-            Told::Sighted { packet, object, .. } => Some((*packet, object.as_str())),
+            Told::Sighted { number, object, .. } => Some((*number, object.as_str())),
             Told::Begun { .. } | Told::Ended { .. } => None,
         })
         .collect();

@@ -21,10 +21,10 @@ pub enum Told {
     /// A packet was seen.
     Sighted {
         /// Which: one number wherever it is seen.
-        packet: u32,
+        number: u32,
         /// Whose network namespace it is: `pod/NAMESPACE/NAME`, `node/NAME`.
         object: String,
-        /// What was seen. Its marker's number is the node's own.
+        /// What was seen. Its marker is the node's own.
         #[serde(flatten)]
         sighting: Box<Sighting>,
     },

@@ -1,14 +1,15 @@
 //! What is armed, from the order to the end of its lease.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use waymark_proto::{CheckId, FilterInstruction, HookReport, Losses, MarkerKey, NetnsName, Sighting, rpc};
 use waymark_tracer_ebpf::HookSet;
 
-use super::{Agent, AgentError, check_id, key, protocol, within};
+use super::{Agent, AgentError, Inner, check_id, key, protocol, within};
 use crate::inject::Reservations;
 use crate::live::Live;
 use crate::netns::Netns;
@@ -23,9 +24,26 @@ pub(super) struct Lease {
     pub(super) reservations: Vec<Reservations>,
     /// Injections in progress: they end when these are dropped.
     pub(super) injecting: Vec<std::sync::mpsc::Sender<()>>,
-    /// A tracer of its own, for what is not marked.
-    live: Option<Arc<Tracer>>,
+    /// Of what is not marked.
+    live: Option<OwnTracer>,
 }
+
+/// A tracer of one trace's own: every packet of the node pays for each.
+pub(super) struct OwnTracer {
+    tracer: Arc<Tracer>,
+    /// Finds the namespaces of pods that begin meanwhile.
+    finding: AbortHandle,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for OwnTracer {
+    fn drop(&mut self) {
+        self.finding.abort();
+    }
+}
+
+/// How often such a tracer learns which namespaces there are.
+const FINDING: Duration = Duration::from_secs(1);
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -90,7 +108,7 @@ impl Agent {
                 why.unwrap_or_else(|| "the namespace is not one of this node's, or it is gone".to_owned());
             reports.extend(tracer::netfilter_reports(&name, Err(why), set));
         }
-        self.start_lease(check, lease, (key, order.count), None);
+        self.start_lease(check, lease, (key, order.count), None)?;
         Ok(reports)
     }
 
@@ -102,9 +120,13 @@ impl Agent {
         order: &rpc::Arm,
         sink: mpsc::Sender<Sighting>,
     ) -> Result<Vec<HookReport>, AgentError> {
-        if self.0.leases().contains_key(&check) {
-            return Err(tracer::TracerError::Twice(check).into());
-        }
+        let limit = self.0.limits.live_traces;
+        let permit = Arc::clone(&self.0.live).try_acquire_owned().map_err(|_| AgentError::Limit {
+            what: "one more trace of live traffic, with which there would be",
+            asked: limit + 1,
+            limit,
+        })?;
+        let key = key(&order.key)?;
         let filter = order.filter.iter().map(FilterInstruction::try_from).collect::<Result<_, _>>();
         let filter = filter.map_err(|error| AgentError::Malformed(error.to_string()))?;
         let live = Live { filter, packets: order.count };
@@ -113,12 +135,14 @@ impl Agent {
         let (tracer, reports) = tokio::task::spawn_blocking(move || {
             let tracer = Tracer::live(check, &live)?;
             tracer.set_namespaces(&namespaces)?;
-            let reports = tracer.arm(tracer::unmarked(check, lease), sink)?;
-            Ok::<_, tracer::TracerError>((tracer, reports))
+            let reports = tracer.arm(tracer::unmarked(check, key, lease), sink)?;
+            Ok::<_, tracer::TracerError>((Arc::new(tracer), reports))
         })
         .await??;
         self.0.metrics.count_armed(HookSet::Wide);
-        self.start_lease(check, lease, (MarkerKey([0; 16]), 0), Some(Arc::new(tracer)));
+        let finding = tokio::spawn(find_namespaces(Arc::clone(&self.0), Arc::downgrade(&tracer)));
+        let own = OwnTracer { tracer, finding: finding.abort_handle(), _permit: permit };
+        self.start_lease(check, lease, (key, 0), Some(own))?;
         Ok(reports)
     }
 
@@ -127,10 +151,18 @@ impl Agent {
         check: CheckId,
         length: Duration,
         (key, count): (MarkerKey, u32),
-        live: Option<Arc<Tracer>>,
-    ) {
+        live: Option<OwnTracer>,
+    ) -> Result<(), AgentError> {
         // Held until the entry is there, which the timer looks for.
         let mut leases = self.0.leases();
+        if leases.contains_key(&check) {
+            drop(leases);
+            // A live trace and a check of one number: what came last ends, with its tracer or in that of all.
+            if live.is_none() {
+                self.0.tracer.disarm(check);
+            }
+            return Err(tracer::TracerError::Twice(check).into());
+        }
         let agent = self.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep(length).await;
@@ -151,6 +183,7 @@ impl Agent {
         let (reservations, injecting) = (Vec::new(), Vec::new());
         let lease = Lease { timer, length, key, count, reservations, injecting, live };
         leases.insert(check, lease);
+        Ok(())
     }
 
     /// Ends a check. It is no error if it was not armed; it is one if its lease ended before.
@@ -190,12 +223,29 @@ impl Agent {
         if let Some(lease) = self.0.leases().get_mut(&check) {
             lease.injecting.clear();
         }
-        let live = self.0.leases().get(&check).and_then(|lease| lease.live.clone());
+        let leases = self.0.leases();
+        let live = leases.get(&check).and_then(|lease| Some(Arc::clone(&lease.live.as_ref()?.tracer)));
+        drop(leases);
         let losses = live.as_deref().unwrap_or(&self.0.tracer).disarm(check);
         // Reserved ports last: what closing them does to late answers is no sighting any more.
         let ended = self.0.leases().remove(&check);
         // A tracer of its own takes a while to end, for which the others need not wait.
         drop(ended);
         losses
+    }
+}
+
+/// Tells a tracer of its own, as long as there is one, which namespaces there are.
+async fn find_namespaces(inner: Arc<Inner>, tracer: Weak<Tracer>) {
+    loop {
+        tokio::time::sleep(FINDING).await;
+        let Some(tracer) = tracer.upgrade() else { return };
+        let told = match inner.open_namespaces().await {
+            Ok((namespaces, _)) => tracer.set_namespaces(&namespaces).map_err(AgentError::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, "a trace does not learn of new namespaces");
+        }
     }
 }

@@ -19,7 +19,7 @@ async fn a_lease_that_ended_keeps_no_other_check_armed() {
     let agent = Agent::unassigned("node".into(), Pods::default(), Limits::default()).unwrap();
     let checks = [1, 2, 3].map(|id| CheckId::new(id).expect("not zero"));
     for check in checks {
-        agent.start_lease(check, Duration::from_secs(3600), (MarkerKey([9; 16]), 1), None);
+        agent.start_lease(check, Duration::from_secs(3600), (MarkerKey([9; 16]), 1), None).unwrap();
     }
     // Their leases ended while the agent was about to disarm them: whichever comes first, another is behind it.
     agent.0.expired.lock().unwrap().extend(&checks[1..]);

@@ -3,8 +3,8 @@
 //! The kernel does the same for filters of sockets (`bpf_convert_filter`), but lets no program of a tracepoint have one. What is
 //! made here is checked by its verifier like all else, so a filter can at worst be refused.
 //!
-//! Of the packet's bytes only those are read that are there: as in the original, a filter that reads beyond does not want the
-//! packet.
+//! Of the packet's bytes only those are read that are at hand, its first [`LOOK`] at most; a filter that reads beyond does not
+//! want the packet, as in the original one that reads beyond its end.
 
 use waymark_proto::FilterInstruction;
 use waymark_tracer_ebpf::LOOK;
@@ -164,7 +164,8 @@ impl Program {
             self.jump(JMP64 | JLT, LENGTH, 0, k + bytes, Target::Unwanted);
             self.push(load, into, BYTES, offset, 0);
         } else {
-            self.jump(JMP64, 0, 0, 0, Target::Unwanted);
+            // No length is more than what may be looked at. As a condition, so that what follows is within reach.
+            self.jump(JMP64 | JLT, LENGTH, 0, LOOK as u32 + 1, Target::Unwanted);
             return;
         }
         if bits != 0 {
@@ -179,6 +180,7 @@ pub fn translate(filter: &[FilterInstruction], room: usize) -> Result<Vec<Instru
     let mut program = Program::default();
     // What is behind the filter must be within reach of something, or the verifier refuses it; nobody gets there.
     program.jump(JMP64 | JEQ, BYTES, 0, 0, Target::Rest);
+    program.jump(JMP64 | JEQ, BYTES, 0, 0, Target::Unwanted);
     program.set(A, 0);
     program.set(X, 0);
     let mut starts = Vec::with_capacity(filter.len());
@@ -363,6 +365,8 @@ mod tests {
         "(tcp[4:4] * 3) ^ 0x55aa = 0",
         "-ip[1] = 0",
         "ip[1] << (ip[8] & 7) > 100",
+        "less 100",
+        "ip[300] = 1",
     ];
 
     /// Packets that many of these are about.

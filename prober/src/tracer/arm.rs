@@ -40,6 +40,11 @@ pub struct ArmedChecks {
 }
 
 impl ArmedChecks {
+    /// The identity of a packet that was picked, which tells nothing of what it carries.
+    pub fn identity(&self, check: CheckId, kept: u64) -> u64 {
+        self.checks.get(&check).map_or(0, |armed| armed.traced.key.hide(kept))
+    }
+
     /// Whether a tag has the hash that only the check's key gives. Where no hash could be read (TCP, whose
     /// sequence number is one itself; quoted and followed packets) the identity has to do.
     pub fn is_genuine(&self, marker: Marker, hash: Option<u64>) -> bool {

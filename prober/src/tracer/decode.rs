@@ -87,7 +87,7 @@ pub fn sighting(
             checksum: Checksum::from_number(record.checksum().into()),
             conntrack: conntrack.and_then(connection),
         },
-        identity: if record.matched() == Some(MatchKind::Filter) { record.hash().unwrap_or(0) } else { 0 },
+        identity: 0,
         buffer: record.buffer(),
         packet,
     })

@@ -40,7 +40,7 @@ pub enum FloorError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     /// Programs are not accepted with it, as they were without.
-    #[error("the kernel accepts no program with this filter: {0}")]
+    #[error("the kernel accepts no program with this filter: {0}; try a simpler one")]
     Unfiltered(String),
     /// A map operation failed.
     #[error("BPF map {map:?}: {source}")]

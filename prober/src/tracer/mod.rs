@@ -59,9 +59,8 @@ pub struct ArmSpec {
 }
 
 /// What a check asks that marks no packets: all hooks, and nothing of what packets carry.
-pub fn unmarked(check: CheckId, lease: Duration) -> ArmSpec {
-    let (key, protocol) = (MarkerKey([0; 16]), Protocol::Udp);
-    let traced = Traced { check, key, count: 0, protocol, set: HookSet::Wide, capture: false };
+pub fn unmarked(check: CheckId, key: MarkerKey, lease: Duration) -> ArmSpec {
+    let traced = Traced { check, key, count: 0, protocol: Protocol::Udp, set: HookSet::Wide, capture: false };
     ArmSpec { traced, lease, netfilter: Vec::new() }
 }
 

@@ -59,7 +59,7 @@ impl Shared {
 
     fn record(&self, record: &Record, conntrack: Option<&Conntrack>, packet: Vec<u8>) {
         let Some(place) = lock(&self.places).get(&NetnsInode(record.netns())).cloned() else { return };
-        let Some(sighting) = decode::sighting(record, conntrack, &place, packet) else { return };
+        let Some(mut sighting) = decode::sighting(record, conntrack, &place, packet) else { return };
         let outer = decode::outer_key(record);
         let watch = outer.and_then(|key| {
             let watches = lock(&self.watches);
@@ -68,6 +68,9 @@ impl Shared {
         let mut armed = lock(&self.armed);
         if !armed.is_genuine(sighting.marker, record.hash()) {
             return;
+        }
+        if armed.live {
+            sighting.identity = armed.identity(sighting.marker.check, record.hash().unwrap_or(0));
         }
         if let Some((key, watch)) = watch {
             watch.learn_outer(key, &sighting, &mut *armed);

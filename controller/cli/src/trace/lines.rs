@@ -43,7 +43,7 @@ impl Lines {
                 });
                 format!("{begun}\n{}{}", blind.collect::<String>(), self.notes(notes))
             }
-            Told::Sighted { packet, object, sighting } => self.sighted(*packet, object, sighting),
+            Told::Sighted { number, object, sighting } => self.sighted(*number, object, sighting),
             Told::Ended { because, packets, dropped, sightings, losses, notes } => {
                 let because = match because {
                     Because::Time => "the time is over",
@@ -185,7 +185,7 @@ mod tests {
             buffer: 1,
             packet: Vec::new(),
         };
-        Told::Sighted { packet: 1, object: object.to_owned(), sighting: Box::new(sighting) }
+        Told::Sighted { number: 1, object: object.to_owned(), sighting: Box::new(sighting) }
     }
 
     #[test]
