@@ -18,7 +18,7 @@ mod question;
 mod tests;
 mod told;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,7 +166,8 @@ fn blind(sight: &Sight) -> Vec<Blind> {
 struct View<'a> {
     inventory: &'a Inventory,
     numbers: Numbers,
-    dropped: BTreeSet<u32>,
+    /// The nodes that dropped packets, as far as was seen.
+    dropped: BTreeMap<u32, NodeName>,
     sightings: u64,
     /// What was not told yet.
     waiting: VecDeque<Told>,
@@ -176,15 +177,19 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn new(inventory: &'a Inventory) -> Self {
-        let (numbers, dropped, waiting) = (Numbers::default(), BTreeSet::new(), VecDeque::new());
+        let (numbers, dropped, waiting) = (Numbers::default(), BTreeMap::new(), VecDeque::new());
         Self { inventory, numbers, dropped, sightings: 0, waiting, lost: 0 }
     }
 
     fn see(&mut self, sighting: Sighting) {
         let number = self.numbers.of(&sighting);
         self.sightings += 1;
+        // A copy of a packet may be dropped, and the packet go on. What nodes tell comes in no order between them.
+        let node = &sighting.place.node;
         if matches!(sighting.event, Event::Dropped { .. }) {
-            self.dropped.insert(number);
+            self.dropped.insert(number, node.clone());
+        } else if self.dropped.get(&number) == Some(node) {
+            self.dropped.remove(&number);
         }
         if self.waiting.len() >= QUEUED {
             self.lost += 1;

@@ -118,13 +118,13 @@ static __always_inline void fill_place(struct sk_buff *skb, const struct hook *h
 	}
 }
 
-/* Is the packet in a namespace of this agent's node? */
-static __always_inline int is_of_this_node(struct sk_buff *skb, const struct hook *hook)
+/* Is the packet in a namespace of this agent's node? On a device of it, if that matters. */
+static __always_inline int is_of_this_node(struct sk_buff *skb, const struct hook *hook, int on_device)
 {
 	struct net_device *dev;
 	__u32 netns = netns_of(skb, hook, &dev);
 
-	return bpf_map_lookup_elem(&namespaces, &netns) != 0;
+	return (dev || !on_device) && bpf_map_lookup_elem(&namespaces, &netns);
 }
 
 /* May a packet that nobody marked be met here first? */
@@ -134,7 +134,7 @@ static __always_inline int may_begin(struct sk_buff *skb, const struct hook *hoo
 
 	/* Messages of netlink and of unix sockets are in packets, too. */
 	return !hook->later && !hook->joined && (protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6)) &&
-	       is_of_this_node(skb, hook);
+	       is_of_this_node(skb, hook, 0);
 }
 
 static __always_inline int submit(struct wm_record *r)
@@ -274,7 +274,7 @@ static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook
 	if (hook->later && !may_be_followed(skb, probed))
 		return count(WM_COUNT_NOT_MARKED);
 	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
-	    !(live && offset + LEAST_HEADERS <= w.end) && is_of_this_node(skb, hook))
+	    !(live && offset + LEAST_HEADERS <= w.end) && is_of_this_node(skb, hook, 1))
 		count(WM_COUNT_OUT_OF_REACH);
 	if (!live && !hook->later && !is_worth_it(skb, &w, offset, hook))
 		return count(WM_COUNT_NOT_MARKED);

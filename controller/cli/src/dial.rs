@@ -119,7 +119,7 @@ fn undialled(error: DialError) -> Failure {
 
 fn absent(address: &Endpoint) -> Failure {
     let message = format!(
-        "no controller answers at {address}: start one with `waymark-controller run --inventory FILE --listen {address}`, name another with --controller, or let check, predict and facts do without by --local --inventory FILE"
+        "no controller answers at {address}: start one with `waymark-controller run --inventory FILE --listen {address}`, name another with --controller, or let check, trace, predict and facts do without by --local --inventory FILE"
     );
     Failure::new(Exit::Unavailable, message)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use waymark_controller::Agents;
-use waymark_controller::live::{Question, Told, TraceError, trace};
+use waymark_controller::live::{Because, Question, Told, TraceError, trace};
 
 use crate::args::Format;
 use crate::ask::{document, local};
@@ -46,16 +46,19 @@ pub(crate) async fn run(arguments: &TraceArguments) -> Result<(), Failure> {
     }
     let controller = Controller::dial(&arguments.answerer.line).await?;
     let mut events = controller.ask(async |mut client| client.trace(message).await).await?;
-    let mut ended = false;
+    let mut because = None;
     while let Some(event) = events.message().await.map_err(|status| controller.failure(status, true))? {
         let told = document(&event.json)?;
-        ended = matches!(told, Told::Ended { .. });
+        if let Told::Ended { because: why, .. } = &told {
+            because = Some(*why);
+        }
         page.write(&told)?;
     }
-    if ended {
-        return Ok(());
+    match because {
+        Some(Because::Time | Because::Packets) => Ok(()),
+        Some(Because::Agents) => Err(Failure::new(Exit::Unavailable, "no agent was left that looked")),
+        None => Err(Failure::new(Exit::Unavailable, "the controller ended the trace before its time")),
     }
-    Err(Failure::new(Exit::Unavailable, "the controller ended the trace before its time"))
 }
 
 /// Where it is written.

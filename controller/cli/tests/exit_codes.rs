@@ -162,9 +162,9 @@ fn a_trace_that_makes_no_sense_is_64() {
     let stage = Stage::new();
     let inventory = stage.inventory.to_str().unwrap();
     for (filter, on, words) in [
-        ("tcp prt 80", "node/a", "\"prt\" of the filter is no word of pcap's"),
+        ("tcp prt 80", "node/a", "\"prt\" of the filter is not taken here"),
         ("", "node/a", "a filter is needed, as tcpdump takes it"),
-        ("ether host 02:00:00:00:00:01", "node/a", "\"ether\" of the filter is no word"),
+        ("ether host 02:00:00:00:00:01", "node/a", "from their IP header on"),
         ("tcp", "svc/a/b:80", "svc/a/b:80 is not where to look"),
         ("tcp", "pod/cart", "\"pod/cart\" is not a target"),
     ] {

@@ -24,7 +24,7 @@ pub enum FilterError {
     Long(usize),
     /// It has a name that would have to be looked up, by the controller and for anybody.
     #[error(
-        "{:?} of the filter is no word of pcap's: names are not looked up, write addresses and numbers",
+        "{:?} of the filter is not taken here: filters are of packets from their IP header on, and names are not looked up, write addresses and numbers",
         short(word)
     )]
     Name {
@@ -155,15 +155,15 @@ mod tests {
         for (filter, word) in [
             ("", "needed"),
             ("  ", "needed"),
-            ("tcp prt 80", "\"prt\" of the filter is no word"),
+            ("tcp prt 80", "\"prt\" of the filter is not taken"),
             ("tcp tcp 80", "syntax error"),
             ("port 99999", "99999"),
             ("host a.example", "names are not looked up"),
             ("host 1.example", "names are not looked up"),
             ("port http", "write addresses and numbers"),
-            ("ether host 02:00:00:00:00:01", "no word"),
+            ("ether host 02:00:00:00:00:01", "is not taken here"),
             ("host \0", "zero byte"),
-            ("vlan 5", "no word"),
+            ("vlan 5", "is not taken here"),
             (&"host 10.0.0.1 or ".repeat(1000), "at most"),
         ] {
             let error = compile(filter).unwrap_err().to_string();

@@ -34,7 +34,7 @@ pub enum Told {
         because: Because,
         /// How many packets there were.
         packets: u32,
-        /// How many of them were dropped, or a copy of them was.
+        /// Of how many of them the last that was seen is a drop.
         dropped: u32,
         /// How often they were seen, together.
         sightings: u64,

@@ -122,7 +122,7 @@ impl Agent {
     ) -> Result<Vec<HookReport>, AgentError> {
         let limit = self.0.limits.live_traces;
         let permit = Arc::clone(&self.0.live).try_acquire_owned().map_err(|_| AgentError::Limit {
-            what: "one more trace of live traffic, with which there would be",
+            what: "a number of live traces at once of",
             asked: limit + 1,
             limit,
         })?;

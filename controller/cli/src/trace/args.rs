@@ -16,13 +16,13 @@ const MIN_TIME: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(crate) struct TraceArguments {
-    /// Which packets, as tcpdump takes it, like 'tcp port 80 and host 10.244.1.5'; in a tunnel of VXLAN it is asked of the packet inside, too. Nothing is sent.
+    /// Which packets, as tcpdump takes it, like 'tcp port 80 and host 10.244.1.5'; in a tunnel of VXLAN it is asked of the packet inside, too. Nothing is sent. Filters are of packets from their IP header on, with addresses and numbers, not names.
     #[arg(long, value_name = "FILTER", required = true)]
     live: String,
     /// Look on these nodes and on those of these pods: node/NAME, pod/NAMESPACE/NAME. May be repeated. Default: every node, of up to 20.
     #[arg(long, value_name = "WHERE", value_delimiter = ',', num_args = 1..)]
     on: Vec<String>,
-    /// Stop when a node has picked so many packets.
+    /// Stop when a node has picked so many packets, 1 to 1000.
     #[arg(
         short, long, value_name = "N", allow_hyphen_values = true,
         value_parser = number(1..=MAX_PACKETS), default_value_t = DEFAULT_PACKETS
