@@ -32,7 +32,8 @@ pub use question::{
     DEFAULT_PACKETS, DEFAULT_TIME, MAX_NODES, MAX_PACKETS, MAX_TIME, MAX_UNNAMED_NODES, Question,
     QuestionError,
 };
-pub use told::{Because, Blind, Told, object};
+use told::object;
+pub use told::{Because, Blind, Told};
 
 use crate::agents::Agents;
 use crate::diagnose::Sight;

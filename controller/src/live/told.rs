@@ -71,7 +71,7 @@ pub enum Because {
 }
 
 /// Whose network namespace a place is.
-pub fn object(inventory: &Inventory, place: &Place) -> String {
+pub(super) fn object(inventory: &Inventory, place: &Place) -> String {
     match inventory.pod_at(place) {
         Some(pod) => format!("pod/{}/{}", pod.namespace, pod.name),
         None => format!("node/{}", place.node),
