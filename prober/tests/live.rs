@@ -8,6 +8,10 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use pcap::Capture;
+use pnet_packet::Packet;
+use pnet_packet::ethernet::EthernetPacket;
+use pnet_packet::ipv4::Ipv4Packet;
+use pnet_packet::tcp::TcpPacket;
 use tokio::sync::mpsc;
 use waymark_controller::live::compile;
 use waymark_prober::netns::Netns;
@@ -163,26 +167,54 @@ const CONVERSATION: &str = "tcp port 5310";
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 
-/// What libpcap sees at a device, by its own filter in the kernel, until both ends of a connection have said goodbye and the
-/// last of it was acknowledged: flags of each packet.
+/// What one packet of a connection is.
+struct Tapped {
+    from: u16,
+    flags: u8,
+    /// The sequence number behind it.
+    end: u32,
+    acknowledged: u32,
+}
+
+impl Tapped {
+    fn read(packet: &[u8]) -> Option<Tapped> {
+        let ethernet = EthernetPacket::new(packet)?;
+        let ip = Ipv4Packet::new(ethernet.payload())?;
+        let headers = usize::from(ip.get_header_length()) * 4;
+        let tcp = TcpPacket::new(ethernet.payload().get(headers..)?)?;
+        let flags = tcp.get_flags();
+        let headers = headers + usize::from(tcp.get_data_offset()) * 4;
+        let data = u32::from(ip.get_total_length()) - headers as u32;
+        let counted = data + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let end = tcp.get_sequence().wrapping_add(counted);
+        Some(Tapped { from: tcp.get_source(), flags, end, acknowledged: tcp.get_acknowledgement() })
+    }
+}
+
+/// Whether both ends have said goodbye, and each knows that the other heard it: nothing comes after that.
+fn is_over(all: &[Tapped]) -> bool {
+    let heard = all.iter().filter(|goodbye| goodbye.flags & FIN != 0).filter(|goodbye| {
+        all.iter().any(|other| other.from != goodbye.from && other.acknowledged == goodbye.end)
+    });
+    heard.map(|goodbye| goodbye.from).collect::<BTreeSet<_>>().len() == 2
+}
+
+/// What libpcap sees at a device, by its own filter in the kernel, until a connection is over: flags of each packet.
 fn tapped(filter: &'static str, traffic: impl FnOnce()) -> Vec<u8> {
     let mut capture = Capture::from_device("vc").unwrap().immediate_mode(true).snaplen(200).open().unwrap();
     capture.filter(filter, true).unwrap();
     let mut capture = capture.setnonblock().unwrap();
     traffic();
     let (mut all, end) = (Vec::new(), Instant::now() + LIMIT);
-    loop {
+    while !is_over(&all) {
         match capture.next_packet() {
-            // Ethernet 14, IPv4 20.
-            Ok(packet) => all.push(packet.data[14 + 20 + 13]),
-            Err(_) => assert!(Instant::now() < end, "the conversation does not end: {all:02x?}"),
-        }
-        let last_goodbye = all.iter().rposition(|flags| flags & FIN != 0);
-        let goodbyes = all.iter().filter(|flags| *flags & FIN != 0).count();
-        if goodbyes >= 2 && last_goodbye.is_some_and(|last| last + 1 < all.len()) {
-            return all;
+            Ok(packet) => all.push(Tapped::read(packet.data).expect("a packet of TCP over IPv4")),
+            Err(_) => {
+                assert!(Instant::now() < end, "the conversation does not end after {} packets", all.len())
+            }
         }
     }
+    all.iter().map(|packet| packet.flags).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
