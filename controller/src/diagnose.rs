@@ -104,8 +104,8 @@ pub struct Case<'a> {
     pub prediction: &'a PathSet,
     /// The packets that were watched as closely as can be.
     pub look: Look<'a>,
-    /// The packets before them, at which the first look was light.
-    pub glance: Look<'a>,
+    /// The packets before them, of which less was watched: from little to much.
+    pub before: Vec<Look<'a>>,
 }
 
 /// Packets that were watched in the same way.
@@ -160,17 +160,22 @@ pub struct Diagnosis {
 /// Diagnoses a case.
 pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let silence = Observed::default();
-    let glancing = Case { look: case.glance, ..case.clone() };
-    let mut all = glancing.packets(&silence);
-    let earlier = all.len();
-    all.extend(case.packets(&silence));
-    if let Some(fault) = main_fault(&all[earlier..]).cloned() {
-        all[..earlier].iter_mut().for_each(|packet| packet.see_through(&fault));
+    let (mut all, mut looks) = (Vec::new(), Vec::new());
+    for look in case.before.iter().chain([&case.look]).filter(|look| !look.sent.is_empty()) {
+        let case = Case { look: *look, before: Vec::new(), ..case.clone() };
+        let (begin, more) = (all.len(), case.packets(&silence));
+        all.extend(more);
+        if let Some(fault) = main_fault(&all[begin..]).cloned() {
+            all[..begin].iter_mut().for_each(|packet| packet.see_through(&fault));
+        }
+        looks.push((case, begin..all.len()));
     }
-    let (first, watched) = all.split_at(earlier);
-    // What was never met again after the first look is told as it was seen then.
-    let by_glance = watched.is_empty() || (main_fault(watched).is_none() && main_fault(first).is_some());
-    let (case, packets) = if by_glance { (&glancing, first) } else { (case, watched) };
+    // What was never met again when more was watched is told as it was seen before.
+    let met = looks.iter().rposition(|(_, those)| main_fault(&all[those.clone()]).is_some());
+    let told = met.unwrap_or(looks.len().saturating_sub(1));
+    let (lighter, closer) = looks.split_at(told);
+    let (case, packets) =
+        closer.first().map_or((case, &all[..0]), |(case, those)| (case, &all[those.clone()]));
     let fault = main_fault(packets);
     let fault_point = fault.map(|fault| conclude(fault, &all, case.prediction.detour.is_none()));
     let legs = |direction: Direction| -> Vec<&Leg<'_>> {
@@ -187,12 +192,12 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let (luck, unmet) = case.luck(&all);
     notes.extend(luck);
     let mut anomalies = case.anomalies(packets);
-    if !by_glance {
-        let mut not_again = glancing.anomalies(first);
+    for (case, those) in lighter.iter().rev() {
+        let mut not_again = case.anomalies(&all[those.clone()]);
         not_again.retain(|one| anomalies.iter().all(|again| again.kind != one.kind));
         anomalies.extend(not_again);
     }
-    let whole = [case.look, case.glance].iter().all(|look| look.losses.total() == 0);
+    let whole = looks.iter().all(|(case, _)| case.look.losses.total() == 0);
     Diagnosis {
         verdict: verdict(&all, whole),
         delivered: count(&|packet| packet.forward.fate == Fate::Delivered),
@@ -204,7 +209,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         }),
         rtt_ns: case
             .rtt()
-            .or_else(|| glancing.rtt())
+            .or_else(|| lighter.iter().rev().find_map(|(case, _)| case.rtt()))
             .filter(|_| !case.one_way && case.prediction.detour.is_none()),
         fault_point,
         rewritten: fault.and_then(|fault| {

@@ -180,11 +180,12 @@ async fn examine<'a>(
     let (mut looks, mut secret) = (Looks::default(), first);
     let mut salvo = survey::first(request, picture.full_size);
     loop {
-        let more = looks.take(salvo.light, fire(&range, &secret, &salvo).await)?;
+        let more = looks.take(salvo.hooks, fire(&range, &secret, &salvo).await)?;
         progress.say("comparing the walks");
         let diagnosis = question.diagnose(&looks);
-        let detour = || ttl::is_lost_between_nodes(&picture.prediction, &looks.glance.seen.sightings);
-        let last = if salvo.light { Watched::Lightly { detour: detour() } } else { Watched::Closely };
+        // A light look does not see which way it was that took them to another router.
+        let detour = ttl::is_lost_between_nodes(&picture.prediction, &looks.light.seen.sightings);
+        let last = Watched { hooks: salvo.hooks, detour };
         let next = survey::next(request, picture.full_size, looks.sent(), last, &diagnosis);
         let Some(next) = next.filter(|_| more) else {
             return Ok(Examined { question, looks, diagnosis });
@@ -212,9 +213,10 @@ struct Question<'a> {
 
 impl Question<'_> {
     /// Compares what was predicted with what was seen.
-    fn diagnose(&self, Looks { glance, trials }: &Looks) -> Diagnosis {
+    fn diagnose(&self, looks: &Looks) -> Diagnosis {
         let Self { inventory, request, ends, picture, .. } = self;
-        let (glanced, observed) = (self.observe(glance), self.observe(trials));
+        let observed = looks.all().map(|trials| (trials, self.observe(trials)));
+        let [before @ .., look] = observed.each_ref().map(|(trials, observed)| trials.look(observed));
         diagnose(&Case {
             inventory,
             cluster: &picture.cluster,
@@ -223,8 +225,8 @@ impl Question<'_> {
             receivers: if ends.exclusive { &ends.destinations } else { &[] },
             one_way: request.one_way,
             prediction: &picture.prediction,
-            look: trials.look(&observed),
-            glance: glance.look(&glanced),
+            look,
+            before: before.into(),
         })
     }
 

@@ -77,11 +77,14 @@ pub(crate) struct Examination {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<Text>,
     /// What was sent and seen in the light rounds.
+    #[serde(default, alias = "glance", skip_serializing_if = "Trials::is_empty")]
+    pub(crate) light: Trials,
+    /// What was in those in which all hooks were watched, but for rules.
     #[serde(default, skip_serializing_if = "Trials::is_empty")]
-    pub(crate) glance: Trials,
-    /// What was sent and seen in all others.
-    #[serde(default, skip_serializing_if = "Trials::is_empty")]
-    pub(crate) trials: Trials,
+    pub(crate) wide: Trials,
+    /// What was in those in which rules were traced, too.
+    #[serde(default, alias = "trials", skip_serializing_if = "Trials::is_empty")]
+    pub(crate) rules: Trials,
 }
 
 /// Why there is no recording.

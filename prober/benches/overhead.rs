@@ -27,8 +27,7 @@ use overhead::stream::Stream;
 use overhead::underlay::{Underlay, Way};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use waymark_proto::{CheckId, Protocol};
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{CheckId, HookSet, Protocol};
 
 /// How long packets flow in each round.
 const ROUND: Duration = Duration::from_millis(100);
@@ -53,7 +52,7 @@ impl Watcher {
     fn arms_within(self) -> Option<f64> {
         match self {
             Self::Waymark(HookSet::Light) => Some(50.0),
-            Self::Waymark(HookSet::Wide) => Some(300.0),
+            Self::Waymark(HookSet::Wide | HookSet::Rules) => Some(300.0),
             _ => None,
         }
     }
@@ -71,7 +70,7 @@ struct Row {
     beats: &'static [&'static str],
 }
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 10] = [
     Row { what: "nobody", watcher: Watcher::Nobody, marked: false, limit: None, beats: &[] },
     Row { what: "tcpdump", watcher: Watcher::Tcpdump, marked: false, limit: None, beats: &[] },
     Row {
@@ -114,6 +113,14 @@ const ROWS: [Row; 8] = [
         watcher: Watcher::Waymark(HookSet::Wide),
         marked: true,
         limit: Some(0.85),
+        beats: &[],
+    },
+    Row { what: "rules", watcher: Watcher::Waymark(HookSet::Rules), marked: false, limit: None, beats: &[] },
+    Row {
+        what: "rules, 1,000 marked/s",
+        watcher: Watcher::Waymark(HookSet::Rules),
+        marked: true,
+        limit: None,
         beats: &[],
     },
 ];

@@ -16,8 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use waymark_proto::NodeName;
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{HookSet, NodeName};
 
 use crate::watch::ProbeMetrics;
 
@@ -62,6 +61,7 @@ impl Metrics {
         let hooks = match set {
             HookSet::Light => "light",
             HookSet::Wide => "wide",
+            HookSet::Rules => "rules",
         };
         self.armed.get_or_create(&Armed { hooks }).inc();
     }

@@ -30,9 +30,9 @@ fn check(number: u32) -> CheckId {
 }
 
 /// Large packets that the node may fragment, which has a narrow device towards the server.
-async fn through_a_narrow_device(world: &World, number: u32, light: bool) -> Vec<Sighting> {
+async fn through_a_narrow_device(world: &World, number: u32, hooks: rpc::HookSet) -> Vec<Sighting> {
     run(&format!("ip -n {} link set vs mtu 1000", world.netns("node")));
-    let arm = rpc::Arm { light, ..world::arm(number, Protocol::Udp, 1, 60_000) };
+    let arm = rpc::Arm { hooks: hooks.into(), ..world::arm(number, Protocol::Udp, 1, 60_000) };
     let order = world.inject(check(number), Protocol::Udp, 1);
     let order = rpc::Inject { sizes: vec![1400], fragmentable: true, ..order };
     let (sightings, losses, _) = world.carry_out(&arm, &order).await.unwrap();
@@ -44,12 +44,12 @@ async fn through_a_narrow_device(world: &World, number: u32, light: bool) -> Vec
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_s_fragments_are_all_seen() {
     let Some(world) = World::new() else { return };
-    for (number, light) in [(0xf1, false), (0xf2, true)] {
-        let sightings = through_a_narrow_device(&world, number, light).await;
+    for (number, hooks) in [(0xf1, rpc::HookSet::Rules), (0xf2, rpc::HookSet::Light)] {
+        let sightings = through_a_narrow_device(&world, number, hooks).await;
         let at = |part, hook, device| offsets(&world, &sightings, part, hook, device);
         assert_eq!(at("node", Hook::DriverRx, "vc"), [0].into(), "{sightings:#?}");
         // Whoever looks lightly does not look at transmissions.
-        let sent = if light { [].into() } else { [0, 976].into() };
+        let sent = if hooks == rpc::HookSet::Light { [].into() } else { [0, 976].into() };
         assert_eq!(at("node", Hook::DriverTx, "vs"), sent, "{sightings:#?}");
         assert_eq!(at("server", Hook::DriverRx, "eth0"), [0, 976].into(), "{sightings:#?}");
         let later = sightings.iter().find(|sighting| sighting.is_later_fragment()).unwrap();
@@ -67,7 +67,7 @@ async fn the_drop_of_a_later_fragment_is_seen() {
         "ip netns exec {server} nft add chain ip t p {{ type filter hook prerouting priority -450 ; }}"
     ));
     run(&format!("ip netns exec {server} nft add rule ip t p ip frag-off & 0x1fff != 0 drop"));
-    let sightings = through_a_narrow_device(&world, 0xf3, false).await;
+    let sightings = through_a_narrow_device(&world, 0xf3, rpc::HookSet::Rules).await;
     let drops = sightings.iter().filter(|sighting| matches!(sighting.event, Event::Dropped { .. }));
     let drops: Vec<_> =
         drops.map(|sighting| (world.part(&sighting.place.netns), sighting.fragment_offset)).collect();

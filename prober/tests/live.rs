@@ -210,7 +210,7 @@ fn tapped(filter: &'static str, traffic: impl FnOnce()) -> Vec<u8> {
         match capture.next_packet() {
             Ok(packet) => all.push(Tapped::read(packet.data).expect("a packet of TCP over IPv4")),
             Err(_) => {
-                assert!(Instant::now() < end, "the conversation does not end after {} packets", all.len())
+                assert!(Instant::now() < end, "the conversation does not end after {} packets", all.len());
             }
         }
     }

@@ -63,17 +63,18 @@ fn a_thousand_cycles() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let Some(world) = World::new() else { return };
-        let light = rpc::Arm { light: true, ..world::arm(1, Protocol::Tcp, 10, 60_000) };
-        let wide = world::arm(2, Protocol::Tcp, 10, 60_000);
+        let light =
+            rpc::Arm { hooks: rpc::HookSet::Light.into(), ..world::arm(1, Protocol::Tcp, 10, 60_000) };
+        let rules = world::arm(2, Protocol::Tcp, 10, 60_000);
         let idle = tasks_alive();
         // What is opened once and for all.
         cycle(&world, &light).await;
-        cycle(&world, &wide).await;
+        cycle(&world, &rules).await;
         settled(idle).await;
         let before = descriptors();
         for round in 0..1000 {
             // Those that watch rules wait for grace periods of the kernel.
-            cycle(&world, if round % 50 == 0 { &wide } else { &light }).await;
+            cycle(&world, if round % 50 == 0 { &rules } else { &light }).await;
         }
         settled(idle).await;
         assert_eq!(descriptors(), before);
@@ -88,7 +89,7 @@ async fn a_thousand_markers_at_once_are_all_seen() {
     let Some(world) = World::new() else { return };
     let check = CheckId::new(0x3e8).unwrap();
     let order = rpc::Arm {
-        light: true,
+        hooks: rpc::HookSet::Light.into(),
         netns: vec![world.netns("client"), world.netns("server")],
         ..world::arm(check.get(), Protocol::Udp, 1000, 60_000)
     };

@@ -1,4 +1,4 @@
-//! The light set of hooks and the wide one: what each attaches, and what it sees.
+//! The sets of hooks: what each attaches, and what it sees.
 
 mod world;
 
@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::tracer::{ArmSpec, Traced, Tracer};
-use waymark_proto::rpc::Arm;
-use waymark_proto::{CheckId, Event, Hook, MarkerKey, Match, Observability, Protocol, Sighting};
-use waymark_tracer_ebpf::{HookSet, PROGRAMS};
+use waymark_proto::rpc::{self, Arm};
+use waymark_proto::{CheckId, Event, Hook, HookSet, MarkerKey, Match, Observability, Protocol, Sighting};
+use waymark_tracer_ebpf::PROGRAMS;
 use world::World;
 
 fn spec(check: u32, set: HookSet) -> ArmSpec {
@@ -48,11 +48,14 @@ async fn a_set_is_attached_while_a_check_wants_it() {
     assert_eq!(tracer.attached(), wide);
     tracer.disarm(id(2));
     assert_eq!(tracer.attached(), light, "the check that wants no more is left");
-    tracer.arm(spec(3, HookSet::Wide), sink).unwrap();
+    tracer.arm(spec(3, HookSet::Wide), sink.clone()).unwrap();
     tracer.disarm(id(1));
     assert_eq!(tracer.attached(), wide);
     tracer.disarm(id(3));
     assert!(tracer.attached().is_empty());
+    tracer.arm(spec(4, HookSet::Rules), sink).unwrap();
+    assert_eq!(tracer.attached(), wide);
+    tracer.disarm(id(4));
 }
 
 /// Arrival and answer are seen, and every reception; the rules between are not traced, and said not to be.
@@ -62,7 +65,7 @@ async fn a_light_look_tells_what_comes_through() {
     let ends = ["client", "server"].map(|part| world.netns(part));
     let check = CheckId::new(0x11).expect("not 0");
     let order = world::arm(check.get(), Protocol::Icmp, 3, 60_000);
-    let order = Arm { netns: ends.to_vec(), light: true, ..order };
+    let order = Arm { netns: ends.to_vec(), hooks: rpc::HookSet::Light.into(), ..order };
     let (sightings, _, reports) =
         world.carry_out(&order, &world.inject(check, Protocol::Icmp, 3)).await.unwrap();
     let seen = |part: &str, hook: Hook| {
@@ -92,22 +95,24 @@ async fn a_light_look_tells_what_comes_through() {
 
 /// One rule that sets the trace bit makes all chains of the machine dearer for everybody.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_light_look_has_no_packet_traced() {
+async fn no_packet_is_traced_unless_rules_are_wanted() {
     let Some(world) = World::new() else { return };
     let server = world.netns("server");
     let rules = || world::run(&format!("ip netns exec {server} nft list ruleset"));
-    let order = |check, light| Arm {
+    let order = |check, hooks: rpc::HookSet| Arm {
         netns: vec![server.clone()],
-        light,
+        hooks: hooks.into(),
         ..world::arm(check, Protocol::Icmp, 1, 60_000)
     };
     let (sink, _sightings) = mpsc::channel(1);
-    world.agent.arm(&order(0x21, true), sink.clone()).await.unwrap();
+    world.agent.arm(&order(0x21, rpc::HookSet::Light), sink.clone()).await.unwrap();
     let light = rules();
     assert!(light.contains("log prefix") && !light.contains("nftrace"), "{light}");
-    world.agent.arm(&order(0x22, false), sink).await.unwrap();
+    world.agent.arm(&order(0x22, rpc::HookSet::Wide), sink.clone()).await.unwrap();
+    assert!(!rules().contains("nftrace"));
+    world.agent.arm(&order(0x23, rpc::HookSet::Rules), sink).await.unwrap();
     assert!(rules().contains("nftrace"));
-    for check in [0x21, 0x22] {
+    for check in [0x21, 0x22, 0x23] {
         world.agent.disarm(CheckId::new(check).expect("not 0")).await.unwrap();
     }
     assert_eq!(rules(), "");
@@ -120,7 +125,11 @@ async fn two_agents_look_lightly_at_one_namespace() {
     let other = Agent::with_limits(&world.inventory, "node".into(), Limits::default()).unwrap();
     let check = CheckId::new(0x31).expect("not 0");
     let netns = vec![world.netns("client"), world.netns("server")];
-    let order = Arm { netns, light: true, ..world::arm(check.get(), Protocol::Icmp, 2, 60_000) };
+    let order = Arm {
+        netns,
+        hooks: rpc::HookSet::Light.into(),
+        ..world::arm(check.get(), Protocol::Icmp, 2, 60_000)
+    };
     let (sink, mut theirs) = mpsc::channel(1024);
     other.arm(&order, sink).await.unwrap();
     let (ours, ..) = world.carry_out(&order, &world.inject(check, Protocol::Icmp, 2)).await.unwrap();
@@ -144,7 +153,11 @@ async fn a_light_look_and_close_ones_do_not_wait_for_each_other() {
     let netns = vec![world.netns("client"), world.netns("server")];
     let id = |check| CheckId::new(check).expect("not 0");
     let (sink, mut sightings) = mpsc::channel(1 << 16);
-    let light = Arm { netns: netns.clone(), light: true, ..world::arm(0x41, Protocol::Icmp, 400, 60_000) };
+    let light = Arm {
+        netns: netns.clone(),
+        hooks: rpc::HookSet::Light.into(),
+        ..world::arm(0x41, Protocol::Icmp, 400, 60_000)
+    };
     world.agent.arm(&light, sink.clone()).await.unwrap();
     let order = world.inject(id(0x41), Protocol::Icmp, 400);
     let looks = async {

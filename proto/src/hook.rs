@@ -98,6 +98,26 @@ impl fmt::Display for Hook {
     }
 }
 
+/// Which hooks a check wants watched, from few to all: every packet of the node pays for those that are.
+///
+/// The light set is where packets come in, and drops: a bystander pays for two or three short looks on its way. Programs of
+/// tcx on the devices of the predicted path alone were measured beside it (64-byte UDP over a bridge and over VXLAN, kernel
+/// 6.18): they cost those who use the devices as much, and to attach or detach each takes a grace period of RCU (8 to 24 ms)
+/// under the lock that all changes of devices need. Sockets of `AF_PACKET` with a filter cost more.
+///
+/// Rules are a set of their own because a single one that traces makes every chain of the machine dearer for every packet
+/// (`nft_trace_enabled`), as dear as all other hooks together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookSet {
+    /// Where packets come in, where they are dropped, and what comes through netfilter's input hook at the ends.
+    Light,
+    /// All that the kernel's tracepoints and functions tell, and what comes through that hook.
+    Wide,
+    /// Netfilter's hooks, too, rule by rule.
+    Rules,
+}
+
 /// Who reports a hook on a node, or why nobody does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]

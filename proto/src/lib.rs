@@ -76,7 +76,7 @@ pub use facts::{
 };
 pub use filter::FilterInstruction;
 pub use flow::{Flow, Protocol};
-pub use hook::{FIRST_TRACED_PRIORITY, Hook, HookReport, Observability};
+pub use hook::{FIRST_TRACED_PRIORITY, Hook, HookReport, HookSet, Observability};
 pub use ids::{CheckId, NetnsInode, NetnsName, NodeName, Place, Seq};
 pub use intent::{
     Admission, Denial, Deviation, DeviationKind, Exemption, Expectation, Intent, IntentReport, LocalOnly,

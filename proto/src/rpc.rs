@@ -14,7 +14,7 @@ pub use generated::*;
 /// Version of what agents and controllers say to one another on their stream. A controller takes only agents
 /// that speak its own; it grows whenever a message changes its meaning, or an order is added that agents
 /// must know.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// Largest message that anybody takes: facts of a node with a large ruleset, or the scope of an agent in a
 /// large cluster, exceed tonic's default of 4 MiB.
@@ -65,6 +65,26 @@ fn flow(src: &[u8], dst: &[u8], protocol: u32, src_port: u32, dst_port: u32) -> 
         src_port: port(src_port)?,
         dst_port: port(dst_port)?,
     })
+}
+
+impl From<crate::HookSet> for HookSet {
+    fn from(set: crate::HookSet) -> Self {
+        match set {
+            crate::HookSet::Light => Self::Light,
+            crate::HookSet::Wide => Self::Wide,
+            crate::HookSet::Rules => Self::Rules,
+        }
+    }
+}
+
+impl From<HookSet> for crate::HookSet {
+    fn from(set: HookSet) -> Self {
+        match set {
+            HookSet::Light => Self::Light,
+            HookSet::Wide => Self::Wide,
+            HookSet::Rules => Self::Rules,
+        }
+    }
 }
 
 impl From<&crate::Headers> for Headers {

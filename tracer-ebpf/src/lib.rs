@@ -33,7 +33,7 @@ pub use record::{
     Conntrack, Counter, DEEP_POINTS, DRAFTS, Entry, FILTER_ROOM, FIRST_DEEP, LOOK, MatchKind, Point, Record,
     Tuple,
 };
-use waymark_proto::Hook;
+use waymark_proto::{Hook, HookSet};
 
 /// The object of both tiers, as `aya::EbpfLoader` takes it.
 pub static FLOOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.bpf.o"));
@@ -82,20 +82,6 @@ pub mod maps {
 
 pub use record::{Armed as MapArmed, Marker as MapMarker};
 
-/// Which programs a check attaches: every packet of the node pays for those that are.
-///
-/// The light set is where packets come in, and drops: a bystander pays for two or three short looks on its way. Programs of
-/// tcx on the devices of the predicted path alone were measured beside it (64-byte UDP over a bridge and over VXLAN, kernel
-/// 6.18): they cost those who use the devices as much, and to attach or detach each takes a grace period of RCU (8 to 24 ms)
-/// under the lock that all changes of devices need. Sockets of `AF_PACKET` with a filter cost more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HookSet {
-    /// Those that tell whether packets arrive, and by which devices.
-    Light,
-    /// All of them.
-    Wide,
-}
-
 /// One BPF program: the row that a hook has in the registry.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
@@ -103,7 +89,7 @@ pub struct Program {
     pub tracepoint: &'static str,
     /// The hook that it serves; `None` for those that serve whichever hook the packet was at.
     pub hook: Option<Hook>,
-    /// The set that it belongs to.
+    /// The smallest set that it belongs to.
     pub set: HookSet,
 }
 

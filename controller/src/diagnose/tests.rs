@@ -33,8 +33,8 @@ struct Story {
     /// What the packets are sent with, and the ways of those whose ways are others.
     dscps: [u8; PACKETS as usize],
     by_dscp: BTreeMap<u8, PathSet>,
-    /// The packets before, at which the first look was light.
-    glance: Option<Box<Story>>,
+    /// The packets before, of which less was watched.
+    before: Option<Box<Story>>,
 }
 
 const PACKETS: u32 = 3;
@@ -68,7 +68,7 @@ impl Story {
             traced: Vec::new(),
             dscps: [0; PACKETS as usize],
             by_dscp: BTreeMap::new(),
-            glance: None,
+            before: None,
         }
     }
 
@@ -92,9 +92,9 @@ impl Story {
         self
     }
 
-    /// What was sent before at which the first look was light: `first` tells what was seen of it, and of what.
+    /// What was sent before, of which less was watched: `first` tells what was seen of it, and of what.
     fn after(self, first: Self) -> Self {
-        Self { glance: Some(Box::new(first)), ..self }
+        Self { before: Some(Box::new(first)), ..self }
     }
 
     fn sent(&self) -> Vec<Sent> {
@@ -128,11 +128,23 @@ impl Story {
     fn told(self) -> Diagnosis {
         let inventory = inventory_with_strangers();
         let source = Place::new("node1", "t-cart");
-        let (sent, no_packets) = (self.sent(), Vec::new());
-        let observed = self.observed(&inventory, &source, &sent);
-        let look = |story: &'_ Self| (story.sight.clone(), story.losses);
-        let first = self.glance.as_ref().map(|first| first.observed(&inventory, &source, &sent));
-        let (first_sight, first_losses) = self.glance.as_deref().map(look).unwrap_or_default();
+        let stories: Vec<&Self> =
+            std::iter::successors(Some(&self), |story| story.before.as_deref()).collect();
+        let seen: Vec<_> = stories
+            .into_iter()
+            .rev()
+            .map(|story| (story, story.sent(), story.observed(&inventory, &source, &story.sent())))
+            .collect();
+        let mut before: Vec<_> = seen
+            .iter()
+            .map(|(Self { sight, losses, .. }, sent, observed)| Look {
+                sent,
+                observed,
+                sight,
+                losses: *losses,
+            })
+            .collect();
+        let look = before.pop().expect("its own");
         diagnose(&Case {
             inventory: &inventory,
             cluster: &waymark_sim::Cluster::new(&inventory),
@@ -141,18 +153,13 @@ impl Story {
             receivers: &self.receivers,
             one_way: self.one_way,
             prediction: &PathSet {
-                branches: self.branches,
-                detour: self.detour,
-                by_dscp: self.by_dscp,
+                branches: self.branches.clone(),
+                detour: self.detour.clone(),
+                by_dscp: self.by_dscp.clone(),
                 ..PathSet::default()
             },
-            look: Look { sent: &sent, observed: &observed, sight: &self.sight, losses: self.losses },
-            glance: Look {
-                sent: if first.is_some() { &sent } else { &no_packets },
-                observed: &first.unwrap_or_default(),
-                sight: &first_sight,
-                losses: first_losses,
-            },
+            look,
+            before,
         })
     }
 }
@@ -482,7 +489,7 @@ mod choices;
 mod diverted;
 mod early;
 mod elsewhere;
-mod glance;
+mod looks;
 mod nobody;
 mod partial;
 mod rewritten;

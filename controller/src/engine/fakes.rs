@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
-use waymark_proto::{HookReport, Losses, Sighting, rpc};
+use waymark_proto::{HookReport, HookSet, Losses, Sighting, rpc};
 
 use super::*;
 use crate::agents::NodeFacts;
@@ -26,8 +26,8 @@ pub(crate) struct Fakes {
     pub(crate) fading: bool,
     /// The node whose agent never answers when it is to arm.
     pub(crate) stuck: Option<NodeName>,
-    /// Whether each order to arm was for a light look.
-    pub(crate) light: Mutex<Vec<bool>>,
+    /// What each order to arm wanted watched.
+    pub(crate) hooks: Mutex<Vec<HookSet>>,
     /// How many injections were asked for.
     pub(crate) injections: watch::Sender<usize>,
 }
@@ -54,7 +54,7 @@ impl Agents for Fakes {
         if self.stuck.as_ref() == Some(node) {
             std::future::pending::<()>().await;
         }
-        self.light.lock().unwrap().push(arm.light);
+        self.hooks.lock().unwrap().push(arm.hooks().into());
         self.sinks.lock().unwrap().insert(node.clone(), sink);
         let own = if node.as_str() == "node1" { ["t-cart", "t-node1"] } else { ["t-pay", "t-node2"] };
         Ok(reports(&own))

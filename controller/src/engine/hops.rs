@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use waymark_proto::{
-    CheckResult, Direction, Hook, Inventory, Match, NodeName, PathSet, Protocol, Sighting, text,
+    CheckResult, Direction, Hook, HookSet, Inventory, Match, NodeName, PathSet, Protocol, Sighting, text,
 };
 
 use super::Examined;
@@ -138,7 +138,7 @@ async fn probe(agents: &Arc<dyn Agents>, way: &Way<'_>, hop: u8, progress: &Prog
         flows: 0,
         interval: INTERVAL,
         timeout: PATIENCE,
-        light: false,
+        hooks: HookSet::Wide,
     };
     let range = Range {
         agents,

@@ -42,11 +42,11 @@ pub(super) fn recorded<'a>(
     inventory: &'a Inventory,
     examination: &'a Examination,
 ) -> Result<Examined<'a>, GatherError> {
-    let Examination { id, request, ends, facts, notes, glance, trials } = examination;
+    let Examination { id, request, ends, facts, notes, light, wide, rules } = examination;
     let mut picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
     picture.heed(ends, &survey::dscps(request));
     let question = Question { check: *id, inventory, request, ends: ends.clone(), picture };
-    let looks = Looks { glance: glance.clone(), trials: trials.clone() };
+    let looks = Looks { light: light.clone(), wide: wide.clone(), rules: rules.clone() };
     let diagnosis = question.diagnose(&looks);
     Ok(Examined { question, looks, diagnosis })
 }
@@ -72,11 +72,12 @@ impl Examined<'_> {
 
     /// The same without the cluster.
     pub(super) fn examination(self) -> Examination {
-        let Self { question, looks: Looks { mut glance, mut trials }, .. } = self;
-        number_buffers(&mut glance.seen.sightings);
-        number_buffers(&mut trials.seen.sightings);
+        let Self { question, looks: Looks { mut light, mut wide, mut rules }, .. } = self;
+        for trials in [&mut light, &mut wide, &mut rules] {
+            number_buffers(&mut trials.seen.sightings);
+        }
         let Question { check: id, request, ends, picture: Picture { facts, notes, .. }, .. } = question;
-        Examination { id, request: request.clone(), ends, facts, notes, glance, trials }
+        Examination { id, request: request.clone(), ends, facts, notes, light, wide, rules }
     }
 }
 

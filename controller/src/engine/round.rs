@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use waymark_proto::{
-    Branch, CheckId, Disposition, Flow, MarkerKey, NetnsName, NodeName, PathSet, Place, Seq, Step, rpc,
+    Branch, CheckId, Disposition, Flow, HookSet, MarkerKey, NetnsName, NodeName, PathSet, Place, Seq, Step,
+    rpc,
 };
 
 use super::CheckError;
@@ -104,7 +105,8 @@ fn packets_at_once() -> u32 {
 /// Packets per second of a salvo, with the time that arming and disarming take, and as if all hooks were watched.
 fn rate(salvo: &Salvo) -> u32 {
     let takes = salvo.interval * salvo.count + OVERHEAD;
-    let weight = if salvo.light { takes.as_millis() * u128::from(LIGHT) } else { takes.as_millis() };
+    let weight =
+        if salvo.hooks == HookSet::Light { takes.as_millis() * u128::from(LIGHT) } else { takes.as_millis() };
     (u128::from(salvo.count) * 1000).div_ceil(weight) as u32
 }
 
@@ -119,13 +121,15 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
     }
     for place in &on_path {
         let names = nodes.entry(place.node.clone()).or_default();
-        if !salvo.light {
+        if salvo.hooks == HookSet::Rules {
             names.insert(place.netns.clone());
         }
     }
     let answers = prediction.branches.iter().flat_map(|branch| &branch.answer);
     let mut all = prediction.branches.iter().chain(answers);
-    if !salvo.light && all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo) {
+    if salvo.hooks == HookSet::Rules
+        && all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo)
+    {
         // Where the prediction knows no further, any namespace of these nodes may be next.
         nodes.values_mut().for_each(BTreeSet::clear);
     }
@@ -140,7 +144,7 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
         lease_ms: lease.as_millis() as u32,
         protocol: ends.flow.protocol.number(ends.flow.is_ipv6()).into(),
         netns: Vec::new(),
-        light: salvo.light,
+        hooks: rpc::HookSet::from(salvo.hooks).into(),
         capture: range.keep == Keep::All,
         filter: Vec::new(),
     };
@@ -218,11 +222,11 @@ mod tests {
             flows: 0,
             interval: Duration::from_millis(interval_ms),
             timeout: Duration::ZERO,
-            light: false,
+            hooks: HookSet::Rules,
         };
         assert_eq!(rate(&salvo(10, 10)), 50);
         assert_eq!(rate(&salvo(1, 10_000)), 1);
         assert_eq!(rate(&salvo(1000, 0)), 10_000);
-        assert_eq!(rate(&Salvo { light: true, ..salvo(9, 0) }), 30);
+        assert_eq!(rate(&Salvo { hooks: HookSet::Light, ..salvo(9, 0) }), 30);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The first round is small, and light: devices and ends alone are watched, which tells whether packets come through and
 //! costs others on the nodes the least. While that is so and nothing else is strange, so are the rounds after it. Once
-//! something is wrong, the rest of what was asked for is sent while all hooks are watched, or the same again.
+//! something is wrong, the rest of what was asked for is sent while more is watched, or the same again: netfilter's rules
+//! where it is they that decide, and else all other hooks; if these do not tell it all, then the rules, too.
 //!
 //! Only where some of the packets are lost and others are not, or where all are or none is but chance may have done it,
 //! there are more: packets that differ in size, code point and source port, every combination of them as often as any
@@ -11,7 +12,7 @@
 
 use std::time::Duration;
 
-use waymark_proto::{LossReport, Verdict};
+use waymark_proto::{AnomalyKind, Confidence, FaultPoint, Hook, HookSet, LossReport, Text, Verdict, texts};
 
 use crate::diagnose::{Diagnosis, ENOUGH_LOSSES};
 use crate::request::{MAX_ROUND, Request};
@@ -46,8 +47,8 @@ pub(crate) struct Salvo {
     pub(crate) flows: u32,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
-    /// Whether devices and ends alone are watched.
-    pub(crate) light: bool,
+    /// What is watched.
+    pub(crate) hooks: HookSet,
 }
 
 /// The first round. `full` is the largest packet that leaves the source, where that is known.
@@ -60,14 +61,10 @@ pub(crate) fn first(request: &Request, full: Option<u16>) -> Salvo {
 
 /// What was watched in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watched {
-    /// Receptions and ends alone.
-    Lightly {
-        /// Whether packets lost TTL where nobody was to route: they took a way that a light look does not see.
-        detour: bool,
-    },
-    /// All hooks.
-    Closely,
+pub(crate) struct Watched {
+    pub(crate) hooks: HookSet,
+    /// Whether packets lost TTL where nobody was to route: they took a way that a light look does not see.
+    pub(crate) detour: bool,
 }
 
 /// The next round after `sent` packets; `None` if all is known that can be.
@@ -79,20 +76,57 @@ pub(crate) fn next(
     diagnosis: &Diagnosis,
 ) -> Option<Salvo> {
     let left = request.count.saturating_sub(sent);
-    if last == (Watched::Lightly { detour: false }) && is_clear(diagnosis) {
+    if last.hooks == HookSet::Light && !last.detour && is_clear(diagnosis) {
         return (left > 0).then(|| light(request, full, left));
     }
-    // Whatever is wrong, it was not watched closely yet.
-    let was_light = last != Watched::Closely;
-    let again = if was_light { request.count.min(FIRST) } else { 0 };
-    let dead = was_light && diagnosis.verdict == Verdict::Unreachable;
+    let hooks = hooks(last.hooks, diagnosis);
+    // Whatever is wrong, it was not watched like that yet.
+    let closer = hooks > last.hooks;
+    let again = if closer { request.count.min(FIRST) } else { 0 };
+    let dead = closer && diagnosis.verdict == Verdict::Unreachable;
     let timeout = if dead { request.timeout.min(SECOND_TIMEOUT) } else { request.timeout };
-    let like_asked = |count| Salvo { timeout, ..as_asked(request, full, count) };
+    let like_asked = |count| Salvo { timeout, hooks, ..as_asked(request, full, count) };
     if left > 0 {
         return Some(like_asked(left.max(again)));
     }
-    let further = further(request, full, sent, diagnosis);
+    let further = further(request, full, sent, diagnosis).map(|salvo| Salvo { hooks, ..salvo });
     further.or_else(|| (again > 0).then(|| like_asked(again)))
+}
+
+/// What to watch where something is wrong that was seen while `last` was watched.
+fn hooks(last: HookSet, diagnosis: &Diagnosis) -> HookSet {
+    let rules = match last {
+        HookSet::Light => diagnosis.fault_point.as_ref().is_some_and(is_netfilters),
+        HookSet::Wide => rules_may_tell(diagnosis),
+        HookSet::Rules => true,
+    };
+    if rules { HookSet::Rules } else { HookSet::Wide }
+}
+
+/// Whether it is netfilter that drops, wherever its chain is.
+fn is_netfilters(point: &FaultPoint) -> bool {
+    point.hook.is_netfilter() || point.reason.as_deref().is_some_and(|reason| reason.starts_with("NETFILTER"))
+}
+
+/// Whether rules may tell more of what all other hooks have shown.
+fn rules_may_tell(diagnosis: &Diagnosis) -> bool {
+    let led_away = || diagnosis.anomalies.iter().any(|anomaly| anomaly.kind == AnomalyKind::OtherWay);
+    let untold = match &diagnosis.fault_point {
+        Some(point) => !is_told(point),
+        None => diagnosis.verdict != Verdict::Reachable,
+    };
+    untold || diagnosis.rewritten.is_some() || !diagnosis.model_errors.is_empty() || led_away()
+}
+
+/// Whether the kernel said what became of packets, and it is as predicted, or nothing that a rule can do.
+fn is_told(point: &FaultPoint) -> bool {
+    let beyond_rules = matches!(
+        point.hook,
+        Hook::Qdisc | Hook::DriverTx | Hook::DriverRx | Hook::Neighbour | Hook::Tunnel | Hook::Wire
+    );
+    let as_predicted = || point.ground.as_ref().is_some_and(Text::is::<texts::ground::ReportedAsPredicted>);
+    let certain = point.hook == Hook::Wire || point.confidence == Confidence::High;
+    certain && !is_netfilters(point) && (beyond_rules || as_predicted())
 }
 
 /// Packets of all kinds, if they would tell more.
@@ -109,7 +143,7 @@ fn further(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosi
     let slowest = diagnosis.rtt_ns.map_or(Duration::ZERO, |[.., most]| Duration::from_nanos(most));
     let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
     let interval = request.interval.min(BRISK);
-    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, light: false })
+    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, hooks: HookSet::Rules })
 }
 
 /// The code points of a check's packets in further rounds; the first round has the first of them, or those asked for.
@@ -121,16 +155,16 @@ pub(crate) fn dscps(request: &Request) -> Vec<u8> {
     dscps
 }
 
-/// Packets as they were asked for, as many of them as one round has.
+/// Packets as they were asked for, as many of them as one round has, while all is watched.
 fn as_asked(request: &Request, full: Option<u16>, count: u32) -> Salvo {
     let Request { interval, timeout, .. } = *request;
     let (sizes, dscps) = (sizes(request, full), request.dscps.clone());
-    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, light: false }
+    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, hooks: HookSet::Rules }
 }
 
-/// The same while devices and ends alone are watched.
+/// The same while as little as possible is watched.
 fn light(request: &Request, full: Option<u16>, count: u32) -> Salvo {
-    Salvo { light: true, ..as_asked(request, full, count) }
+    Salvo { hooks: HookSet::Light, ..as_asked(request, full, count) }
 }
 
 /// Whether packets come through, as they should, and nothing else is strange about them.
@@ -165,13 +199,15 @@ fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Factor, FactorKind, Share, Text};
+    use waymark_proto::{Factor, FactorKind, Share, text};
 
     use super::*;
 
-    const CLOSELY: Watched = Watched::Closely;
-    const LIGHTLY: Watched = Watched::Lightly { detour: false };
+    const CLOSELY: Watched = Watched { hooks: HookSet::Rules, detour: false };
+    const WIDELY: Watched = Watched { hooks: HookSet::Wide, detour: false };
+    const LIGHTLY: Watched = Watched { hooks: HookSet::Light, detour: false };
     use crate::diagnose::tests::healthy;
+    use crate::fixture::{fault, wire};
 
     fn request() -> Request {
         Request::new("pod/shop/cart".parse().unwrap(), "pod/shop/pay:80".parse().unwrap())
@@ -258,30 +294,64 @@ mod tests {
     fn what_comes_through_is_watched_lightly_to_the_end() {
         let request = Request { count: 400, ..request() };
         let start = first(&request, None);
-        assert_eq!((start.count, start.light), (FIRST, true));
+        assert_eq!((start.count, start.hooks), (FIRST, HookSet::Light));
         let rest = next(&request, None, FIRST, LIGHTLY, &healthy()).unwrap();
-        assert_eq!((rest.count, rest.light, rest.timeout), (384, true, request.timeout));
+        assert_eq!((rest.count, rest.hooks, rest.timeout), (384, HookSet::Light, request.timeout));
         assert_eq!(next(&request, None, 400, LIGHTLY, &healthy()), None);
-        assert!(!first(&Request { wide: true, ..request }, None).light);
+        assert_eq!(first(&Request { wide: true, ..request }, None).hooks, HookSet::Rules);
     }
 
     #[test]
     fn what_is_wrong_is_watched_closely() {
         let dead = Diagnosis { verdict: Verdict::Unreachable, ..healthy() };
         let again = next(&request(), None, 5, LIGHTLY, &dead).unwrap();
-        assert_eq!((again.count, again.light, again.timeout), (5, false, SECOND_TIMEOUT));
+        assert_eq!((again.count, again.hooks, again.timeout), (5, HookSet::Wide, SECOND_TIMEOUT));
         let rest = next(&Request { count: 400, ..request() }, None, FIRST, LIGHTLY, &dead).unwrap();
-        assert_eq!((rest.count, rest.light), (384, false));
+        assert_eq!((rest.count, rest.hooks), (384, HookSet::Wide));
         let few = next(&Request { count: 20, ..request() }, None, FIRST, LIGHTLY, &dead).unwrap();
-        assert_eq!((few.count, few.light), (FIRST, false), "as many as were seen to die");
+        assert_eq!((few.count, few.hooks), (FIRST, HookSet::Wide), "as many as were seen to die");
         let kinds = next(&request(), None, 5, LIGHTLY, &lossy(1, 5)).unwrap();
-        assert_eq!((kinds.count, kinds.flows, kinds.light), (32, FLOWS, false));
+        assert_eq!((kinds.count, kinds.flows, kinds.hooks), (32, FLOWS, HookSet::Wide));
         let no_room = Request { max_packets: 0, ..request() };
         assert_eq!(next(&no_room, None, 5, LIGHTLY, &lossy(1, 5)).unwrap().count, 5);
-        let detour = next(&request(), None, 5, Watched::Lightly { detour: true }, &healthy()).unwrap();
-        assert_eq!((detour.count, detour.light), (5, false), "something routes that was not to");
+        let detour = next(&request(), None, 5, Watched { detour: true, ..LIGHTLY }, &healthy()).unwrap();
+        assert_eq!((detour.count, detour.hooks), (5, HookSet::Wide), "something routes that was not to");
         let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..healthy() };
         let again = next(&request(), None, 5, LIGHTLY, &wrong_model).unwrap();
-        assert_eq!((again.light, again.timeout), (false, request().timeout), "answers may be slow");
+        assert_eq!((again.hooks, again.timeout), (HookSet::Wide, request().timeout), "answers may be slow");
+    }
+
+    #[test]
+    fn rules_are_traced_where_they_decide_or_may_tell_more() {
+        let died = |point: FaultPoint| Diagnosis {
+            verdict: Verdict::Unreachable,
+            fault_point: Some(point),
+            ..healthy()
+        };
+        let next = |last, diagnosis| next(&request(), None, 5, last, &diagnosis).map(|salvo| salvo.hooks);
+        let filter = FaultPoint { hook: Hook::NetfilterForward, ..fault() };
+        assert_eq!(
+            next(LIGHTLY, died(filter.clone())),
+            Some(HookSet::Rules),
+            "there is no doubt whose it is"
+        );
+        let egress = FaultPoint { reason: Some("NETFILTER_EGRESS".to_owned()), ..fault() };
+        assert_eq!(next(LIGHTLY, died(egress)), Some(HookSet::Rules));
+        let route = FaultPoint { hook: Hook::Route, confidence: Confidence::High, ..fault() };
+        assert_eq!(next(LIGHTLY, died(route.clone())), Some(HookSet::Wide));
+        assert_eq!(next(WIDELY, died(route.clone())), Some(HookSet::Rules), "a rule may have set a mark");
+        let predicted = FaultPoint { ground: Some(text!(ground::ReportedAsPredicted)), ..route };
+        assert_eq!(next(WIDELY, died(predicted.clone())), None);
+        let device = FaultPoint { hook: Hook::Qdisc, confidence: Confidence::High, ..fault() };
+        assert_eq!(next(WIDELY, died(device.clone())), None);
+        let vague = FaultPoint { confidence: Confidence::Medium, ..device };
+        assert_eq!(next(WIDELY, died(vague)), Some(HookSet::Rules));
+        assert_eq!(next(WIDELY, died(wire())), None);
+        assert_eq!(next(WIDELY, healthy()), None);
+        let unknown = Diagnosis { verdict: Verdict::Undetermined, ..healthy() };
+        assert_eq!(next(WIDELY, unknown), Some(HookSet::Rules));
+        let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..died(predicted) };
+        assert_eq!(next(WIDELY, wrong_model.clone()), Some(HookSet::Rules));
+        assert_eq!(next(CLOSELY, wrong_model), None, "there is no more to see");
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use waymark_proto::{Text, Verdict};
+use waymark_proto::{HookSet, Text, Verdict};
 
 use super::fakes::Fakes;
 use super::*;
@@ -124,22 +124,23 @@ async fn a_closer_look_is_had_only_where_something_is_wrong() {
         let agents: Arc<dyn Agents> = Arc::clone(&fakes) as _;
         let (progress, _lines) = Progress::channel();
         let (result, recording) = check_and_record(&agents, &inventory(), &request, &progress).await.unwrap();
-        let looks = fakes.light.lock().unwrap().clone();
-        assert_eq!(replay(&recording).unwrap(), result, "a recording has both looks");
+        let looks = fakes.hooks.lock().unwrap().clone();
+        assert_eq!(replay(&recording).unwrap(), result, "a recording has all looks");
         (result, looks)
     };
     let many = Request { count: 100, ..request() };
     let (result, orders) = looks(Fakes::default(), many.clone()).await;
     assert_eq!((result.verdict, result.sent), (Verdict::Reachable, 100));
-    assert_eq!(orders, [true; 4], "two rounds on two nodes");
+    assert_eq!(orders, [HookSet::Light; 4], "two rounds on two nodes");
     let (_, orders) = looks(Fakes::default(), Request { wide: true, ..many }).await;
-    assert_eq!(orders, [false; 2]);
+    assert_eq!(orders, [HookSet::Rules; 2]);
     let quick = Request { timeout: Duration::from_millis(10), ..request() };
     let (result, orders) = looks(Fakes { mute: true, ..Fakes::default() }, quick).await;
     assert_eq!(
         (result.verdict, result.sent, result.delivered),
-        (Verdict::Unreachable, 10, 10),
+        (Verdict::Unreachable, 15, 15),
         "{result:#?}"
     );
-    assert_eq!(orders[..4], [true, true, false, false]);
+    let each = [HookSet::Light, HookSet::Wide, HookSet::Rules];
+    assert_eq!(orders[..6], each.map(|hooks| [hooks; 2]).concat());
 }

@@ -1,9 +1,9 @@
-//! What was sent and seen so far: in light rounds, and in those in which all hooks were watched.
+//! What was sent and seen so far, by what was watched.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use waymark_proto::{Losses, Seq, Sighting, Text, text};
+use waymark_proto::{HookSet, Losses, Seq, Sighting, Text, text};
 
 use super::CheckError;
 use super::round::Round;
@@ -19,13 +19,12 @@ pub(crate) struct Trials {
     pub(crate) seen: Seen,
 }
 
-/// All packets of a check.
+/// All packets of a check, by the hooks that were watched.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
-    /// Those of the light rounds, in which devices and ends alone were watched.
-    pub(super) glance: Trials,
-    /// The others, if there had to be any.
-    pub(super) trials: Trials,
+    pub(super) light: Trials,
+    pub(super) wide: Trials,
+    pub(super) rules: Trials,
 }
 
 impl Trials {
@@ -62,14 +61,22 @@ impl Trials {
 }
 
 impl Looks {
-    /// Adds a round, `light` or not. One that failed is told as a remark if there were others, which say enough without
+    /// Adds a round. One that failed is told as a remark if there were others, which say enough without
     /// it, and then there should be no more: `false`.
     ///
     /// # Errors
     /// The first round failed, or nobody waits for the result any more.
-    pub(super) fn take(&mut self, light: bool, round: Result<Round, CheckError>) -> Result<bool, CheckError> {
+    pub(super) fn take(
+        &mut self,
+        hooks: HookSet,
+        round: Result<Round, CheckError>,
+    ) -> Result<bool, CheckError> {
         let first = self.sent() == 0;
-        let trials = if light { &mut self.glance } else { &mut self.trials };
+        let trials = match hooks {
+            HookSet::Light => &mut self.light,
+            HookSet::Wide => &mut self.wide,
+            HookSet::Rules => &mut self.rules,
+        };
         match round {
             Ok(round) => trials.add(round),
             Err(error) if first || matches!(error, CheckError::Cancelled) => return Err(error),
@@ -81,39 +88,40 @@ impl Looks {
         Ok(true)
     }
 
-    fn both(&self) -> [&Trials; 2] {
-        [&self.glance, &self.trials]
+    /// From little to much that was watched.
+    pub(super) fn all(&self) -> [&Trials; 3] {
+        [&self.light, &self.wide, &self.rules]
     }
 
     /// How many packets were sent.
     pub(super) fn sent(&self) -> u32 {
-        self.both().map(|trials| trials.sent.len() as u32).iter().sum()
+        self.all().map(|trials| trials.sent.len() as u32).iter().sum()
     }
 
     /// The largest packet, in bytes.
     pub(super) fn largest(&self) -> u32 {
-        let all = self.both().into_iter().flat_map(|trials| &trials.sent);
+        let all = self.all().into_iter().flat_map(|trials| &trials.sent);
         all.map(|packet| packet.size).max().unwrap_or_default()
     }
 
     /// What was lost of what was seen.
     pub(super) fn losses(&self) -> Losses {
-        let mut losses = self.glance.seen.losses;
-        losses += self.trials.seen.losses;
+        let mut losses = Losses::default();
+        self.all().iter().for_each(|trials| losses += trials.seen.losses);
         losses
     }
 
     /// Remarks of all rounds, each once.
     pub(super) fn notes(&self) -> Vec<Text> {
-        let mut notes = self.glance.seen.notes.clone();
-        add_new(&mut notes, self.trials.seen.notes.iter().cloned());
+        let mut notes = Vec::new();
+        self.all().iter().for_each(|trials| add_new(&mut notes, trials.seen.notes.iter().cloned()));
         notes
     }
 
     /// What was seen while most was watched.
     pub(super) fn sightings(&self) -> &[Sighting] {
-        let trials = if self.trials.sent.is_empty() { &self.glance } else { &self.trials };
-        &trials.seen.sightings
+        let last = self.all().into_iter().rfind(|trials| !trials.sent.is_empty());
+        last.map_or(&[], |trials| &trials.seen.sightings)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use waymark_proto::{
-    AnomalyKind, CheckResult, Confidence, Hook, Inventory, NodeName, Place, Seq, Verdict, text,
+    AnomalyKind, CheckResult, Confidence, Hook, HookSet, Inventory, NodeName, Place, Seq, Verdict, text,
 };
 
 use super::Examined;
@@ -73,8 +73,13 @@ pub(super) async fn ask(
         progress,
     };
     let like_the_first = survey::first(question.request, question.picture.full_size);
-    let salvo =
-        Salvo { count: PACKETS, interval: INTERVAL, timeout: PATIENCE, light: false, ..like_the_first };
+    let salvo = Salvo {
+        count: PACKETS,
+        interval: INTERVAL,
+        timeout: PATIENCE,
+        hooks: HookSet::Wide,
+        ..like_the_first
+    };
     let secret = Secret::random().ok()?;
     Trials::beside(tokio::time::timeout(LIMIT, fire(&range, &secret, &salvo)).await.ok()?)
 }

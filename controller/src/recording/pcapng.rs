@@ -87,7 +87,9 @@ impl Recording {
 
     /// What was seen in all rounds of the check.
     fn sightings(&self) -> impl Iterator<Item = &Sighting> {
-        [&self.check.glance, &self.check.trials].into_iter().flat_map(|trials| &trials.seen.sightings)
+        [&self.check.light, &self.check.wide, &self.check.rules]
+            .into_iter()
+            .flat_map(|trials| &trials.seen.sightings)
     }
 
     fn section(&self) -> SectionHeaderBlock<'static> {

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use waymark_tracer_ebpf::{HookSet, PROGRAMS};
+use waymark_proto::HookSet;
+use waymark_tracer_ebpf::PROGRAMS;
 
 /// Programs that watch. They end when this is dropped.
 pub struct Others(Vec<Child>);

@@ -7,8 +7,7 @@ use std::time::Duration;
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::inject::{InjectSpec, inject};
 use waymark_prober::netns::Netns;
-use waymark_proto::{CheckId, Flow, Inventory, Protocol, rpc};
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{CheckId, Flow, HookSet, Inventory, Protocol, rpc};
 
 use super::stream::End;
 use crate::world::{KEY, Namespaces, run};
@@ -102,12 +101,13 @@ impl Underlay {
         ]
     }
 
-    /// An order to watch for packets from a pod of one node to one of the other, lightly or not. Rules are traced where a
-    /// controller would have them traced: at the ends, and if all is watched on both nodes.
+    /// An order to watch for packets from a pod of one node to one of the other, with a set of
+    /// hooks. Netfilter is watched where a controller would have it watched: at the ends, and for rules on both nodes.
     pub fn arm(&self, order: rpc::Arm, set: HookSet) -> rpc::Arm {
-        let light = set == HookSet::Light;
-        let parts: &[&str] = if light { &["p14", "p24"] } else { &["p14", "n1", "n2", "p24"] };
-        rpc::Arm { netns: parts.iter().map(|part| self.netns(part)).collect(), light, ..order }
+        let parts: &[&str] =
+            if set == HookSet::Rules { &["p14", "n1", "n2", "p24"] } else { &["p14", "p24"] };
+        let netns = parts.iter().map(|part| self.netns(part)).collect();
+        rpc::Arm { netns, hooks: rpc::HookSet::from(set).into(), ..order }
     }
 
     /// Source and destination of those packets.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use waymark_proto::{CheckId, FilterInstruction, HookReport, Losses, MarkerKey, NetnsName, Sighting, rpc};
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{
+    CheckId, FilterInstruction, HookReport, HookSet, Losses, MarkerKey, NetnsName, Sighting, rpc,
+};
 
 use super::{Agent, AgentError, Inner, check_id, key, protocol, within};
 use crate::inject::Reservations;
@@ -76,11 +77,12 @@ impl Agent {
             return self.arm_live(check, lease, order, sink).await;
         }
         let (namespaces, closed) = self.0.open_namespaces().await?;
+        let set = rpc::HookSet::try_from(order.hooks).map(HookSet::from);
+        let set = set.map_err(|error| AgentError::Malformed(error.to_string()))?;
         let wanted = |netns: &Netns| {
-            (order.netns.is_empty() && !order.light)
+            (order.netns.is_empty() && set == HookSet::Rules)
                 || order.netns.iter().any(|name| name == netns.name().as_str())
         };
-        let set = if order.light { HookSet::Light } else { HookSet::Wide };
         let (key, protocol) = (key(&order.key)?, protocol(order.protocol)?);
         let spec = ArmSpec {
             traced: Traced { check, key, count: order.count, protocol, set, capture: order.capture },

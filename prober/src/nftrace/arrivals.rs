@@ -1,4 +1,4 @@
-//! What a light look asks of netfilter: whether marked packets have come through the input hook.
+//! What is asked of netfilter where no rules are wanted: whether marked packets have come through the input hook.
 //!
 //! They are logged behind all else of that hook, to a socket. No packet is traced for it, see `table`.
 

@@ -2,7 +2,7 @@
 //!
 //! * `table`: the tables that make the kernel report
 //! * `rules`: their rules, which pick the packets
-//! * `arrivals`: what came through the input hook, without a trace: all that a light look asks
+//! * `arrivals`: what came through the input hook, without a trace: all that is asked where no rules are
 //! * `filter`: which of its reports are taken
 //! * `event`: those, parsed
 //! * `identify`: which packet one is about
@@ -27,8 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_sys::Socket;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use waymark_proto::Place;
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{HookSet, Place};
 
 use crate::facts::has_bridges;
 use crate::netns::{Netns, NetnsError};
@@ -77,7 +76,7 @@ pub struct Watch {
     netns: Netns,
 }
 
-/// What checks that look closely ask for.
+/// What checks that want rules ask for.
 #[derive(Default)]
 struct Rules {
     /// The table of IP, and that of bridges where there are any; none before the first such check, nor once closed.
@@ -123,8 +122,8 @@ impl Watch {
         })
     }
 
-    /// Makes what a close look needs, unless it is there.
-    fn look_closely(&self) -> Result<MutexGuard<'_, Rules>, NftraceError> {
+    /// Makes what a trace of rules needs, unless it is there.
+    fn trace_rules(&self) -> Result<MutexGuard<'_, Rules>, NftraceError> {
         let mut rules = lock(&self.rules);
         if !rules.tables.is_empty() {
             return Ok(rules);
@@ -155,8 +154,8 @@ impl Watch {
         Ok(rules)
     }
 
-    /// Makes what a light look needs, unless it is there.
-    fn look_lightly(&self) -> Result<MutexGuard<'_, Option<Arrivals>>, NftraceError> {
+    /// Makes what the others need, unless it is there.
+    fn log_arrivals(&self) -> Result<MutexGuard<'_, Option<Arrivals>>, NftraceError> {
         let mut arrivals = lock(&self.arrivals);
         if arrivals.is_none() {
             let started = self.netns.run(Arrivals::start)?.and_then(|started| {
@@ -177,13 +176,13 @@ impl Watch {
     pub fn arm(&self, traced: &Traced) -> Result<String, NftraceError> {
         let failed = |source| self.failed("arm a check", source);
         match traced.set {
-            HookSet::Light => {
-                let arrivals = self.look_lightly()?;
+            HookSet::Light | HookSet::Wide => {
+                let arrivals = self.log_arrivals()?;
                 arrivals.iter().try_for_each(|arrivals| arrivals.arm(traced)).map_err(failed)?;
                 Ok("nftables log".to_owned())
             }
-            HookSet::Wide => {
-                let rules = self.look_closely()?;
+            HookSet::Rules => {
+                let rules = self.trace_rules()?;
                 rules.tables.iter().try_for_each(|table| table.arm(traced)).map_err(failed)?;
                 Ok(rules.provider())
             }
@@ -193,8 +192,10 @@ impl Watch {
     /// No longer watches for the markers of a check.
     pub fn disarm(&self, traced: &Traced) -> io::Result<()> {
         match traced.set {
-            HookSet::Light => lock(&self.arrivals).iter().try_for_each(|arrivals| arrivals.disarm(traced)),
-            HookSet::Wide => lock(&self.rules).tables.iter().try_for_each(|table| table.disarm(traced)),
+            HookSet::Light | HookSet::Wide => {
+                lock(&self.arrivals).iter().try_for_each(|arrivals| arrivals.disarm(traced))
+            }
+            HookSet::Rules => lock(&self.rules).tables.iter().try_for_each(|table| table.disarm(traced)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The nftables tables that make the kernel report what happens to marked packets.
 //!
-//! For whoever looks closely, one of family `inet` in each watched namespace:
+//! For whoever wants rules, one of family `inet` in each watched namespace:
 //!
 //! * for each of the five hooks a base chain of the first priority but one, and one of the last. Both let
 //!   everything pass. (The very first belongs to `ip_sabotage_in` of `br_netfilter`, which takes packets
@@ -16,7 +16,7 @@
 //!
 //! One rule that sets `nftrace` anywhere makes the kernel number each packet of the machine at each chain of each namespace
 //! (`nft_trace_init`: a hash of its flow, and one of that), which costs bystanders as much as a program at every device. So
-//! for a light look there is a table without any, which logs marked packets behind all else of the input hook, to a socket.
+//! for whoever wants none there is a table without any, which logs marked packets behind all else of the input hook, to a socket.
 //!
 //! The tables have the `owner` flag (kernel 5.12): they belong to the socket that made them and disappear
 //! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
@@ -32,8 +32,7 @@ use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::set::Set;
 use nftnl::{Batch, Chain, FinalizedBatch, Hook as NfHook, MsgType, NlMsg, Policy, ProtoFamily, Rule, Table};
 use waymark_proto::marker::MAGIC;
-use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, MarkerKey, Protocol};
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, HookSet, MarkerKey, Protocol};
 
 use super::rules::{self, Acknowledgement, Log, NamedKey, Sequence, Sets, Tag};
 
@@ -109,7 +108,7 @@ pub struct Traced {
     pub count: u32,
     /// Protocol of its packets.
     pub protocol: Protocol,
-    /// All hooks, or for a light look what arrives alone.
+    /// Which hooks it wants.
     pub set: HookSet,
     /// Whether the packets' first bytes are wanted, too.
     pub capture: bool,
@@ -133,7 +132,7 @@ impl TraceTable {
         Self::make(&self.name(), Purpose::RulesOfBridges)
     }
 
-    /// Makes the table of light looks in the namespace of the calling thread, where somebody listens to the log.
+    /// Makes the table of those who want no rules in the namespace of the calling thread, where somebody listens to the log.
     pub fn for_arrivals(to: Log) -> io::Result<Self> {
         Self::make(&new_name(), Purpose::Arrivals(to))
     }

@@ -11,10 +11,8 @@ use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::util::nr_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
-use waymark_proto::{CheckId, Losses, NetnsInode};
-use waymark_tracer_ebpf::{
-    Counter, DRAFTS, FLOOR, HookSet, MapArmed, MapMarker, PROGRAMS, Program, globals, maps,
-};
+use waymark_proto::{CheckId, HookSet, Losses, NetnsInode};
+use waymark_tracer_ebpf::{Counter, DRAFTS, FLOOR, MapArmed, MapMarker, PROGRAMS, Program, globals, maps};
 
 use super::deep::{Deep, Row};
 use super::symbols::Variables;
@@ -236,7 +234,7 @@ impl Floor {
         for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
-        let armed = MapArmed::new(until_ns, set == HookSet::Wide, capture);
+        let armed = MapArmed::new(until_ns, set >= HookSet::Wide, capture);
         self.armed.insert(check.get(), armed, 0).map_err(on(maps::ARMED))?;
         self.checks.insert(check, set);
         self.attach();
@@ -257,7 +255,7 @@ impl Floor {
 
     /// Whether a check wants the functions watched: whoever asks for all hooks does, for bystanders pay for each.
     fn wants_functions(&self) -> bool {
-        self.checks.values().any(|set| *set == HookSet::Wide)
+        self.checks.values().any(|set| *set >= HookSet::Wide)
     }
 
     /// Whether a check wants a program.

@@ -33,8 +33,9 @@ use std::time::Duration;
 use aya::maps::{MapData, RingBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use waymark_proto::{CheckId, Hook, HookReport, Losses, Marker, MarkerKey, Place, Protocol, Seq, Sighting};
-use waymark_tracer_ebpf::HookSet;
+use waymark_proto::{
+    CheckId, Hook, HookReport, HookSet, Losses, Marker, MarkerKey, Place, Protocol, Seq, Sighting,
+};
 
 use crate::live::Live;
 use crate::netns::Netns;
@@ -107,11 +108,11 @@ pub fn try_load() -> Result<Tried, FloorError> {
     Ok(Tried { refused, functions: floor.functions().iter().map(deep::Row::foretell).collect() })
 }
 
-/// What a check that looks closely would see on this machine, hook by hook. Attaches nothing.
+/// What a check that wants all would see on this machine, hook by hook. Attaches nothing.
 pub fn foresee() -> Result<Vec<HookReport>, FloorError> {
     let (floor, _) = Floor::load()?;
     let functions = floor.functions().iter().map(deep::Row::foretell).collect();
-    let mut reports = report::of_floor(&floor, functions, HookSet::Wide);
+    let mut reports = report::of_floor(&floor, functions, HookSet::Rules);
     let traced = nftrace::try_table().map(|()| "nftables trace".to_owned());
     reports.extend(report::of_rules(traced.map_err(|error| error.to_string())));
     Ok(reports)

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use waymark_proto::{Hook, HookReport, NetnsName, Observability, Text, text};
-use waymark_tracer_ebpf::{HookSet, PROGRAMS, Program};
+use waymark_proto::{Hook, HookReport, HookSet, NetnsName, Observability, Text, text};
+use waymark_tracer_ebpf::{PROGRAMS, Program};
 
 use super::WatchedFunction;
 use super::floor::Floor;
@@ -21,7 +21,7 @@ pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) ->
         served.iter().filter(of_hook).map(|program| format!("tp_btf/{}", program.tracepoint))
     };
     let drops = find(&|program| program.tracepoint == "kfree_skb").is_some();
-    let functions = Functions((set == HookSet::Wide).then_some(functions));
+    let functions = Functions((set >= HookSet::Wide).then_some(functions));
     let passing = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx].map(|hook| {
         // The first of them is where every packet comes by.
         let first = PROGRAMS.iter().find(|program| program.hook == Some(hook) && program.set <= set);
@@ -39,7 +39,7 @@ pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) ->
         // What is used up is not recorded for light looks.
         let provider = match set {
             HookSet::Light => "tp_btf/kfree_skb",
-            HookSet::Wide => "tp_btf/kfree_skb, tp_btf/consume_skb",
+            HookSet::Wide | HookSet::Rules => "tp_btf/kfree_skb, tp_btf/consume_skb",
         };
         let more = told(hook).chain(functions.served(hook).map(str::to_owned));
         let provider = more.fold(provider.to_owned(), |all, one| format!("{all}, {one}"));
@@ -55,7 +55,7 @@ pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) ->
         report(hook, state)
     });
     // Of namespaces in which they are watched nevertheless there are reports of their own.
-    let filters = Hook::ALL.iter().filter(|hook| set == HookSet::Light && hook.is_netfilter());
+    let filters = Hook::ALL.iter().filter(|hook| set < HookSet::Rules && hook.is_netfilter());
     let filters = filters.map(|&hook| report(hook, blind(text!(note::NotAsked))));
     passing.into_iter().chain(ending).chain(between).chain(filters).collect()
 }
@@ -87,10 +87,10 @@ impl Functions {
     }
 }
 
-/// What the trace of netfilter serves in namespaces that are watched closely.
+/// What the trace of netfilter serves in namespaces whose rules are wanted.
 pub fn of_rules(traced: Result<String, String>) -> Vec<HookReport> {
     let anywhere = NetnsName::from("anywhere");
-    let reports = of_netfilter(&anywhere, traced, HookSet::Wide);
+    let reports = of_netfilter(&anywhere, traced, HookSet::Rules);
     reports.map(|report| HookReport { netns: None, ..report }).collect()
 }
 
@@ -103,7 +103,7 @@ pub fn of_netfilter(
     let netns = netns.clone();
     Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| {
         let observability = match &traced {
-            Ok(provider) if set == HookSet::Wide || hook == Hook::NetfilterInput => {
+            Ok(provider) if set == HookSet::Rules || hook == Hook::NetfilterInput => {
                 Observability::Observed { provider: provider.clone() }
             }
             Ok(_) => Observability::NotObservable { why: text!(note::NotAsked) },

@@ -163,7 +163,7 @@ impl World {
         while !open.is_empty() {
             let next = tokio::time::timeout(LIMIT, sightings.recv()).await;
             let sighting = next.map_err(|_| format!("no fate for {open:?}: {all:#?}"))?.expect("armed");
-            if self.is_fate(&sighting, arm.light) {
+            if self.is_fate(&sighting, arm.hooks()) {
                 open.remove(&sighting.marker.seq.0);
             }
             all.push(sighting);
@@ -175,7 +175,7 @@ impl World {
         Ok((all, losses, reports))
     }
 
-    fn is_fate(&self, sighting: &Sighting, light: bool) -> bool {
+    fn is_fate(&self, sighting: &Sighting, hooks: rpc::HookSet) -> bool {
         let forward = sighting
             .headers
             .as_ref()
@@ -184,7 +184,7 @@ impl World {
             && match &sighting.event {
                 Event::Dropped { .. } => true,
                 // A light look does not tell what is used up.
-                Event::Passed => light && sighting.hook == Hook::NetfilterInput,
+                Event::Passed => hooks == rpc::HookSet::Light && sighting.hook == Hook::NetfilterInput,
                 Event::Consumed { function: Some(function) } => function.starts_with("icmp_rcv"),
                 // Kernels before 6.3 do not say by whom; the server's own uses up requests alone.
                 Event::Consumed { function: None } => self.part(&sighting.place.netns) == "server",

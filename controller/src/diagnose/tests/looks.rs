@@ -1,4 +1,4 @@
-//! Packets at which the first look was light, and what those after them tell of them.
+//! Packets of which less was watched, and what those after them tell of them.
 
 use super::*;
 
@@ -32,7 +32,11 @@ fn until_the_filter() -> Vec<Step> {
 
 /// The same fault, seen from afar and then closely.
 fn broken() -> Story {
-    let first = dropped(seen_lightly(&until_the_filter(), false, glance()));
+    broken_after(dropped(seen_lightly(&until_the_filter(), false, glance())))
+}
+
+/// It is seen closely after something else was.
+fn broken_after(first: Story) -> Story {
     let in_the_filter = ending(there(), "t-node2", Hook::NetfilterForward, "eth0", Cause::FilterDrop);
     dropped(Story::healthy().seen(&in_the_filter, false)).after(first)
 }
@@ -60,7 +64,7 @@ fn what_both_looks_saw_die_died_of_one_fault() {
 #[test]
 fn what_came_through_at_first_counts() {
     let first = seen_lightly(&back(), true, seen_lightly(&there(), false, glance()));
-    let found = Story { glance: Some(Box::new(first)), ..broken() }.told();
+    let found = broken_after(first).told();
     assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 filter-drop");
     assert_eq!((found.verdict, found.delivered, found.replied), (Verdict::Inconsistent, 3, Some(3)));
     assert!(found.rtt_ns.is_some(), "who came through has a round trip");
@@ -74,4 +78,22 @@ fn what_was_never_met_again_is_told_as_it_was_seen() {
     assert_eq!(found.verdict, Verdict::Inconsistent, "{found:#?}");
     assert!(found.fault_point.is_some());
     assert_eq!(found.loss.map(|loss| (loss.share.lost, loss.share.of)), Some((3, 6)));
+}
+
+#[test]
+fn what_three_looks_saw_die_died_of_one_fault() {
+    let lightly = dropped(seen_lightly(&until_the_filter(), false, glance()));
+    let widely = dropped(seen_lightly(&until_the_filter(), false, glance())).after(lightly);
+    let found = broken_after(widely).told();
+    assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 filter-drop", "{found:#?}");
+    assert_eq!(found.fault_point.unwrap().evidence[0], "9 of 9 packets met this fault");
+}
+
+#[test]
+fn of_looks_at_which_it_was_met_the_closest_tells() {
+    let healthy = || Story::healthy().seen(&there(), false).seen(&back(), true);
+    let first = seen_lightly(&there()[..12], false, glance());
+    let found = healthy().after(broken_after(first)).told();
+    assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 filter-drop", "{found:#?}");
+    assert_eq!((found.verdict, found.delivered), (Verdict::Inconsistent, 3));
 }
