@@ -42,11 +42,14 @@ int qdisc_dequeue(__u64 *ctx)
 	return skb ? pipeline(skb, &hook) : 0;
 }
 
-/* The driver is about to be called (xmit_one). */
+/*
+ * The driver is about to be called (xmit_one). Whoever sends by way of a queue was met there, or at an earlier hook, and others
+ * send nothing that is marked; but segments of what is not marked are made between the two.
+ */
 SEC("tp_btf/net_dev_start_xmit")
 int BPF_PROG(net_dev_start_xmit, struct sk_buff *skb, struct net_device *dev)
 {
-	struct hook hook = { .point = WM_POINT_NET_DEV_START_XMIT, .device = dev };
+	struct hook hook = { .point = WM_POINT_NET_DEV_START_XMIT, .device = dev, .later = !live };
 
 	return pipeline(skb, &hook);
 }
@@ -63,7 +66,7 @@ int BPF_PROG(net_dev_xmit, struct sk_buff *skb, int code, struct net_device *dev
 	struct wm_record *seen;
 	struct wm_record r;
 
-	if (!followed_lately(number_of(skb, 0)))
+	if (!is_lately(last_followed_at) || !followed_lately(number_of(skb, 0)))
 		return count(WM_COUNT_NOT_IN_FLIGHT);
 	seen = bpf_map_lookup_elem(&in_flight, &flight);
 	if (!seen)

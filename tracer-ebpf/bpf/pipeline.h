@@ -54,7 +54,7 @@ static __always_inline void remember(struct sk_buff *skb, const struct hook *hoo
 		unfollow(skb, hook->probed, head);
 		return;
 	}
-	note_followed(buffer_of(skb));
+	note_followed(number_of_buffer(skb, hook->probed));
 	note_followed(number_of(skb, hook->probed));
 	if (r->match != WM_MATCH_QUOTED)
 		follow(skb, head, r);
@@ -266,13 +266,14 @@ static __always_inline int look_closely(struct sk_buff *skb, const struct hook *
 static __always_inline int pipeline(struct sk_buff *skb, const struct hook *hook)
 {
 	const int probed = hook->probed;
-	struct window w = { .head = of(probed, skb, head), .end = of(probed, skb, tail) };
-	__u32 data = of(probed, skb, data) - of(probed, skb, head);
-	__u32 offset = hook->at_data ? data : of(probed, skb, network_header);
 	struct wm_draft *draft;
+	struct window w;
+	__u32 offset;
 
 	if (hook->later && !may_be_followed(skb, probed))
 		return count(WM_COUNT_NOT_MARKED);
+	w = (struct window){ .head = of(probed, skb, head), .end = of(probed, skb, tail) };
+	offset = hook->at_data ? of(probed, skb, data) - of(probed, skb, head) : of(probed, skb, network_header);
 	if (is_in_pages(skb, probed, &w, offset) && gather(skb, probed, &w, offset, hook->point) &&
 	    !(live && offset + LEAST_HEADERS <= w.end) && is_of_this_node(skb, hook, 1))
 		count(WM_COUNT_OUT_OF_REACH);

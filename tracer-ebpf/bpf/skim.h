@@ -26,8 +26,8 @@ const volatile __u8 direct_reads = 0;
 #define SLOT_BITS 14
 #define LATELY 10000
 static __u32 followed_at[1 << SLOT_BITS];
-/* The same of any. While nothing is under way nobody needs to be asked about. */
-static __u32 last_followed_at;
+/* The same of any. While nothing is under way nobody needs to be asked about. Taken back once nobody follows any more. */
+static __u32 last_followed_at SEC(".data.followed");
 
 /* And of the first fragments of marked packets. While there was none, no later one is anybody's. */
 static __u32 last_first_at;
@@ -41,16 +41,27 @@ static __always_inline __u64 buffer_of(struct sk_buff *skb)
 	return head;
 }
 
-/* A number for a packet: the difference of two pointers is one. From a number no pointer may be taken. */
-static __always_inline __u64 number_of(struct sk_buff *skb, int probed)
+static __always_inline __u64 address_of_slots(void)
 {
 	void *slots = followed_at;
 	__u64 address = 0;
 
-	if (!probed)
-		return (__u64)skb - (__u64)followed_at;
 	bpf_probe_read_kernel(&address, sizeof(address), &slots);
-	return (__u64)skb - address;
+	return address;
+}
+
+/* A number for a packet: the difference of two pointers is one. From a number no pointer may be taken. */
+static __always_inline __u64 number_of(struct sk_buff *skb, int probed)
+{
+	return (__u64)skb - (probed ? address_of_slots() : (__u64)followed_at);
+}
+
+/* One for its buffer. Where it is a pointer for the verifier it is read as one, which needs no helper. */
+static __always_inline __u64 number_of_buffer(struct sk_buff *skb, int probed)
+{
+	if (direct_reads && !probed)
+		return (__u64)skb->head - (__u64)followed_at;
+	return buffer_of(skb) - address_of_slots();
 }
 
 static __always_inline __u32 *slot(__u64 number)
@@ -78,7 +89,7 @@ static __always_inline int followed_lately(__u64 number)
 static __always_inline int may_be_followed(struct sk_buff *skb, int probed)
 {
 	return is_lately(last_followed_at) &&
-	       (followed_lately(number_of(skb, probed)) || followed_lately(buffer_of(skb)));
+	       (followed_lately(number_of(skb, probed)) || followed_lately(number_of_buffer(skb, probed)));
 }
 
 enum skimmed { LET_GO, LOOK_CLOSER, LOOK_INSIDE };

@@ -76,6 +76,8 @@ pub mod maps {
     pub const RECORDS: &str = "records";
     /// Per-CPU `u64` counters, indexed by [`Counter`](super::Counter).
     pub const COUNTERS: &str = "counters";
+    /// When a packet was followed last, in the kernel's jiffies; 0 for never.
+    pub const FOLLOWED: &str = ".data.followed";
     /// What a filter works with: [`DRAFTS`](super::DRAFTS) entries where there is one.
     pub const LOOKED: &str = "looked";
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::util::nr_cpus;
@@ -162,6 +162,7 @@ pub struct Floor {
     isns: HashMap<MapData, u32, MapMarker>,
     namespaces: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, u64>,
+    followed: Array<MapData, u32>,
 }
 
 impl Floor {
@@ -186,6 +187,7 @@ impl Floor {
             isns: take(&mut ebpf, maps::ISNS)?,
             namespaces: take(&mut ebpf, maps::NAMESPACES)?,
             counters: take(&mut ebpf, maps::COUNTERS)?,
+            followed: take(&mut ebpf, maps::FOLLOWED)?,
             ebpf,
             loaded,
             refused,
@@ -251,10 +253,16 @@ impl Floor {
         }
         self.checks.remove(&check);
         self.detach();
+        if !self.wants_all()
+            && let Err(error) = self.followed.set(0, 0, 0)
+        {
+            // Then others pay a little more, for as long as something may have been followed.
+            tracing::debug!(%error, "what was followed is not forgotten");
+        }
     }
 
-    /// Whether a check wants the functions watched: whoever asks for all hooks does, for bystanders pay for each.
-    fn wants_functions(&self) -> bool {
+    /// Whether a check wants all that can be attached: then functions are watched, too, and packets followed.
+    fn wants_all(&self) -> bool {
         self.checks.values().any(|set| *set >= HookSet::Wide)
     }
 
@@ -279,7 +287,7 @@ impl Floor {
                 }
             }
         }
-        if self.wants_functions() {
+        if self.wants_all() {
             self.deep.attach(&mut self.ebpf);
         }
     }
@@ -295,7 +303,7 @@ impl Floor {
             }
         }
         // Who disarms waits for the above, which would take longer beside what this sets going.
-        if !self.wants_functions() {
+        if !self.wants_all() {
             self.deep.detach();
         }
     }
