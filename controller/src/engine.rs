@@ -215,7 +215,7 @@ impl Question<'_> {
     /// Compares what was predicted with what was seen.
     fn diagnose(&self, looks: &Looks) -> Diagnosis {
         let Self { inventory, request, ends, picture, .. } = self;
-        let observed = looks.all().map(|trials| (trials, self.observe(trials)));
+        let observed = looks.each().map(|trials| (trials, self.observe(trials)));
         let [before @ .., look] = observed.each_ref().map(|(trials, observed)| trials.look(observed));
         diagnose(&Case {
             inventory,

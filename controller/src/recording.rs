@@ -79,12 +79,12 @@ pub(crate) struct Examination {
     /// What was sent and seen in the light rounds.
     #[serde(default, alias = "glance", skip_serializing_if = "Trials::is_empty")]
     pub(crate) light: Trials,
-    /// What was in those in which all hooks were watched, but for rules.
+    /// What was in those in which all hooks but netfilter's were watched.
     #[serde(default, skip_serializing_if = "Trials::is_empty")]
     pub(crate) wide: Trials,
-    /// What was in those in which rules were traced, too.
+    /// What was in those in which all were.
     #[serde(default, alias = "trials", skip_serializing_if = "Trials::is_empty")]
-    pub(crate) rules: Trials,
+    pub(crate) all: Trials,
 }
 
 /// Why there is no recording.

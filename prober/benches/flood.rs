@@ -41,7 +41,7 @@ struct Outcome {
 async fn flood(world: &World, agent: &Agent, check: CheckId, rate: u32, hooks: HookSet) -> Outcome {
     // Of rules all, else those that tell what came to the ends.
     let ends = ["client", "server"].map(|part| world.netns(part)).to_vec();
-    let netns = if hooks == HookSet::Rules { Vec::new() } else { ends };
+    let netns = if hooks == HookSet::All { Vec::new() } else { ends };
     let order = rpc::Arm {
         hooks: rpc::HookSet::from(hooks).into(),
         netns,
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     let agent = Agent::with_limits(&world.inventory, "node".into(), limits).expect("the agent starts");
     let mut fine = true;
     println!("watched   packets/s armed in     took      records  missing     lost");
-    let sets = [HookSet::Light, HookSet::Wide, HookSet::Rules];
+    let sets = [HookSet::Light, HookSet::Wide, HookSet::All];
     for (number, (hooks, rate)) in sets.into_iter().flat_map(|set| RATES.map(|rate| (set, rate))).enumerate()
     {
         let check = CheckId::new(0xf10 + number as u32).expect("not zero");

@@ -52,7 +52,7 @@ impl Watcher {
     fn arms_within(self) -> Option<f64> {
         match self {
             Self::Waymark(HookSet::Light) => Some(50.0),
-            Self::Waymark(HookSet::Wide | HookSet::Rules) => Some(300.0),
+            Self::Waymark(HookSet::Wide | HookSet::All) => Some(300.0),
             _ => None,
         }
     }
@@ -115,10 +115,10 @@ const ROWS: [Row; 10] = [
         limit: Some(0.85),
         beats: &[],
     },
-    Row { what: "rules", watcher: Watcher::Waymark(HookSet::Rules), marked: false, limit: None, beats: &[] },
+    Row { what: "all", watcher: Watcher::Waymark(HookSet::All), marked: false, limit: None, beats: &[] },
     Row {
-        what: "rules, 1,000 marked/s",
-        watcher: Watcher::Waymark(HookSet::Rules),
+        what: "all, 1,000 marked/s",
+        watcher: Watcher::Waymark(HookSet::All),
         marked: true,
         limit: None,
         beats: &[],

@@ -61,7 +61,7 @@ impl Metrics {
         let hooks = match set {
             HookSet::Light => "light",
             HookSet::Wide => "wide",
-            HookSet::Rules => "rules",
+            HookSet::All => "all",
         };
         self.armed.get_or_create(&Armed { hooks }).inc();
     }

@@ -189,7 +189,7 @@ async fn reports_say_who_tells_about_a_hook_or_why_nobody_does() {
     let tracer = Tracer::new().unwrap();
     println!("loaded in {:.0?}", begun.elapsed());
     let (sink, _sightings) = mpsc::channel(1);
-    for (check, set) in [(1, HookSet::Light), (2, HookSet::Wide), (3, HookSet::Rules)] {
+    for (check, set) in [(1, HookSet::Light), (2, HookSet::Wide), (3, HookSet::All)] {
         let begun = Instant::now();
         let reports = tracer.arm(spec(check, set), sink.clone()).unwrap();
         let armed = begun.elapsed();
@@ -210,7 +210,7 @@ async fn reports_say_who_tells_about_a_hook_or_why_nobody_does() {
             }
         }
         // No tracepoint tells who passes here.
-        if let (HookSet::Wide | HookSet::Rules, false) = (set, watched) {
+        if let (HookSet::Wide | HookSet::All, false) = (set, watched) {
             let Observability::NotObservable { why } = of(Hook::Bridge) else { panic!("{reports:?}") };
             assert!(why.contains("kprobe: "), "{why}");
         }

@@ -44,7 +44,7 @@ async fn through_a_narrow_device(world: &World, number: u32, hooks: rpc::HookSet
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_s_fragments_are_all_seen() {
     let Some(world) = World::new() else { return };
-    for (number, hooks) in [(0xf1, rpc::HookSet::Rules), (0xf2, rpc::HookSet::Light)] {
+    for (number, hooks) in [(0xf1, rpc::HookSet::All), (0xf2, rpc::HookSet::Light)] {
         let sightings = through_a_narrow_device(&world, number, hooks).await;
         let at = |part, hook, device| offsets(&world, &sightings, part, hook, device);
         assert_eq!(at("node", Hook::DriverRx, "vc"), [0].into(), "{sightings:#?}");
@@ -67,7 +67,7 @@ async fn the_drop_of_a_later_fragment_is_seen() {
         "ip netns exec {server} nft add chain ip t p {{ type filter hook prerouting priority -450 ; }}"
     ));
     run(&format!("ip netns exec {server} nft add rule ip t p ip frag-off & 0x1fff != 0 drop"));
-    let sightings = through_a_narrow_device(&world, 0xf3, rpc::HookSet::Rules).await;
+    let sightings = through_a_narrow_device(&world, 0xf3, rpc::HookSet::All).await;
     let drops = sightings.iter().filter(|sighting| matches!(sighting.event, Event::Dropped { .. }));
     let drops: Vec<_> =
         drops.map(|sighting| (world.part(&sighting.place.netns), sighting.fragment_offset)).collect();

@@ -65,16 +65,16 @@ fn a_thousand_cycles() {
         let Some(world) = World::new() else { return };
         let light =
             rpc::Arm { hooks: rpc::HookSet::Light.into(), ..world::arm(1, Protocol::Tcp, 10, 60_000) };
-        let rules = world::arm(2, Protocol::Tcp, 10, 60_000);
+        let all = world::arm(2, Protocol::Tcp, 10, 60_000);
         let idle = tasks_alive();
         // What is opened once and for all.
         cycle(&world, &light).await;
-        cycle(&world, &rules).await;
+        cycle(&world, &all).await;
         settled(idle).await;
         let before = descriptors();
         for round in 0..1000 {
             // Those that watch rules wait for grace periods of the kernel.
-            cycle(&world, if round % 50 == 0 { &rules } else { &light }).await;
+            cycle(&world, if round % 50 == 0 { &all } else { &light }).await;
         }
         settled(idle).await;
         assert_eq!(descriptors(), before);

@@ -53,7 +53,7 @@ async fn a_set_is_attached_while_a_check_wants_it() {
     assert_eq!(tracer.attached(), wide);
     tracer.disarm(id(3));
     assert!(tracer.attached().is_empty());
-    tracer.arm(spec(4, HookSet::Rules), sink).unwrap();
+    tracer.arm(spec(4, HookSet::All), sink).unwrap();
     assert_eq!(tracer.attached(), wide);
     tracer.disarm(id(4));
 }
@@ -110,7 +110,7 @@ async fn no_packet_is_traced_unless_rules_are_wanted() {
     assert!(light.contains("log prefix") && !light.contains("nftrace"), "{light}");
     world.agent.arm(&order(0x22, rpc::HookSet::Wide), sink.clone()).await.unwrap();
     assert!(!rules().contains("nftrace"));
-    world.agent.arm(&order(0x23, rpc::HookSet::Rules), sink).await.unwrap();
+    world.agent.arm(&order(0x23, rpc::HookSet::All), sink).await.unwrap();
     assert!(rules().contains("nftrace"));
     for check in [0x21, 0x22, 0x23] {
         world.agent.disarm(CheckId::new(check).expect("not 0")).await.unwrap();

@@ -105,17 +105,17 @@ impl fmt::Display for Hook {
 /// 6.18): they cost those who use the devices as much, and to attach or detach each takes a grace period of RCU (8 to 24 ms)
 /// under the lock that all changes of devices need. Sockets of `AF_PACKET` with a filter cost more.
 ///
-/// Rules are a set of their own because a single one that traces makes every chain of the machine dearer for every packet
+/// Rules are no part of the wide set because a single one that traces makes every chain of the machine dearer for every packet
 /// (`nft_trace_enabled`), as dear as all other hooks together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HookSet {
     /// Where packets come in, where they are dropped, and what comes through netfilter's input hook at the ends.
     Light,
-    /// All that the kernel's tracepoints and functions tell, and what comes through that hook.
+    /// Every hook but those of netfilter, of which it is the same.
     Wide,
-    /// Netfilter's hooks, too, rule by rule.
-    Rules,
+    /// Those of netfilter, too, rule by rule, and what drivers answer.
+    All,
 }
 
 /// Who reports a hook on a node, or why nobody does.

@@ -72,7 +72,7 @@ impl From<crate::HookSet> for HookSet {
         match set {
             crate::HookSet::Light => Self::Light,
             crate::HookSet::Wide => Self::Wide,
-            crate::HookSet::Rules => Self::Rules,
+            crate::HookSet::All => Self::All,
         }
     }
 }
@@ -82,7 +82,7 @@ impl From<HookSet> for crate::HookSet {
         match set {
             HookSet::Light => Self::Light,
             HookSet::Wide => Self::Wide,
-            HookSet::Rules => Self::Rules,
+            HookSet::All => Self::All,
         }
     }
 }

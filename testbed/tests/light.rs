@@ -12,10 +12,10 @@ use common::{PROGRAM, Testbed, privileged, text};
 use waymark_prober::netns::Netns;
 use waymark_testbed::AGENT_METRICS;
 
-/// How many checks the agents of all nodes have armed, by the set of hooks: light, wide, rules.
+/// How many checks the agents of all nodes have armed, by the set of hooks: light, wide, all.
 fn armed(testbed: &Testbed) -> [u64; 3] {
     let pages: Vec<String> = testbed.cluster().nodes.iter().map(|node| page(&node.netns)).collect();
-    ["light", "wide", "rules"].map(|hooks| {
+    ["light", "wide", "all"].map(|hooks| {
         let name = format!("waymark_agent_armed_checks_total{{hooks=\"{hooks}\"}} ");
         let counts = pages.iter().flat_map(|page| page.lines()).filter_map(|line| line.strip_prefix(&name));
         counts.map(|count| count.parse::<u64>().unwrap()).sum()
@@ -52,8 +52,8 @@ fn a_healthy_check_attaches_no_wide_set() {
         let (status, said) = check(to, &[]);
         assert_eq!(status, Some(0), "{said}");
     }
-    let [light, wide, rules] = armed(&testbed);
-    assert!(light >= 4 && [wide, rules] == [0, 0], "two checks over two nodes: {light}, {wide}, {rules}");
+    let [light, wide, all] = armed(&testbed);
+    assert!(light >= 4 && [wide, all] == [0, 0], "two checks over two nodes: {light}, {wide}, {all}");
     // Whoever wants it has it.
     let (status, said) = check("pod/shop/pay-1:80", &["--wide"]);
     assert_eq!(status, Some(0), "{said}");

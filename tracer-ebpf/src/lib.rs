@@ -100,7 +100,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { tracepoint: "netif_receive_skb", hook: Some(Hook::DriverRx), set: HookSet::Light },
     Program { tracepoint: "net_dev_queue", hook: Some(Hook::Qdisc), set: HookSet::Wide },
     Program { tracepoint: "net_dev_start_xmit", hook: Some(Hook::DriverTx), set: HookSet::Wide },
-    Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx), set: HookSet::Wide },
+    Program { tracepoint: "net_dev_xmit", hook: Some(Hook::DriverTx), set: HookSet::All },
     Program { tracepoint: "kfree_skb", hook: None, set: HookSet::Light },
     Program { tracepoint: "consume_skb", hook: None, set: HookSet::Wide },
     Program { tracepoint: "napi_gro_receive_entry", hook: Some(Hook::DriverRx), set: HookSet::Wide },

@@ -42,11 +42,11 @@ pub(super) fn recorded<'a>(
     inventory: &'a Inventory,
     examination: &'a Examination,
 ) -> Result<Examined<'a>, GatherError> {
-    let Examination { id, request, ends, facts, notes, light, wide, rules } = examination;
+    let Examination { id, request, ends, facts, notes, light, wide, all } = examination;
     let mut picture = Picture::of(inventory, facts.clone(), ends, notes.clone())?;
     picture.heed(ends, &survey::dscps(request));
     let question = Question { check: *id, inventory, request, ends: ends.clone(), picture };
-    let looks = Looks { light: light.clone(), wide: wide.clone(), rules: rules.clone() };
+    let looks = Looks { light: light.clone(), wide: wide.clone(), all: all.clone() };
     let diagnosis = question.diagnose(&looks);
     Ok(Examined { question, looks, diagnosis })
 }
@@ -72,12 +72,12 @@ impl Examined<'_> {
 
     /// The same without the cluster.
     pub(super) fn examination(self) -> Examination {
-        let Self { question, looks: Looks { mut light, mut wide, mut rules }, .. } = self;
-        for trials in [&mut light, &mut wide, &mut rules] {
+        let Self { question, looks: Looks { mut light, mut wide, mut all }, .. } = self;
+        for trials in [&mut light, &mut wide, &mut all] {
             number_buffers(&mut trials.seen.sightings);
         }
         let Question { check: id, request, ends, picture: Picture { facts, notes, .. }, .. } = question;
-        Examination { id, request: request.clone(), ends, facts, notes, light, wide, rules }
+        Examination { id, request: request.clone(), ends, facts, notes, light, wide, all }
     }
 }
 

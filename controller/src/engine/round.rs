@@ -121,13 +121,13 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
     }
     for place in &on_path {
         let names = nodes.entry(place.node.clone()).or_default();
-        if salvo.hooks == HookSet::Rules {
+        if salvo.hooks == HookSet::All {
             names.insert(place.netns.clone());
         }
     }
     let answers = prediction.branches.iter().flat_map(|branch| &branch.answer);
     let mut all = prediction.branches.iter().chain(answers);
-    if salvo.hooks == HookSet::Rules
+    if salvo.hooks == HookSet::All
         && all.any(|branch| branch.path.disposition() == Disposition::InsufficientInfo)
     {
         // Where the prediction knows no further, any namespace of these nodes may be next.
@@ -222,7 +222,7 @@ mod tests {
             flows: 0,
             interval: Duration::from_millis(interval_ms),
             timeout: Duration::ZERO,
-            hooks: HookSet::Rules,
+            hooks: HookSet::All,
         };
         assert_eq!(rate(&salvo(10, 10)), 50);
         assert_eq!(rate(&salvo(1, 10_000)), 1);

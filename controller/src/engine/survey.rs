@@ -2,8 +2,8 @@
 //!
 //! The first round is small, and light: devices and ends alone are watched, which tells whether packets come through and
 //! costs others on the nodes the least. While that is so and nothing else is strange, so are the rounds after it. Once
-//! something is wrong, the rest of what was asked for is sent while more is watched, or the same again: netfilter's rules
-//! where it is they that decide, and else all other hooks; if these do not tell it all, then the rules, too.
+//! something is wrong, the rest of what was asked for is sent while more is watched, or the same again: all hooks where it
+//! is netfilter that decides, and else those beside it; if these do not tell enough, then all.
 //!
 //! Only where some of the packets are lost and others are not, or where all are or none is but chance may have done it,
 //! there are more: packets that differ in size, code point and source port, every combination of them as often as any
@@ -95,12 +95,12 @@ pub(crate) fn next(
 
 /// What to watch where something is wrong that was seen while `last` was watched.
 fn hooks(last: HookSet, diagnosis: &Diagnosis) -> HookSet {
-    let rules = match last {
+    let all = match last {
         HookSet::Light => diagnosis.fault_point.as_ref().is_some_and(is_netfilters),
         HookSet::Wide => rules_may_tell(diagnosis),
-        HookSet::Rules => true,
+        HookSet::All => true,
     };
-    if rules { HookSet::Rules } else { HookSet::Wide }
+    if all { HookSet::All } else { HookSet::Wide }
 }
 
 /// Whether it is netfilter that drops, wherever its chain is.
@@ -143,7 +143,7 @@ fn further(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosi
     let slowest = diagnosis.rtt_ns.map_or(Duration::ZERO, |[.., most]| Duration::from_nanos(most));
     let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
     let interval = request.interval.min(BRISK);
-    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, hooks: HookSet::Rules })
+    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, hooks: HookSet::All })
 }
 
 /// The code points of a check's packets in further rounds; the first round has the first of them, or those asked for.
@@ -159,7 +159,7 @@ pub(crate) fn dscps(request: &Request) -> Vec<u8> {
 fn as_asked(request: &Request, full: Option<u16>, count: u32) -> Salvo {
     let Request { interval, timeout, .. } = *request;
     let (sizes, dscps) = (sizes(request, full), request.dscps.clone());
-    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, hooks: HookSet::Rules }
+    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, hooks: HookSet::All }
 }
 
 /// The same while as little as possible is watched.
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    const CLOSELY: Watched = Watched { hooks: HookSet::Rules, detour: false };
+    const CLOSELY: Watched = Watched { hooks: HookSet::All, detour: false };
     const WIDELY: Watched = Watched { hooks: HookSet::Wide, detour: false };
     const LIGHTLY: Watched = Watched { hooks: HookSet::Light, detour: false };
     use crate::diagnose::tests::healthy;
@@ -298,7 +298,7 @@ mod tests {
         let rest = next(&request, None, FIRST, LIGHTLY, &healthy()).unwrap();
         assert_eq!((rest.count, rest.hooks, rest.timeout), (384, HookSet::Light, request.timeout));
         assert_eq!(next(&request, None, 400, LIGHTLY, &healthy()), None);
-        assert_eq!(first(&Request { wide: true, ..request }, None).hooks, HookSet::Rules);
+        assert_eq!(first(&Request { wide: true, ..request }, None).hooks, HookSet::All);
     }
 
     #[test]
@@ -330,28 +330,24 @@ mod tests {
         };
         let next = |last, diagnosis| next(&request(), None, 5, last, &diagnosis).map(|salvo| salvo.hooks);
         let filter = FaultPoint { hook: Hook::NetfilterForward, ..fault() };
-        assert_eq!(
-            next(LIGHTLY, died(filter.clone())),
-            Some(HookSet::Rules),
-            "there is no doubt whose it is"
-        );
+        assert_eq!(next(LIGHTLY, died(filter.clone())), Some(HookSet::All), "there is no doubt whose it is");
         let egress = FaultPoint { reason: Some("NETFILTER_EGRESS".to_owned()), ..fault() };
-        assert_eq!(next(LIGHTLY, died(egress)), Some(HookSet::Rules));
+        assert_eq!(next(LIGHTLY, died(egress)), Some(HookSet::All));
         let route = FaultPoint { hook: Hook::Route, confidence: Confidence::High, ..fault() };
         assert_eq!(next(LIGHTLY, died(route.clone())), Some(HookSet::Wide));
-        assert_eq!(next(WIDELY, died(route.clone())), Some(HookSet::Rules), "a rule may have set a mark");
+        assert_eq!(next(WIDELY, died(route.clone())), Some(HookSet::All), "a rule may have set a mark");
         let predicted = FaultPoint { ground: Some(text!(ground::ReportedAsPredicted)), ..route };
         assert_eq!(next(WIDELY, died(predicted.clone())), None);
         let device = FaultPoint { hook: Hook::Qdisc, confidence: Confidence::High, ..fault() };
         assert_eq!(next(WIDELY, died(device.clone())), None);
         let vague = FaultPoint { confidence: Confidence::Medium, ..device };
-        assert_eq!(next(WIDELY, died(vague)), Some(HookSet::Rules));
+        assert_eq!(next(WIDELY, died(vague)), Some(HookSet::All));
         assert_eq!(next(WIDELY, died(wire())), None);
         assert_eq!(next(WIDELY, healthy()), None);
         let unknown = Diagnosis { verdict: Verdict::Undetermined, ..healthy() };
-        assert_eq!(next(WIDELY, unknown), Some(HookSet::Rules));
+        assert_eq!(next(WIDELY, unknown), Some(HookSet::All));
         let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..died(predicted) };
-        assert_eq!(next(WIDELY, wrong_model.clone()), Some(HookSet::Rules));
+        assert_eq!(next(WIDELY, wrong_model.clone()), Some(HookSet::All));
         assert_eq!(next(CLOSELY, wrong_model), None, "there is no more to see");
     }
 }

@@ -133,7 +133,7 @@ async fn a_closer_look_is_had_only_where_something_is_wrong() {
     assert_eq!((result.verdict, result.sent), (Verdict::Reachable, 100));
     assert_eq!(orders, [HookSet::Light; 4], "two rounds on two nodes");
     let (_, orders) = looks(Fakes::default(), Request { wide: true, ..many }).await;
-    assert_eq!(orders, [HookSet::Rules; 2]);
+    assert_eq!(orders, [HookSet::All; 2]);
     let quick = Request { timeout: Duration::from_millis(10), ..request() };
     let (result, orders) = looks(Fakes { mute: true, ..Fakes::default() }, quick).await;
     assert_eq!(
@@ -141,6 +141,6 @@ async fn a_closer_look_is_had_only_where_something_is_wrong() {
         (Verdict::Unreachable, 15, 15),
         "{result:#?}"
     );
-    let each = [HookSet::Light, HookSet::Wide, HookSet::Rules];
+    let each = [HookSet::Light, HookSet::Wide, HookSet::All];
     assert_eq!(orders[..6], each.map(|hooks| [hooks; 2]).concat());
 }

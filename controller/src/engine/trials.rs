@@ -24,7 +24,7 @@ pub(crate) struct Trials {
 pub(super) struct Looks {
     pub(super) light: Trials,
     pub(super) wide: Trials,
-    pub(super) rules: Trials,
+    pub(super) all: Trials,
 }
 
 impl Trials {
@@ -75,7 +75,7 @@ impl Looks {
         let trials = match hooks {
             HookSet::Light => &mut self.light,
             HookSet::Wide => &mut self.wide,
-            HookSet::Rules => &mut self.rules,
+            HookSet::All => &mut self.all,
         };
         match round {
             Ok(round) => trials.add(round),
@@ -89,38 +89,38 @@ impl Looks {
     }
 
     /// From little to much that was watched.
-    pub(super) fn all(&self) -> [&Trials; 3] {
-        [&self.light, &self.wide, &self.rules]
+    pub(super) fn each(&self) -> [&Trials; 3] {
+        [&self.light, &self.wide, &self.all]
     }
 
     /// How many packets were sent.
     pub(super) fn sent(&self) -> u32 {
-        self.all().map(|trials| trials.sent.len() as u32).iter().sum()
+        self.each().map(|trials| trials.sent.len() as u32).iter().sum()
     }
 
     /// The largest packet, in bytes.
     pub(super) fn largest(&self) -> u32 {
-        let all = self.all().into_iter().flat_map(|trials| &trials.sent);
+        let all = self.each().into_iter().flat_map(|trials| &trials.sent);
         all.map(|packet| packet.size).max().unwrap_or_default()
     }
 
     /// What was lost of what was seen.
     pub(super) fn losses(&self) -> Losses {
         let mut losses = Losses::default();
-        self.all().iter().for_each(|trials| losses += trials.seen.losses);
+        self.each().iter().for_each(|trials| losses += trials.seen.losses);
         losses
     }
 
     /// Remarks of all rounds, each once.
     pub(super) fn notes(&self) -> Vec<Text> {
         let mut notes = Vec::new();
-        self.all().iter().for_each(|trials| add_new(&mut notes, trials.seen.notes.iter().cloned()));
+        self.each().iter().for_each(|trials| add_new(&mut notes, trials.seen.notes.iter().cloned()));
         notes
     }
 
     /// What was seen while most was watched.
     pub(super) fn sightings(&self) -> &[Sighting] {
-        let last = self.all().into_iter().rfind(|trials| !trials.sent.is_empty());
+        let last = self.each().into_iter().rfind(|trials| !trials.sent.is_empty());
         last.map_or(&[], |trials| &trials.seen.sightings)
     }
 }

@@ -87,7 +87,7 @@ impl Recording {
 
     /// What was seen in all rounds of the check.
     fn sightings(&self) -> impl Iterator<Item = &Sighting> {
-        [&self.check.light, &self.check.wide, &self.check.rules]
+        [&self.check.light, &self.check.wide, &self.check.all]
             .into_iter()
             .flat_map(|trials| &trials.seen.sightings)
     }

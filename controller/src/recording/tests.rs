@@ -42,7 +42,7 @@ async fn a_recorded_check_is_answered_as_it_was() {
 
 #[tokio::test]
 async fn addresses_of_the_kernel_stay_where_they_are() {
-    for trials in [recorded(false).await.1.check.light, recorded(true).await.1.check.rules] {
+    for trials in [recorded(false).await.1.check.light, recorded(true).await.1.check.all] {
         let buffers: Vec<u64> = trials.seen.sightings.iter().map(|sighting| sighting.buffer).collect();
         assert!(buffers.contains(&0) && buffers.contains(&1), "{buffers:?}");
         assert!(buffers.iter().all(|&buffer| buffer <= buffers.len() as u64), "{buffers:?}");
@@ -140,13 +140,13 @@ proptest! {
     fn the_order_between_nodes_changes_nothing(which in 0..SOME.len(), turns in prop::collection::vec(0..3_usize, 1..200)) {
         let mut recording = recording(SOME[which]);
         let before = replay(&recording).unwrap();
-        let sightings = std::mem::take(&mut recording.check.rules.seen.sightings);
+        let sightings = std::mem::take(&mut recording.check.all.seen.sightings);
         let nodes = ["node1", "node2", "node3"];
         let mut streams = nodes.map(|node| {
             let of_node = sightings.iter().filter(|sighting| sighting.place.node.as_str() == node);
             of_node.cloned().collect::<std::collections::VecDeque<_>>()
         });
-        let shuffled = &mut recording.check.rules.seen.sightings;
+        let shuffled = &mut recording.check.all.seen.sightings;
         for turn in turns.into_iter().cycle() {
             let first = (0..3).map(|next| (turn + next) % 3).find(|&stream| !streams[stream].is_empty());
             let Some(first) = first else { break };

@@ -104,8 +104,7 @@ impl Underlay {
     /// An order to watch for packets from a pod of one node to one of the other, with a set of
     /// hooks. Netfilter is watched where a controller would have it watched: at the ends, and for rules on both nodes.
     pub fn arm(&self, order: rpc::Arm, set: HookSet) -> rpc::Arm {
-        let parts: &[&str] =
-            if set == HookSet::Rules { &["p14", "n1", "n2", "p24"] } else { &["p14", "p24"] };
+        let parts: &[&str] = if set == HookSet::All { &["p14", "n1", "n2", "p24"] } else { &["p14", "p24"] };
         let netns = parts.iter().map(|part| self.netns(part)).collect();
         rpc::Arm { netns, hooks: rpc::HookSet::from(set).into(), ..order }
     }

@@ -80,7 +80,7 @@ impl Agent {
         let set = rpc::HookSet::try_from(order.hooks).map(HookSet::from);
         let set = set.map_err(|error| AgentError::Malformed(error.to_string()))?;
         let wanted = |netns: &Netns| {
-            (order.netns.is_empty() && set == HookSet::Rules)
+            (order.netns.is_empty() && set == HookSet::All)
                 || order.netns.iter().any(|name| name == netns.name().as_str())
         };
         let (key, protocol) = (key(&order.key)?, protocol(order.protocol)?);
@@ -141,7 +141,7 @@ impl Agent {
             Ok::<_, tracer::TracerError>((Arc::new(tracer), reports))
         })
         .await??;
-        self.0.metrics.count_armed(HookSet::Wide);
+        self.0.metrics.count_armed(HookSet::All);
         let finding = tokio::spawn(find_namespaces(Arc::clone(&self.0), Arc::downgrade(&tracer)));
         let own = OwnTracer { tracer, finding: finding.abort_handle(), _permit: permit };
         self.start_lease(check, lease, (key, 0), Some(own))?;

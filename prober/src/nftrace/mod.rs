@@ -181,7 +181,7 @@ impl Watch {
                 arrivals.iter().try_for_each(|arrivals| arrivals.arm(traced)).map_err(failed)?;
                 Ok("nftables log".to_owned())
             }
-            HookSet::Rules => {
+            HookSet::All => {
                 let rules = self.trace_rules()?;
                 rules.tables.iter().try_for_each(|table| table.arm(traced)).map_err(failed)?;
                 Ok(rules.provider())
@@ -195,7 +195,7 @@ impl Watch {
             HookSet::Light | HookSet::Wide => {
                 lock(&self.arrivals).iter().try_for_each(|arrivals| arrivals.disarm(traced))
             }
-            HookSet::Rules => lock(&self.rules).tables.iter().try_for_each(|table| table.disarm(traced)),
+            HookSet::All => lock(&self.rules).tables.iter().try_for_each(|table| table.disarm(traced)),
         }
     }
 

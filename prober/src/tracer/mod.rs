@@ -61,7 +61,7 @@ pub struct ArmSpec {
 
 /// What a check asks that marks no packets: all hooks, and nothing of what packets carry.
 pub fn unmarked(check: CheckId, key: MarkerKey, lease: Duration) -> ArmSpec {
-    let traced = Traced { check, key, count: 0, protocol: Protocol::Udp, set: HookSet::Wide, capture: false };
+    let traced = Traced { check, key, count: 0, protocol: Protocol::Udp, set: HookSet::All, capture: false };
     ArmSpec { traced, lease, netfilter: Vec::new() }
 }
 
@@ -112,7 +112,7 @@ pub fn try_load() -> Result<Tried, FloorError> {
 pub fn foresee() -> Result<Vec<HookReport>, FloorError> {
     let (floor, _) = Floor::load()?;
     let functions = floor.functions().iter().map(deep::Row::foretell).collect();
-    let mut reports = report::of_floor(&floor, functions, HookSet::Rules);
+    let mut reports = report::of_floor(&floor, functions, HookSet::All);
     let traced = nftrace::try_table().map(|()| "nftables trace".to_owned());
     reports.extend(report::of_rules(traced.map_err(|error| error.to_string())));
     Ok(reports)

@@ -39,7 +39,7 @@ pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) ->
         // What is used up is not recorded for light looks.
         let provider = match set {
             HookSet::Light => "tp_btf/kfree_skb",
-            HookSet::Wide | HookSet::Rules => "tp_btf/kfree_skb, tp_btf/consume_skb",
+            HookSet::Wide | HookSet::All => "tp_btf/kfree_skb, tp_btf/consume_skb",
         };
         let more = told(hook).chain(functions.served(hook).map(str::to_owned));
         let provider = more.fold(provider.to_owned(), |all, one| format!("{all}, {one}"));
@@ -55,7 +55,7 @@ pub fn of_floor(floor: &Floor, functions: Vec<WatchedFunction>, set: HookSet) ->
         report(hook, state)
     });
     // Of namespaces in which they are watched nevertheless there are reports of their own.
-    let filters = Hook::ALL.iter().filter(|hook| set < HookSet::Rules && hook.is_netfilter());
+    let filters = Hook::ALL.iter().filter(|hook| set < HookSet::All && hook.is_netfilter());
     let filters = filters.map(|&hook| report(hook, blind(text!(note::NotAsked))));
     passing.into_iter().chain(ending).chain(between).chain(filters).collect()
 }
@@ -90,7 +90,7 @@ impl Functions {
 /// What the trace of netfilter serves in namespaces whose rules are wanted.
 pub fn of_rules(traced: Result<String, String>) -> Vec<HookReport> {
     let anywhere = NetnsName::from("anywhere");
-    let reports = of_netfilter(&anywhere, traced, HookSet::Rules);
+    let reports = of_netfilter(&anywhere, traced, HookSet::All);
     reports.map(|report| HookReport { netns: None, ..report }).collect()
 }
 
@@ -103,7 +103,7 @@ pub fn of_netfilter(
     let netns = netns.clone();
     Hook::ALL.iter().filter(|hook| hook.is_netfilter()).map(move |&hook| {
         let observability = match &traced {
-            Ok(provider) if set == HookSet::Rules || hook == Hook::NetfilterInput => {
+            Ok(provider) if set == HookSet::All || hook == Hook::NetfilterInput => {
                 Observability::Observed { provider: provider.clone() }
             }
             Ok(_) => Observability::NotObservable { why: text!(note::NotAsked) },
