@@ -29,21 +29,40 @@ pub fn is_installed(program: &str) -> bool {
 
 /// The script: counts packets of one flow, wherever the programs of a set are attached.
 fn script(set: HookSet, [src, dst]: [[u8; 4]; 2]) -> String {
-    let [src, dst] = [src, dst].map(u32::from_le_bytes);
+    let bytes = |field: &str, ip: [u8; 4]| {
+        let byte = |(index, byte)| format!("args->{field}[{index}] == {byte}");
+        ip.iter().enumerate().map(byte).collect::<Vec<_>>().join(" && ")
+    };
+    let [source, destination] = [src, dst].map(u32::from_le_bytes);
     let mut script = String::from("BEGIN { printf(\"ready\\n\"); }\n");
     for program in PROGRAMS.iter().filter(|program| program.set <= set) {
         let name = program.tracepoint;
-        let family = if matches!(name, "kfree_skb" | "consume_skb") { "skb" } else { "net" };
+        let family = match name {
+            "kfree_skb" | "consume_skb" => "skb",
+            "qdisc_dequeue" => "qdisc",
+            "fib_table_lookup" => "fib",
+            "fib6_table_lookup" => "fib6",
+            "neigh_event_send_done" => "neigh",
+            _ => "net",
+        };
         // The network header is set only behind the reception.
         let header = match name {
-            "netif_receive_skb" => "$skb->data",
+            "netif_receive_skb" | "napi_gro_receive_entry" => "$skb->data",
             _ => "($skb->head + $skb->network_header)",
         };
-        write!(
+        let (prepare, condition) = match name {
+            "fib_table_lookup" => (String::new(), format!("{} && {}", bytes("src", src), bytes("dst", dst))),
+            // Of IPv6 there is none.
+            "fib6_table_lookup" => (String::new(), bytes("dst", dst)),
+            "neigh_event_send_done" => (String::new(), bytes("primary_key4", dst)),
+            _ => (
+                format!("$skb = (struct sk_buff *)args->skbaddr; $ip = (struct iphdr *){header};"),
+                format!("$ip->saddr == {source} && $ip->daddr == {destination} && $ip->protocol == 1"),
+            ),
+        };
+        writeln!(
             script,
-            "tracepoint:{family}:{name} {{\n\
-             $skb = (struct sk_buff *)args->skbaddr; $ip = (struct iphdr *){header};\n\
-             if ($ip->saddr == {src} && $ip->daddr == {dst} && $ip->protocol == 1) {{ @{name} = count(); }}\n}}\n"
+            "tracepoint:{family}:{name} {{ {prepare} if ({condition}) {{ @{name} = count(); }} }}"
         )
         .expect("a string takes all");
     }
