@@ -14,6 +14,7 @@ use serde::Serialize;
 use waymark_proto::{Hook, Inventory, NodeName};
 
 use crate::facts::{command, kernel_release, nfnetlink};
+use crate::nftrace::try_table;
 use crate::pods::{Opened, Pods, Searched};
 use crate::tracer::{FloorError, Tried, WatchedFunction, reads_pages, try_load};
 
@@ -86,7 +87,7 @@ pub fn examine(node: Option<(&Inventory, &NodeName)>) -> Vec<Finding> {
     findings.push(kernel::kernel(&release, version));
     findings.push(kernel::tracepoints(fs::read("/sys/kernel/btf/vmlinux")));
     findings.push(kernel::ring_buffer(version));
-    findings.push(kernel::rule_traces(version));
+    findings.push(kernel::rule_traces(try_table()));
     findings.push(kernel::memlock(version, fs::read_to_string("/proc/self/limits")));
     findings.push(kernel::kallsyms(kernel::start_of("/proc/kallsyms")));
     findings.push(kernel::pages(reads_pages()));

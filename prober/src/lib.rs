@@ -10,6 +10,7 @@
 //! * [`tracer`]: what tracepoints and netfilter saw of them
 //! * [`nftrace`]: netfilter's own trace
 //! * [`live`]: packets that nobody marked
+//! * `guard`: undoes what would outlive a killed agent
 //! * `reports`: the sockets to which it reports
 //! * `nflog`: packets that netfilter logs
 //! * `xtrace`: that of iptables-legacy, which is part of it
@@ -23,6 +24,7 @@
 pub mod agent;
 pub mod doctor;
 pub mod facts;
+mod guard;
 pub mod inject;
 pub mod link;
 pub mod live;

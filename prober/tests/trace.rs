@@ -60,16 +60,6 @@ fn kernel_is(major: u32, minor: u32) -> bool {
     (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
-/// Tables that go with their owner came with 5.12: before, nobody sees the hooks of netfilter.
-fn rules_are_traced() -> bool {
-    kernel_is(5, 12)
-}
-
-/// Those hooks of the way that this kernel shows.
-fn forward() -> Vec<&'static str> {
-    FORWARD.into_iter().filter(|step| rules_are_traced() || !step.contains("netfilter")).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hook_of_the_way_sees_the_packet() {
     let Some(world) = World::new() else { return };
@@ -80,7 +70,7 @@ async fn every_hook_of_the_way_sees_the_packet() {
         (Protocol::Tcp, Match::TcpSeq, Some(dropped)),
     ] {
         let (sightings, losses) = world.check(protocol, 1).await;
-        let mut expected = forward();
+        let mut expected = FORWARD.to_vec();
         expected.extend(end);
         expected.sort_unstable();
         assert_eq!(walk(&world, &sightings, &[matched]), expected, "{protocol}");
@@ -88,21 +78,20 @@ async fn every_hook_of_the_way_sees_the_packet() {
     }
 }
 
-/// What nobody sees is told, with its reason.
+/// Every hook of the way is served on every kernel.
 #[tokio::test(flavor = "multi_thread")]
-async fn hooks_that_this_kernel_does_not_show_are_reported() {
+async fn hooks_that_packets_pass_are_all_served() {
     let Some(world) = World::new() else { return };
     let check = waymark_proto::CheckId::new(0xf00d).unwrap();
     let arm = world::arm(check.get(), Protocol::Icmp, 1, 60_000);
     let (.., reports) = world.carry_out(&arm, &world.inject(check, Protocol::Icmp, 1)).await.unwrap();
-    let of_hook = |hook| reports.iter().filter(move |report| report.hook == hook);
-    let hidden = |report: &&HookReport| matches!(report.observability, Observability::NotObservable { .. });
-    assert_eq!(of_hook(Hook::DriverRx).filter(hidden).count(), 0, "{reports:?}");
-    assert_eq!(
-        of_hook(Hook::NetfilterForward).any(|report| hidden(&report)),
-        !rules_are_traced(),
-        "{reports:?}"
-    );
+    let devices = [Hook::DriverRx, Hook::Qdisc, Hook::DriverTx];
+    for &hook in Hook::ALL.iter().filter(|hook| hook.is_netfilter() || devices.contains(hook)) {
+        let mut of_hook = reports.iter().filter(|report| report.hook == hook).peekable();
+        assert!(of_hook.peek().is_some(), "{hook}: {reports:?}");
+        let served = |report: &HookReport| matches!(report.observability, Observability::Observed { .. });
+        assert!(of_hook.all(served), "{hook}: {reports:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +204,7 @@ async fn checks_overlap() {
         let (seen, ended) = tokio::join!(world.check(Protocol::Icmp, 1), world.agent.disarm(id));
         ended.unwrap();
         let walk = walk(&world, &seen.0, &[Match::Tag]);
-        assert_eq!(walk, forward(), "while {id} was disarmed");
+        assert_eq!(walk, FORWARD.to_vec(), "while {id} was disarmed");
     }
 }
 

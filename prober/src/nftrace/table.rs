@@ -18,8 +18,9 @@
 //! (`nft_trace_init`: a hash of its flow, and one of that), which costs bystanders as much as a program at every device. So
 //! for whoever wants none there is a table without any, which logs marked packets behind all else of the input hook, to a socket.
 //!
-//! The tables have the `owner` flag (kernel 5.12): they belong to the socket that made them and disappear
-//! with it, so a killed agent leaves nothing behind. The trace bit does not cross namespaces.
+//! The tables have the `owner` flag: they belong to the socket that made them and disappear with it, so a killed agent
+//! leaves nothing behind. Kernels before 5.12 do not know it: there a process of its own waits for the agent's end and
+//! removes the table (`guard`). The trace bit does not cross namespaces.
 
 use std::ffi::{CString, c_char, c_void};
 use std::io;
@@ -35,6 +36,7 @@ use waymark_proto::marker::MAGIC;
 use waymark_proto::{CheckId, FIRST_TRACED_PRIORITY, Hook, HookSet, MarkerKey, Protocol};
 
 use super::rules::{self, Acknowledgement, Log, NamedKey, Sequence, Sets, Tag};
+use crate::guard::Guard;
 
 /// Tables whose names begin so are Waymark's own.
 pub const TABLE_PREFIX: &str = "waymark_";
@@ -119,6 +121,8 @@ pub struct TraceTable {
     socket: Socket,
     table: Table,
     purpose: Purpose,
+    /// Removes it should the agent die, where the kernel does not.
+    guard: Option<Guard>,
 }
 
 impl TraceTable {
@@ -143,13 +147,14 @@ impl TraceTable {
         socket.bind_auto()?;
         // Errors quote the request otherwise, and a batch is long.
         socket.set_cap_ack(true)?;
-        let made = Self { socket, table: Table::new(name, purpose.family()), purpose };
-        made.commit(&made.definition()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL | libc::EOPNOTSUPP) => io::Error::other(format!(
-                "{error}; tables that go with their owner need kernel 5.12 or newer"
-            )),
-            _ => error,
-        })?;
+        let mut made = Self { socket, table: Table::new(name, purpose.family()), purpose, guard: None };
+        match made.commit(&made.definition(Ends::WithItsOwner)) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                made.guard = Some(Guard::set(&made.socket, &bytes_of(&made.removal()))?);
+                made.commit(&made.definition(Ends::WhenRemoved))?;
+            }
+            outcome => outcome?,
+        }
         Ok(made)
     }
 
@@ -171,14 +176,18 @@ impl TraceTable {
     /// Removes the table now. It goes with its socket, but that may live on for a moment in a process that is just being
     /// started and has not yet closed what is not its own.
     fn remove(&self) -> io::Result<()> {
-        let mut batch = Batch::new();
-        batch.add(&self.table, MsgType::Del);
-        self.commit(&batch.finalize())
+        self.commit(&self.removal())
     }
 
-    fn definition(&self) -> FinalizedBatch {
+    fn removal(&self) -> FinalizedBatch {
         let mut batch = Batch::new();
-        batch.add(&OwnedTable(&self.table, self.purpose.family()), MsgType::Add);
+        batch.add(&self.table, MsgType::Del);
+        batch.finalize()
+    }
+
+    fn definition(&self, ends: Ends) -> FinalizedBatch {
+        let mut batch = Batch::new();
+        batch.add(&NewTable(&self.table, self.purpose.family(), ends), MsgType::Add);
         let sets = self.sets();
         batch.add(&sets.tags, MsgType::Add);
         batch.add(&sets.sequences, MsgType::Add);
@@ -260,8 +269,7 @@ impl TraceTable {
 
     /// Sends a batch and reads the kernel's answers to it.
     fn commit(&self, batch: &FinalizedBatch) -> io::Result<()> {
-        let bytes: Vec<u8> = batch.iter().flatten().copied().collect();
-        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+        self.socket.send_to(&bytes_of(batch), &SocketAddr::new(0, 0), 0)?;
         // The kernel answers within send(): whatever it has to say is in the queue by now.
         let mut outcome = Ok(());
         loop {
@@ -309,11 +317,23 @@ fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
     None
 }
 
-/// The message that makes a table with the owner flag, which the crate cannot set.
-struct OwnedTable<'a>(&'a Table, ProtoFamily);
+/// The messages of a batch, as they are sent.
+fn bytes_of(batch: &FinalizedBatch) -> Vec<u8> {
+    batch.iter().flatten().copied().collect()
+}
+
+/// When a table ends.
+#[derive(Clone, Copy)]
+enum Ends {
+    WithItsOwner,
+    WhenRemoved,
+}
+
+/// The message that makes a table. The crate cannot set the owner flag, nor refuse a name that is taken.
+struct NewTable<'a>(&'a Table, ProtoFamily, Ends);
 
 // SAFETY: writes one message, as libnftnl builds it, into the buffer that the batch provides for one.
-unsafe impl NlMsg for OwnedTable<'_> {
+unsafe impl NlMsg for NewTable<'_> {
     unsafe fn write(&self, buffer: *mut c_void, seq: u32, _: MsgType) {
         // SAFETY: `buffer` has room for a message, which is the caller's part; the table is freed after
         // its last use.
@@ -321,7 +341,9 @@ unsafe impl NlMsg for OwnedTable<'_> {
             let table = NonNull::new(sys::nftnl_table_alloc()).expect("there is memory for a table").as_ptr();
             sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FAMILY as u16, self.1 as u32);
             sys::nftnl_table_set_str(table, sys::NFTNL_TABLE_NAME as u16, self.0.get_name().as_ptr());
-            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, TABLE_F_OWNER);
+            if matches!(self.2, Ends::WithItsOwner) {
+                sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, TABLE_F_OWNER);
+            }
             let header = sys::nftnl_nlmsg_build_hdr(
                 buffer.cast::<c_char>(),
                 libc::NFT_MSG_NEWTABLE as u16,

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use super::guard::Guard;
+use crate::guard::Guard;
 
 /// The logger that sends to sockets.
 const SOCKETS: &str = "nfnetlink_log";
@@ -44,7 +44,7 @@ impl Logger {
         if before == SOCKETS {
             return Ok(Self { _lent: None });
         }
-        let guard = Guard::set(&file, &before)?;
+        let guard = Guard::set(&file, before.as_bytes())?;
         file.write_all_at(SOCKETS.as_bytes(), 0).map_err(|error| failed("write nfnetlink_log to", &error))?;
         Ok(Self { _lent: Some(Lent { file, before, _guard: guard }) })
     }

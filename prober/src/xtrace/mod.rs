@@ -6,7 +6,6 @@
 //! group 0 is where such reports go.
 //!
 //! * `logger`: makes `nfnetlink_log` the logger, and gives the namespace its own one back
-//! * `guard`: gives it back when the agent is killed
 //! * `event`: reports, parsed
 //!
 //! Why not rules of one's own (`-j TRACE`), nor counters? A legacy table is replaced as a whole, so a rule of ours would
@@ -18,7 +17,6 @@
 //! `-j NFLOG` choose their logger themselves. A group has one listener, so where `ulogd` listens to group 0 it keeps it.
 
 mod event;
-mod guard;
 mod logger;
 
 use std::io;

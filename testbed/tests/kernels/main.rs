@@ -22,48 +22,48 @@ mod table;
 use std::time::Duration;
 
 use cache::Kernel;
-use matrix::{Extent, Lack, asked};
+use matrix::{Extent, asked};
 use pair::Pair;
 use serde_json::Value;
 
 /// 5.10.
 #[test]
 fn the_oldest_kernel() {
-    asked("bullseye", Lack::RuleTraces, Extent::Brief);
+    asked("bullseye", Extent::Brief);
 }
 
 /// Whatever is newest.
 #[test]
 fn the_newest_kernel() {
-    asked("sid", Lack::Nothing, Extent::Brief);
+    asked("sid", Extent::Brief);
 }
 
 /// 5.10, all of it.
 #[test]
 #[ignore = "`make test-kernels` runs it"]
 fn bullseye() {
-    asked("bullseye", Lack::RuleTraces, Extent::Full);
+    asked("bullseye", Extent::Full);
 }
 
 /// 6.1.
 #[test]
 #[ignore = "`make test-kernels` runs it"]
 fn bookworm() {
-    asked("bookworm", Lack::Nothing, Extent::Full);
+    asked("bookworm", Extent::Full);
 }
 
 /// 6.12.
 #[test]
 #[ignore = "`make test-kernels` runs it"]
 fn trixie() {
-    asked("trixie", Lack::Nothing, Extent::Full);
+    asked("trixie", Extent::Full);
 }
 
 /// Whatever is newest, all of it.
 #[test]
 #[ignore = "`make test-kernels` runs it"]
 fn sid() {
-    asked("sid", Lack::Nothing, Extent::Full);
+    asked("sid", Extent::Full);
 }
 
 #[test]

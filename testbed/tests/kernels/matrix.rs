@@ -22,15 +22,6 @@ pub enum Extent {
     Full,
 }
 
-/// What a kernel lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// Nothing that Waymark uses.
-    Nothing,
-    /// Tables that go with their owner, which came with 5.12: rules cannot be traced.
-    RuleTraces,
-}
-
 /// The tests that are passed, with the extent from which on.
 const TESTS: [(Extent, &str); 12] = [
     (Extent::Brief, "prober/trace"),
@@ -38,11 +29,11 @@ const TESTS: [(Extent, &str); 12] = [
     (Extent::Brief, "prober/links"),
     (Extent::Brief, "prober/metadata"),
     (Extent::Brief, "prober/live"),
+    (Extent::Brief, "prober/killed"),
     (Extent::Full, "prober/deep"),
     (Extent::Full, "prober/fragments"),
     (Extent::Full, "prober/beside"),
     (Extent::Full, "prober/doctor"),
-    (Extent::Full, "prober/killed"),
     (Extent::Full, "prober/legacy"),
     (Extent::Full, "prober/facts"),
 ];
@@ -53,16 +44,6 @@ const BRIEF: [(&str, &str); 4] = [
     ("prober/trace", "a_rule_that_drops"),
     ("prober/trace", "does_not_show"),
     ("prober/live", "every_packet_is_seen"),
-];
-
-/// Tests that are about the trace of rules, or about hooks that only it sees.
-const RULE_TRACES: [&str; 6] = [
-    "a_chain_outside_the_ip_hooks_is_no_ip_hook",
-    "a_killed_agent_leaves_nothing",
-    "a_lease_ends_without_its_controller",
-    "a_rule_of_a_bridge_is_named",
-    "a_rule_that_drops_is_named",
-    "translated_headers_are_those_behind_the_last_chain",
 ];
 
 /// Faults that lie in different places: a rule, the tunnel, the underlay, a device.
@@ -76,14 +57,12 @@ const MODULES: [&str; 3] = [
 ];
 
 /// Asks the kernel of a release, if it is to be had.
-pub fn asked(release: &'static str, lack: Lack, extent: Extent) {
+pub fn asked(release: &'static str, extent: Extent) {
     let Some(kernel) = Kernel::find(release) else { return };
     let mut guest = Guest::boot(&kernel);
-    takes_the_programs(&mut guest, lack);
-    // All that is asked there is about the trace of rules.
-    let can = |name: &str| lack != Lack::RuleTraces || name != "prober/legacy";
-    for (_, name) in TESTS.into_iter().filter(|(from, name)| *from <= extent && can(name)) {
-        passes(&mut guest, name, lack, extent);
+    takes_the_programs(&mut guest);
+    for (_, name) in TESTS.into_iter().filter(|(from, _)| *from <= extent) {
+        passes(&mut guest, name, extent);
     }
     localizes(&mut guest, extent);
 }
@@ -100,25 +79,19 @@ pub fn told(release: &'static str) {
     table::agrees(&kernel.version, &reports);
 }
 
-/// `waymark-agent doctor` lacks nothing but what is known.
-fn takes_the_programs(guest: &mut Guest, lack: Lack) {
+/// `waymark-agent doctor` lacks nothing.
+fn takes_the_programs(guest: &mut Guest) {
     let report = guest.succeed(&format!("{} doctor", programs::path("waymark-agent")), LIMIT);
     println!("{report}");
     assert!(report.contains("the kernel accepts all of its programs"), "{report}");
     let lacks: Vec<_> = report.lines().filter(|line| !line.starts_with(['✓', ' '])).collect();
-    match lack {
-        Lack::Nothing => assert_eq!(lacks, Vec::<&str>::new()),
-        Lack::RuleTraces => assert!(lacks.len() == 1 && lacks[0].starts_with("! rule traces"), "{lacks:?}"),
-    }
+    assert_eq!(lacks, Vec::<&str>::new());
 }
 
-/// A test of the workspace passes, but for what needs what the kernel lacks.
-fn passes(guest: &mut Guest, name: &str, lack: Lack, extent: Extent) {
+/// A test of the workspace passes.
+fn passes(guest: &mut Guest, name: &str, extent: Extent) {
     // One at a time: a guest is slow, and what they wait for has limits.
     let mut command = format!("{} --test-threads=1 --include-ignored", programs::test(name));
-    if lack == Lack::RuleTraces {
-        command.extend(RULE_TRACES.map(|name| format!(" --skip {name}")));
-    }
     let enough = BRIEF.iter().filter(|(test, _)| extent == Extent::Brief && *test == name);
     command.extend(enough.map(|(_, part)| format!(" {part}")));
     let ran = guest.run(&command, LIMIT);

@@ -1,9 +1,8 @@
-//! A process that puts a setting back when the agent dies, however it dies. The only file that calls `fork`.
+//! A process that undoes something when the agent dies, however it dies. The only file that calls `fork`.
 //!
-//! It holds nothing but the end of a pipe, of which the agent has the other, and the setting's file; nor does it run
-//! any code of the agent's. That a pipe is closed is something that no signal can prevent.
+//! It holds nothing but the end of a pipe, of which the agent has the other, and what it writes to: a setting's file, or a
+//! socket of the kernel. Nor does it run any code of the agent's. That a pipe is closed is something that no signal can prevent.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -11,28 +10,28 @@ use nix::fcntl::OFlag;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe2, write};
 
-/// Longest value that is put back; a logger's name has less than 64 bytes.
-const LONGEST: usize = 128;
+/// Most that is written: a logger's name has less than 64 bytes, and the order to remove a table less than 200.
+const LONGEST: usize = 256;
 
-/// A guard on duty. It stands down when this is dropped: then its owner has put the setting back.
-pub(super) struct Guard {
+/// A guard on duty. It stands down when this is dropped: then its owner has undone it.
+pub(crate) struct Guard {
     alive: OwnedFd,
     process: Pid,
 }
 
 impl Guard {
-    /// Sets a guard that writes `value` to `setting` if this process dies.
-    pub(super) fn set(setting: &File, value: &str) -> io::Result<Self> {
+    /// Sets a guard that writes `words` to `what`, to the beginning if it is a file, should this process die.
+    pub(crate) fn set(what: &impl AsRawFd, words: &[u8]) -> io::Result<Self> {
         let mut bytes = [0; LONGEST];
-        let room = bytes.get_mut(..value.len()).ok_or(io::ErrorKind::InvalidInput)?;
-        room.copy_from_slice(value.as_bytes());
+        let room = bytes.get_mut(..words.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(words);
         let (watched, alive) = pipe2(OFlag::O_CLOEXEC)?;
         // SAFETY: other threads may hold locks, so the new process makes system calls alone, and ends without running
         // anything of this one's.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => Ok(Self { alive, process: child }),
             Ok(ForkResult::Child) => {
-                stand_guard(watched.as_raw_fd(), setting.as_raw_fd(), &bytes[..value.len()])
+                stand_guard(watched.as_raw_fd(), what.as_raw_fd(), &bytes[..words.len()])
             }
             Err(error) => Err(io::Error::other(format!("cannot start a process (fork): {error}"))),
         }
@@ -48,7 +47,7 @@ impl Drop for Guard {
 }
 
 /// Waits for a byte, which is leave to go, or for the end of the pipe, which is that of the agent.
-fn stand_guard(watched: RawFd, setting: RawFd, value: &[u8]) -> ! {
+fn stand_guard(watched: RawFd, what: RawFd, words: &[u8]) -> ! {
     // SAFETY: system calls with descriptors of this process and memory that lives to its end. What fails of the first
     // ones leaves a guard that is less inconspicuous.
     unsafe {
@@ -61,7 +60,7 @@ fn stand_guard(watched: RawFd, setting: RawFd, value: &[u8]) -> ! {
         let _ = libc::chdir(c"/".as_ptr());
         // The agent's tables, programs and sockets must not live on here.
         libc::dup2(watched, 0);
-        libc::dup2(setting, 1);
+        libc::dup2(what, 1);
         libc::syscall(libc::SYS_close_range, 2, libc::c_uint::MAX, 0);
         let mut byte = 0_u8;
         let left = loop {
@@ -71,7 +70,10 @@ fn stand_guard(watched: RawFd, setting: RawFd, value: &[u8]) -> ! {
             }
         };
         if left == 0 {
-            libc::pwrite(1, value.as_ptr().cast(), value.len(), 0);
+            let written = libc::pwrite(1, words.as_ptr().cast(), words.len(), 0);
+            if written < 0 && *libc::__errno_location() == libc::ESPIPE {
+                libc::write(1, words.as_ptr().cast(), words.len());
+            }
         }
         libc::_exit(0)
     }
