@@ -48,6 +48,7 @@ mod vanished;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use waymark_proto::{
@@ -60,6 +61,7 @@ use waymark_sim::Cluster;
 use crate::advice::advice;
 use crate::observe::{Observed, Walk};
 use align::Fit;
+pub(crate) use consequence::may_come_of_change;
 use locate::{Fate, Fault};
 pub(crate) use loss::ENOUGH_LOSSES;
 use packet::{Leg, Packet};
@@ -102,7 +104,7 @@ pub struct Case<'a> {
     pub one_way: bool,
     /// The prediction.
     pub prediction: &'a PathSet,
-    /// The packets that were watched as closely as can be.
+    /// The packets of which most was watched.
     pub look: Look<'a>,
     /// The packets before them, of which less was watched: from little to much.
     pub before: Vec<Look<'a>>,
@@ -163,19 +165,18 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let (mut all, mut looks) = (Vec::new(), Vec::new());
     for look in case.before.iter().chain([&case.look]).filter(|look| !look.sent.is_empty()) {
         let case = Case { look: *look, before: Vec::new(), ..case.clone() };
-        let (begin, more) = (all.len(), case.packets(&silence));
-        all.extend(more);
-        if let Some(fault) = main_fault(&all[begin..]).cloned() {
-            all[..begin].iter_mut().for_each(|packet| packet.see_through(&fault));
-        }
+        let begin = all.len();
+        all.extend(case.packets(&silence));
         looks.push((case, begin..all.len()));
     }
+    see_through(&mut all, looks.iter().map(|(_, those)| those.clone()));
     // What was never met again when more was watched is told as it was seen before.
     let met = looks.iter().rposition(|(_, those)| main_fault(&all[those.clone()]).is_some());
     let told = met.unwrap_or(looks.len().saturating_sub(1));
-    let (lighter, closer) = looks.split_at(told);
     let (case, packets) =
-        closer.first().map_or((case, &all[..0]), |(case, those)| (case, &all[those.clone()]));
+        looks.get(told).map_or((case, &all[..0]), |(case, those)| (case, &all[those.clone()]));
+    // From much to little that was watched.
+    let others = || looks.iter().enumerate().rev().filter(|(index, _)| *index != told).map(|(_, look)| look);
     let fault = main_fault(packets);
     let fault_point = fault.map(|fault| conclude(fault, &all, case.prediction.detour.is_none()));
     let legs = |direction: Direction| -> Vec<&Leg<'_>> {
@@ -192,7 +193,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let (luck, unmet) = case.luck(&all);
     notes.extend(luck);
     let mut anomalies = case.anomalies(packets);
-    for (case, those) in lighter.iter().rev() {
+    for (case, those) in others() {
         let mut not_again = case.anomalies(&all[those.clone()]);
         not_again.retain(|one| anomalies.iter().all(|again| again.kind != one.kind));
         anomalies.extend(not_again);
@@ -209,7 +210,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         }),
         rtt_ns: case
             .rtt()
-            .or_else(|| lighter.iter().rev().find_map(|(case, _)| case.rtt()))
+            .or_else(|| others().find_map(|(case, _)| case.rtt()))
             .filter(|_| !case.one_way && case.prediction.detour.is_none()),
         fault_point,
         rewritten: fault.and_then(|fault| {
@@ -227,6 +228,16 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         model_errors: case.model_errors(&all),
         not_observable: case.not_observable(packets),
         notes,
+    }
+}
+
+/// Takes what packets met of which less was watched for what others met of which more was, where that may be.
+fn see_through(all: &mut [Packet<'_>], looks: impl DoubleEndedIterator<Item = Range<usize>>) {
+    let mut faults: Vec<Fault> = Vec::new();
+    for those in looks.rev() {
+        let own = main_fault(&all[those.clone()]).cloned();
+        all[those].iter_mut().for_each(|packet| packet.see_through(&faults));
+        faults.extend(own);
     }
 }
 

@@ -37,7 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use waymark_proto::{
-    API_VERSION, CheckId, CheckResult, Inventory, NodeName, Place, Protocol, Seq, Text, text,
+    API_VERSION, CheckId, CheckResult, HookSet, Inventory, NodeName, Place, Protocol, Seq, Text, text,
 };
 
 use crate::agents::{AgentError, Agents};
@@ -183,8 +183,9 @@ async fn examine<'a>(
         let more = looks.take(salvo.hooks, fire(&range, &secret, &salvo).await)?;
         progress.say("comparing the walks");
         let diagnosis = question.diagnose(&looks);
-        // A light look does not see which way it was that took them to another router.
-        let detour = ttl::is_lost_between_nodes(&picture.prediction, &looks.light.seen.sightings);
+        // Of a light look alone: it does not see which way it was that took them to another router.
+        let detour = salvo.hooks == HookSet::Light
+            && ttl::is_lost_between_nodes(&picture.prediction, &looks.light.seen.sightings);
         let last = Watched { hooks: salvo.hooks, detour };
         let next = survey::next(request, picture.full_size, looks.sent(), last, &diagnosis);
         let Some(next) = next.filter(|_| more) else {

@@ -79,10 +79,10 @@ pub(crate) struct Examination {
     /// What was sent and seen in the light rounds.
     #[serde(default, alias = "glance", skip_serializing_if = "Trials::is_empty")]
     pub(crate) light: Trials,
-    /// What was in those in which all hooks but netfilter's were watched.
+    /// What was in those with the wide set of hooks.
     #[serde(default, skip_serializing_if = "Trials::is_empty")]
     pub(crate) wide: Trials,
-    /// What was in those in which all were.
+    /// What was in those with all hooks.
     #[serde(default, alias = "trials", skip_serializing_if = "Trials::is_empty")]
     pub(crate) all: Trials,
 }

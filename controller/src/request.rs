@@ -57,7 +57,7 @@ pub struct Request {
     /// Differentiated services code points, taken in turn.
     pub dscps: Vec<u8>,
     /// Most packets with those of further rounds, which are sent where some are lost and some are not. Where something
-    /// is wrong there may be twice the count nevertheless, for a closer look.
+    /// is wrong there may be more nevertheless: the count again, or 16, for each of two closer looks.
     pub max_packets: u32,
     /// How long to wait after the last packet.
     pub timeout: Duration,

@@ -115,7 +115,13 @@ const ROWS: [Row; 10] = [
         limit: Some(0.85),
         beats: &[],
     },
-    Row { what: "all", watcher: Watcher::Waymark(HookSet::All), marked: false, limit: None, beats: &[] },
+    Row {
+        what: "all",
+        watcher: Watcher::Waymark(HookSet::All),
+        marked: false,
+        limit: None,
+        beats: &["bpftrace, wide"],
+    },
     Row {
         what: "all, 1,000 marked/s",
         watcher: Watcher::Waymark(HookSet::All),

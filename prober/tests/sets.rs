@@ -37,8 +37,8 @@ async fn a_set_is_attached_while_a_check_wants_it() {
     let of = |set: HookSet| -> BTreeSet<&str> {
         PROGRAMS.iter().filter(|program| program.set <= set).map(|program| program.tracepoint).collect()
     };
-    let (light, wide) = (of(HookSet::Light), of(HookSet::Wide));
-    assert!(light.len() < wide.len());
+    let [light, wide, all] = [HookSet::Light, HookSet::Wide, HookSet::All].map(of);
+    assert!(light.len() < wide.len() && wide.len() < all.len());
     let (sink, _sightings) = mpsc::channel(1);
     let id = |check| CheckId::new(check).expect("not 0");
     assert!(tracer.attached().is_empty());
@@ -53,7 +53,10 @@ async fn a_set_is_attached_while_a_check_wants_it() {
     assert_eq!(tracer.attached(), wide);
     tracer.disarm(id(3));
     assert!(tracer.attached().is_empty());
-    tracer.arm(spec(4, HookSet::All), sink).unwrap();
+    tracer.arm(spec(4, HookSet::Wide), sink.clone()).unwrap();
+    tracer.arm(spec(5, HookSet::All), sink).unwrap();
+    assert_eq!(tracer.attached(), all);
+    tracer.disarm(id(5));
     assert_eq!(tracer.attached(), wide);
     tracer.disarm(id(4));
 }

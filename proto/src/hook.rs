@@ -112,9 +112,9 @@ impl fmt::Display for Hook {
 pub enum HookSet {
     /// Where packets come in, where they are dropped, and what comes through netfilter's input hook at the ends.
     Light,
-    /// Every hook but those of netfilter, of which it is the same.
+    /// Every hook, but no rules, of netfilter's hooks the same, and not what drivers answer.
     Wide,
-    /// Those of netfilter, too, rule by rule, and what drivers answer.
+    /// Everything.
     All,
 }
 

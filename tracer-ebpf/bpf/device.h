@@ -44,12 +44,13 @@ int qdisc_dequeue(__u64 *ctx)
 
 /*
  * The driver is about to be called (xmit_one). Whoever sends by way of a queue was met there, or at an earlier hook, and others
- * send nothing that is marked; but segments of what is not marked are made between the two.
+ * send nothing that is marked. What is made between the two is new: segments, which marked packets are too small for, and the
+ * copy that netem makes of a clone to damage it, which is not seen here.
  */
 SEC("tp_btf/net_dev_start_xmit")
 int BPF_PROG(net_dev_start_xmit, struct sk_buff *skb, struct net_device *dev)
 {
-	struct hook hook = { .point = WM_POINT_NET_DEV_START_XMIT, .device = dev, .later = !live };
+	struct hook hook = { .point = WM_POINT_NET_DEV_START_XMIT, .device = dev, .wide = 1, .later = !live };
 
 	return pipeline(skb, &hook);
 }

@@ -45,10 +45,11 @@ static __always_inline void take_in_hand(struct sk_buff *skb)
 }
 
 /*
- * What later hooks want to know of a packet. Without all hooks nobody sees the end of most packets, and memory would be
+ * What later hooks want to know of a packet. With the light set nobody sees the end of most packets, and memory would be
  * taken for that of a packet that is long gone: who looks lightly goes by headers alone.
  */
-static __always_inline void remember(struct sk_buff *skb, const struct hook *hook, __u64 head, const struct wm_record *r)
+static __always_inline void remember(struct sk_buff *skb, const struct hook *hook, __u64 head, const struct wm_record *r,
+				     int awaits_driver)
 {
 	if (hook->frees) {
 		unfollow(skb, hook->probed, head);
@@ -60,7 +61,7 @@ static __always_inline void remember(struct sk_buff *skb, const struct hook *hoo
 		follow(skb, head, r);
 	if (hook->point == WM_POINT_NETIF_RECEIVE_SKB)
 		take_in_hand(skb);
-	if (hook->point == WM_POINT_NET_DEV_START_XMIT) {
+	if (awaits_driver && hook->point == WM_POINT_NET_DEV_START_XMIT) {
 		struct wm_flight flight = { .skb = (__u64)skb, .device = (__u64)hook->device };
 
 		bpf_map_update_elem(&in_flight, &flight, r, BPF_ANY);
@@ -251,13 +252,13 @@ static __always_inline int look_closely(struct sk_buff *skb, const struct hook *
 	r->point = hook->point;
 	if (draft->first.family)
 		expect_fragments(draft);
-	if (a->wide)
-		remember(skb, hook, head, r);
-	if (hook->wide && !a->wide)
+	if (a->hooks >= WM_HOOKS_WIDE)
+		remember(skb, hook, head, r, a->hooks >= WM_HOOKS_ALL);
+	if (hook->wide && a->hooks < WM_HOOKS_WIDE)
 		return count(WM_COUNT_NOT_WANTED);
 	if (hook->call)
 		return await(skb, hook, r);
-	connection = hook->tells_conntrack && a->wide ? connection_of(skb, probed) : 0;
+	connection = hook->tells_conntrack && a->hooks >= WM_HOOKS_WIDE ? connection_of(skb, probed) : 0;
 	if (a->capture)
 		return submit_captured(skb, probed, r, connection, w, offset);
 	return connection ? submit_tracked(skb, probed, r, connection) : submit(r);

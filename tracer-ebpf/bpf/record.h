@@ -164,10 +164,13 @@ struct wm_marker {
 	__u32 seq;
 };
 
+/* The hooks that a check wants. */
+enum wm_hooks { WM_HOOKS_LIGHT, WM_HOOKS_WIDE, WM_HOOKS_ALL };
+
 /* What is armed of a check. */
 struct wm_armed {
 	__u64 until_ns; /* end of the lease, of bpf_ktime_get_ns */
-	__u32 wide;     /* whether the hooks of the wide set are wanted */
+	__u32 hooks;    /* enum wm_hooks */
 	__u32 capture;  /* whether the packets' first bytes are wanted */
 };
 

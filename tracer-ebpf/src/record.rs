@@ -3,6 +3,8 @@
 use std::mem::size_of;
 use std::net::IpAddr;
 
+use waymark_proto::HookSet;
+
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -154,7 +156,7 @@ numbers! {
         Recorded = WM_COUNT_RECORDED,
         /// Answers of drivers for packets that were not marked.
         NotInFlight = WM_COUNT_NOT_IN_FLIGHT,
-        /// Markers of a check that looks lightly, at a hook of the wide set.
+        /// Markers of a check with the light set, at a hook of the wide one.
         NotWanted = WM_COUNT_NOT_WANTED,
         /// Packets of the node whose headers could not be read, because a network card left them in pages.
         OutOfReach = WM_COUNT_OUT_OF_REACH,
@@ -182,10 +184,14 @@ unsafe impl aya::Pod for Marker {}
 pub struct Armed(g::wm_armed);
 
 impl Armed {
-    /// Until when (`CLOCK_MONOTONIC` nanoseconds), whether the hooks of the wide set are wanted, and whether the packets'
-    /// first bytes are.
-    pub fn new(until_ns: u64, wide: bool, capture: bool) -> Self {
-        Self(g::wm_armed { until_ns, wide: wide.into(), capture: capture.into() })
+    /// Until when (`CLOCK_MONOTONIC` nanoseconds), which hooks are wanted, and whether the packets' first bytes are.
+    pub fn new(until_ns: u64, hooks: HookSet, capture: bool) -> Self {
+        let hooks = match hooks {
+            HookSet::Light => g::WM_HOOKS_LIGHT,
+            HookSet::Wide => g::WM_HOOKS_WIDE,
+            HookSet::All => g::WM_HOOKS_ALL,
+        };
+        Self(g::wm_armed { until_ns, hooks, capture: capture.into() })
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn may_come_of_address(end: &FaultPoint) -> bool {
 }
 
 /// Whether a packet may have died for this cause because it was changed.
-pub(super) fn may_come_of_change(cause: Cause) -> bool {
+pub(crate) fn may_come_of_change(cause: Cause) -> bool {
     owed(cause) >= Owed::Headers
 }
 

@@ -34,13 +34,13 @@ impl Packet<'_> {
         }
     }
 
-    /// Takes a fault that others met while they were watched closely for the one that this packet met before its eyes
-    /// could tell, if it died in the same stretch of the same way.
-    pub(super) fn see_through(&mut self, fault: &Fault) {
+    /// Takes a fault that others met while more was watched for the one that this packet met, the first of them that lies in
+    /// the stretch of the way in which it died.
+    pub(super) fn see_through(&mut self, faults: &[Fault]) {
         let legs = [Some(&mut self.forward), self.back.as_mut()];
         for leg in legs.into_iter().flatten() {
             if let Fate::Died(own) = &mut leg.fate
-                && holds(&own.point, &fault.point)
+                && let Some(fault) = faults.iter().find(|fault| holds(&own.point, &fault.point))
             {
                 **own = fault.clone();
             }

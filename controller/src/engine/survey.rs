@@ -1,6 +1,6 @@
 //! How many packets, of which kinds: the rounds of a check. Pure.
 //!
-//! The first round is small, and light: devices and ends alone are watched, which tells whether packets come through and
+//! The first round is small, and light: receptions, drops and ends alone are watched, which tells whether packets come through and
 //! costs others on the nodes the least. While that is so and nothing else is strange, so are the rounds after it. Once
 //! something is wrong, the rest of what was asked for is sent while more is watched, or the same again: all hooks where it
 //! is netfilter that decides, and else those beside it; if these do not tell enough, then all.
@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use waymark_proto::{AnomalyKind, Confidence, FaultPoint, Hook, HookSet, LossReport, Text, Verdict, texts};
 
-use crate::diagnose::{Diagnosis, ENOUGH_LOSSES};
+use crate::diagnose::{Diagnosis, ENOUGH_LOSSES, may_come_of_change};
+use crate::reasons::{self, Meaning};
 use crate::request::{MAX_ROUND, Request};
 
 /// Packets of the first round, at most: what is broken shows with them, and the others can be watched closely.
@@ -105,7 +106,9 @@ fn hooks(last: HookSet, diagnosis: &Diagnosis) -> HookSet {
 
 /// Whether it is netfilter that drops, wherever its chain is.
 fn is_netfilters(point: &FaultPoint) -> bool {
-    point.hook.is_netfilter() || point.reason.as_deref().is_some_and(|reason| reason.starts_with("NETFILTER"))
+    let function = point.function.as_deref().unwrap_or_default();
+    point.hook.is_netfilter()
+        || reasons::meaning(point.reason.as_deref(), function) == Some(Meaning::Netfilter)
 }
 
 /// Whether rules may tell more of what all other hooks have shown.
@@ -118,15 +121,26 @@ fn rules_may_tell(diagnosis: &Diagnosis) -> bool {
     untold || diagnosis.rewritten.is_some() || !diagnosis.model_errors.is_empty() || led_away()
 }
 
-/// Whether the kernel said what became of packets, and it is as predicted, or nothing that a rule can do.
+/// Whether what became of packets is known, and is as predicted, or nothing that a rule can do.
 fn is_told(point: &FaultPoint) -> bool {
-    let beyond_rules = matches!(
-        point.hook,
-        Hook::Qdisc | Hook::DriverTx | Hook::DriverRx | Hook::Neighbour | Hook::Tunnel | Hook::Wire
-    );
     let as_predicted = || point.ground.as_ref().is_some_and(Text::is::<texts::ground::ReportedAsPredicted>);
-    let certain = point.hook == Hook::Wire || point.confidence == Confidence::High;
-    certain && !is_netfilters(point) && (beyond_rules || as_predicted())
+    // Who has no way because its headers were changed may have a rule to blame.
+    let beyond_rules = || {
+        matches!(point.hook, Hook::Qdisc | Hook::DriverTx | Hook::DriverRx | Hook::Neighbour | Hook::Tunnel)
+            && !may_come_of_change(point.cause)
+    };
+    let certain = point.confidence == Confidence::High && (as_predicted() || beyond_rules());
+    !is_netfilters(point) && (certain || left_its_node(point))
+}
+
+/// Whether a packet was seen to leave one node and did not come to another.
+fn left_its_node(point: &FaultPoint) -> bool {
+    let ends = point.span.as_ref().map(|span| [&span.last_seen, &span.first_missing]);
+    point.hook == Hook::Wire
+        && point.confidence >= Confidence::Medium
+        && ends.is_some_and(|[from, to]| {
+            from.node != to.node && (from.hook, to.hook) == (Hook::DriverTx, Hook::DriverRx)
+        })
 }
 
 /// Packets of all kinds, if they would tell more.
@@ -199,7 +213,7 @@ fn is_open(diagnosis: &Diagnosis, sent: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use waymark_proto::{Factor, FactorKind, Share, text};
+    use waymark_proto::{Cause, Factor, FactorKind, Share, text};
 
     use super::*;
 
@@ -331,18 +345,30 @@ mod tests {
         let next = |last, diagnosis| next(&request(), None, 5, last, &diagnosis).map(|salvo| salvo.hooks);
         let filter = FaultPoint { hook: Hook::NetfilterForward, ..fault() };
         assert_eq!(next(LIGHTLY, died(filter.clone())), Some(HookSet::All), "there is no doubt whose it is");
-        let egress = FaultPoint { reason: Some("NETFILTER_EGRESS".to_owned()), ..fault() };
+        let egress = FaultPoint { hook: Hook::Qdisc, reason: Some("NETFILTER_DROP".to_owned()), ..fault() };
         assert_eq!(next(LIGHTLY, died(egress)), Some(HookSet::All));
         let route = FaultPoint { hook: Hook::Route, confidence: Confidence::High, ..fault() };
         assert_eq!(next(LIGHTLY, died(route.clone())), Some(HookSet::Wide));
         assert_eq!(next(WIDELY, died(route.clone())), Some(HookSet::All), "a rule may have set a mark");
         let predicted = FaultPoint { ground: Some(text!(ground::ReportedAsPredicted)), ..route };
         assert_eq!(next(WIDELY, died(predicted.clone())), None);
-        let device = FaultPoint { hook: Hook::Qdisc, confidence: Confidence::High, ..fault() };
+        let device = FaultPoint {
+            hook: Hook::Qdisc,
+            confidence: Confidence::High,
+            cause: Cause::QueueDrop,
+            reason: Some("QDISC_DROP".to_owned()),
+            ..fault()
+        };
         assert_eq!(next(WIDELY, died(device.clone())), None);
-        let vague = FaultPoint { confidence: Confidence::Medium, ..device };
+        let vague = FaultPoint { confidence: Confidence::Medium, ..device.clone() };
         assert_eq!(next(WIDELY, died(vague)), Some(HookSet::All));
+        let led = FaultPoint { cause: Cause::NeighbourUnresolved, hook: Hook::Neighbour, ..device };
+        assert_eq!(next(WIDELY, died(led)), Some(HookSet::All), "a rule may have changed where it goes");
         assert_eq!(next(WIDELY, died(wire())), None);
+        let out = FaultPoint { confidence: Confidence::Low, ..wire() };
+        assert_eq!(next(WIDELY, died(out)), Some(HookSet::All));
+        let changed = Diagnosis { rewritten: Some(wire()), ..died(wire()) };
+        assert_eq!(next(WIDELY, changed), Some(HookSet::All));
         assert_eq!(next(WIDELY, healthy()), None);
         let unknown = Diagnosis { verdict: Verdict::Undetermined, ..healthy() };
         assert_eq!(next(WIDELY, unknown), Some(HookSet::All));

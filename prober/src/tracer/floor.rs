@@ -236,7 +236,7 @@ impl Floor {
         for (seq, isn) in key.isns(check, count) {
             self.isns.insert(isn, MapMarker::new(check.get(), seq.0), 0).map_err(on(maps::ISNS))?;
         }
-        let armed = MapArmed::new(until_ns, set >= HookSet::Wide, capture);
+        let armed = MapArmed::new(until_ns, set, capture);
         self.armed.insert(check.get(), armed, 0).map_err(on(maps::ARMED))?;
         self.checks.insert(check, set);
         self.attach();
@@ -253,7 +253,7 @@ impl Floor {
         }
         self.checks.remove(&check);
         self.detach();
-        if !self.wants_all()
+        if !self.follows()
             && let Err(error) = self.followed.set(0, 0, 0)
         {
             // Then others pay a little more, for as long as something may have been followed.
@@ -261,8 +261,8 @@ impl Floor {
         }
     }
 
-    /// Whether a check wants all that can be attached: then functions are watched, too, and packets followed.
-    fn wants_all(&self) -> bool {
+    /// Whether a check wants more than the light set: then packets are followed, and functions watched.
+    fn follows(&self) -> bool {
         self.checks.values().any(|set| *set >= HookSet::Wide)
     }
 
@@ -287,7 +287,7 @@ impl Floor {
                 }
             }
         }
-        if self.wants_all() {
+        if self.follows() {
             self.deep.attach(&mut self.ebpf);
         }
     }
@@ -303,7 +303,7 @@ impl Floor {
             }
         }
         // Who disarms waits for the above, which would take longer beside what this sets going.
-        if !self.wants_all() {
+        if !self.follows() {
             self.deep.detach();
         }
     }

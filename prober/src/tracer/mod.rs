@@ -165,7 +165,7 @@ impl Tracer {
         lock(&self.shared.floor).attached().collect()
     }
 
-    /// The functions of the kernel that are watched while a check wants all hooks; before the first such check as it seems.
+    /// The functions of the kernel that are watched while a check wants more than the light set; before the first such check as it seems.
     pub fn functions(&self) -> Vec<WatchedFunction> {
         let floor = lock(&self.shared.floor);
         floor.functions().iter().map(deep::Row::report).collect()

@@ -45,9 +45,11 @@ struct Recorded {
 struct Examination {
     ends: Ends,
     #[serde(default)]
-    glance: Option<Trials>,
+    light: Option<Trials>,
     #[serde(default)]
-    trials: Option<Trials>,
+    wide: Option<Trials>,
+    #[serde(default)]
+    all: Option<Trials>,
 }
 
 #[derive(Deserialize)]
@@ -63,15 +65,15 @@ struct Seen {
     losses: Losses,
 }
 
-/// Reads a recording of a check that looked closely from the first packet on.
+/// Reads a recording of a check that watched all hooks from the first packet on.
 pub fn looks(recording: &Path) -> Vec<Look> {
     let Recorded { check, opinions, witnessed } =
         serde_json::from_slice(&std::fs::read(recording).unwrap()).unwrap();
     let source = check.ends.source.netns.clone();
     let mut looks = Vec::new();
-    for Examination { ends, glance, trials } in [check].into_iter().chain(opinions) {
-        assert!(glance.is_none(), "the check was asked to look closely");
-        looks.extend(trials.map(|trials| Look::of(ends.source.netns, trials)));
+    for Examination { ends, light, wide, all } in [check].into_iter().chain(opinions) {
+        assert!(light.is_none() && wide.is_none(), "the check was asked to watch all hooks");
+        looks.push(Look::of(ends.source.netns, all.expect("it has sent packets")));
     }
     looks.extend(witnessed.map(|trials| Look::of(source, trials)));
     looks

@@ -96,4 +96,5 @@ fn of_looks_at_which_it_was_met_the_closest_tells() {
     let found = healthy().after(broken_after(first)).told();
     assert_eq!(fault(&found), "t-node2 netfilter-forward eth0 filter-drop", "{found:#?}");
     assert_eq!((found.verdict, found.delivered), (Verdict::Inconsistent, 3));
+    assert!(found.rtt_ns.is_some(), "of those that came through when all was watched");
 }
