@@ -75,8 +75,14 @@ pub fn looks(recording: &Path) -> Vec<Look> {
         assert!(light.is_none() && wide.is_none(), "the check was asked to watch all hooks");
         looks.push(Look::of(ends.source.netns, all.expect("it has sent packets")));
     }
-    looks.extend(witnessed.map(|trials| Look::of(source, trials)));
+    looks.extend(witnessed.map(|trials| Look::of(source, without_rules(trials))));
     looks
+}
+
+/// Those of a round with the wide set: what came through an input hook was logged, of which no trace tells.
+fn without_rules(mut trials: Trials) -> Trials {
+    trials.seen.sightings.retain(|sighting| !is_by_netfilter(&sighting.event));
+    trials
 }
 
 impl Look {
