@@ -23,8 +23,8 @@ use crate::resolve::Ends;
 /// How long agents stay armed beyond what the round itself takes, should the controller die.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// Packets per second of all checks together, for each processor of the controller, while more than the light set is watched: a thousand
-/// checks of TCP through Services, two hundred at once, lost no record at that.
+/// Packets per second of all checks together, for each processor of the controller, while more than the light set is
+/// watched: a thousand checks of TCP through Services, two hundred at once, lost no record at that.
 const PACKETS_PER_PROCESSOR: u32 = 2000;
 
 /// So many packets count as one of those in light rounds, of which there is less to tell.
@@ -102,7 +102,8 @@ fn packets_at_once() -> u32 {
     PACKETS_PER_PROCESSOR.saturating_mul(u32::try_from(processors).unwrap_or(u32::MAX))
 }
 
-/// Packets per second of a salvo, with the time that arming and disarming take, and as if more than the light set was watched.
+/// Packets per second of a salvo, with the time that arming and disarming take, and as if more than the light set was
+/// watched.
 fn rate(salvo: &Salvo) -> u32 {
     let takes = salvo.interval * salvo.count + OVERHEAD;
     let weight =

@@ -55,9 +55,9 @@ pub(crate) struct Salvo {
 /// The first round. `full` is the largest packet that leaves the source, where that is known.
 pub(crate) fn first(request: &Request, full: Option<u16>) -> Salvo {
     if request.wide {
-        return as_asked(request, full, request.count);
+        return as_asked(request, full, request.count, HookSet::All);
     }
-    light(request, full, request.count.min(FIRST))
+    as_asked(request, full, request.count.min(FIRST), HookSet::Light)
 }
 
 /// What was watched in a round.
@@ -78,19 +78,19 @@ pub(crate) fn next(
 ) -> Option<Salvo> {
     let left = request.count.saturating_sub(sent);
     if last.hooks == HookSet::Light && !last.detour && is_clear(diagnosis) {
-        return (left > 0).then(|| light(request, full, left));
+        return (left > 0).then(|| as_asked(request, full, left, HookSet::Light));
     }
     let hooks = hooks(last.hooks, diagnosis);
     // Whatever is wrong, it was not watched like that yet.
     let closer = hooks > last.hooks;
     let again = if closer { request.count.min(FIRST) } else { 0 };
-    let dead = closer && diagnosis.verdict == Verdict::Unreachable;
+    let dead = closer && (diagnosis.verdict == Verdict::Unreachable || diagnosis.delivered == 0);
     let timeout = if dead { request.timeout.min(SECOND_TIMEOUT) } else { request.timeout };
-    let like_asked = |count| Salvo { timeout, hooks, ..as_asked(request, full, count) };
+    let like_asked = |count| Salvo { timeout, ..as_asked(request, full, count, hooks) };
     if left > 0 {
         return Some(like_asked(left.max(again)));
     }
-    let further = further(request, full, sent, diagnosis).map(|salvo| Salvo { hooks, ..salvo });
+    let further = further(request, full, sent, diagnosis, hooks);
     further.or_else(|| (again > 0).then(|| like_asked(again)))
 }
 
@@ -144,7 +144,13 @@ fn left_its_node(point: &FaultPoint) -> bool {
 }
 
 /// Packets of all kinds, if they would tell more.
-fn further(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosis) -> Option<Salvo> {
+fn further(
+    request: &Request,
+    full: Option<u16>,
+    sent: u32,
+    diagnosis: &Diagnosis,
+    hooks: HookSet,
+) -> Option<Salvo> {
     let sizes = sizes(request, full);
     let room = request.max_packets.saturating_sub(sent);
     let dscps = dscps(request);
@@ -157,7 +163,7 @@ fn further(request: &Request, full: Option<u16>, sent: u32, diagnosis: &Diagnosi
     let slowest = diagnosis.rtt_ns.map_or(Duration::ZERO, |[.., most]| Duration::from_nanos(most));
     let timeout = (slowest * ROUND_TRIPS).max(LEAST_TIMEOUT).min(request.timeout);
     let interval = request.interval.min(BRISK);
-    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, hooks: HookSet::All })
+    Some(Salvo { count, sizes, dscps, flows: FLOWS, interval, timeout, hooks })
 }
 
 /// The code points of a check's packets in further rounds; the first round has the first of them, or those asked for.
@@ -169,16 +175,11 @@ pub(crate) fn dscps(request: &Request) -> Vec<u8> {
     dscps
 }
 
-/// Packets as they were asked for, as many of them as one round has, while all is watched.
-fn as_asked(request: &Request, full: Option<u16>, count: u32) -> Salvo {
+/// Packets as they were asked for, as many of them as one round has.
+fn as_asked(request: &Request, full: Option<u16>, count: u32, hooks: HookSet) -> Salvo {
     let Request { interval, timeout, .. } = *request;
     let (sizes, dscps) = (sizes(request, full), request.dscps.clone());
-    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, hooks: HookSet::All }
-}
-
-/// The same while as little as possible is watched.
-fn light(request: &Request, full: Option<u16>, count: u32) -> Salvo {
-    Salvo { hooks: HookSet::Light, ..as_asked(request, full, count) }
+    Salvo { count: count.min(MAX_ROUND), sizes, dscps, flows: 0, interval, timeout, hooks }
 }
 
 /// Whether packets come through, as they should, and nothing else is strange about them.
@@ -370,8 +371,9 @@ mod tests {
         let changed = Diagnosis { rewritten: Some(wire()), ..died(wire()) };
         assert_eq!(next(WIDELY, changed), Some(HookSet::All));
         assert_eq!(next(WIDELY, healthy()), None);
-        let unknown = Diagnosis { verdict: Verdict::Undetermined, ..healthy() };
-        assert_eq!(next(WIDELY, unknown), Some(HookSet::All));
+        let unknown = Diagnosis { verdict: Verdict::Undetermined, delivered: 0, ..healthy() };
+        let salvo = super::next(&request(), None, 5, WIDELY, &unknown).unwrap();
+        assert_eq!((salvo.hooks, salvo.timeout), (HookSet::All, SECOND_TIMEOUT), "none came through");
         let wrong_model = Diagnosis { model_errors: vec![Text::verbatim("")], ..died(predicted) };
         assert_eq!(next(WIDELY, wrong_model.clone()), Some(HookSet::All));
         assert_eq!(next(CLOSELY, wrong_model), None, "there is no more to see");

@@ -181,3 +181,16 @@ proptest! {
         }
     }
 }
+
+/// As recordings were named when there were two sets of hooks.
+#[tokio::test]
+async fn older_recordings_are_read() {
+    for (wide, [now, before]) in [(false, ["\"light\":", "\"glance\":"]), (true, ["\"all\":", "\"trials\":"])]
+    {
+        let (result, recording) = recorded(wide).await;
+        let text = serde_json::to_string(&recording).unwrap();
+        assert_eq!(text.matches(now).count(), 1, "{now}");
+        let older: Recording = serde_json::from_str(&text.replace(now, before)).unwrap();
+        assert_eq!(replay(&older).unwrap(), result);
+    }
+}

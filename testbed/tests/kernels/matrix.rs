@@ -42,7 +42,7 @@ const TESTS: [(Extent, &str); 12] = [
 const BRIEF: [(&str, &str); 4] = [
     ("prober/trace", "every_hook"),
     ("prober/trace", "a_rule_that_drops"),
-    ("prober/trace", "does_not_show"),
+    ("prober/trace", "are_all_served"),
     ("prober/live", "every_packet_is_seen"),
 ];
 
