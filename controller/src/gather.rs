@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::future::join_all;
 use waymark_proto::{API_VERSION, Disposition, Facts, Hook, Inventory, NodeName, PathSet, Text, text};
-use waymark_sim::{Cluster, SimError};
+use waymark_sim::{Cluster, Manner, SimError};
 
 use crate::agents::{AgentError, Agents};
 use crate::armed::Progress;
@@ -103,7 +103,14 @@ impl Picture {
         if !self.cluster.heeds_dscp() {
             return;
         }
-        let of = |dscp| waymark_sim::predict_with_dscp(&self.cluster, &ends.source, &ends.flow, dscp);
+        let of = |dscp| {
+            waymark_sim::predict_as(
+                &self.cluster,
+                &ends.source,
+                &ends.flow,
+                Manner { dscp, ..Manner::default() },
+            )
+        };
         let usual = if dscps.contains(&0) { 0 } else { dscps.first().copied().unwrap_or(0) };
         let mut prediction = of(usual);
         prediction.by_dscp = dscps

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::inject::{InjectSpec, inject};
 use waymark_prober::netns::Netns;
-use waymark_proto::{CheckId, Flow, Hook, HookSet, Losses, Match, Protocol, rpc};
+use waymark_proto::{CheckId, Flow, Hook, HookSet, Losses, Match, Protocol, Seq, rpc};
 use world::{KEY, World};
 
 /// Packets per second.
@@ -56,6 +56,7 @@ async fn flood(world: &World, agent: &Agent, check: CheckId, rate: u32, hooks: H
         check,
         key: KEY,
         flow: Flow { src, dst, protocol: Protocol::Icmp, src_port: 0, dst_port: 0 },
+        first: Seq(0),
         count: rate,
         interval: Duration::from_secs(1) / rate,
         sizes: vec![0],

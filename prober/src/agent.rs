@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use waymark_proto::{
-    CheckId, Facts, Flow, Inventory, MarkerKey, NetnsName, NodeName, Place, Protocol, Scope, rpc,
+    CheckId, Facts, Flow, Inventory, MarkerKey, NetnsName, NodeName, Place, Protocol, Scope, Seq, rpc,
 };
 
 use crate::facts;
@@ -172,6 +172,7 @@ impl Agent {
             check,
             key: key(&order.key)?,
             flow,
+            first: Seq(0),
             count: order.count,
             interval: Duration::from_micros(order.interval_us.into()).max(least),
             sizes: or_one(order.sizes.clone()),

@@ -175,7 +175,8 @@ async fn a_bridge_tells_what_it_takes_and_what_it_floods() {
 
 fn spec(check: u32, set: HookSet) -> ArmSpec {
     let check = CheckId::new(check).expect("not zero");
-    let traced = Traced { check, key: KEY, count: 1, protocol: Protocol::Udp, set, capture: false };
+    let traced =
+        Traced { check, key: KEY, count: 1, protocol: Protocol::Udp, set, capture: false, every_rule: false };
     ArmSpec { traced, lease: Duration::from_secs(60), netfilter: Vec::new() }
 }
 

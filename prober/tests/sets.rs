@@ -22,6 +22,7 @@ fn spec(check: u32, set: HookSet) -> ArmSpec {
             protocol: Protocol::Icmp,
             set,
             capture: false,
+            every_rule: false,
         },
         lease: Duration::from_secs(60),
         netfilter: Vec::new(),

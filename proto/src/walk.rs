@@ -118,6 +118,9 @@ pub struct Step {
     /// The rule that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
+    /// All rules that the packet matched at this hook, in order (predicted walks, if they were asked for).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matched: Vec<RuleRef>,
     /// The configuration object that decided: a route, link, sysctl, neighbour, FDB entry, as its own
     /// tool would print it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,6 +154,7 @@ impl Step {
             outer: None,
             cause: None,
             rule: None,
+            matched: Vec::new(),
             object: None,
             reason: None,
             function: None,

@@ -207,7 +207,8 @@ static __always_inline int match_quoted(const struct window *w, const struct ip_
 	if (load(w, ip->l4, &type, 1))
 		return -1;
 	if (ip->protocol == PROTO_ICMP) {
-		if (type != 3 && type != 5 && type != 11 && type != 12)
+		/* A redirect (5) says nothing against the packet. */
+		if (type != 3 && type != 11 && type != 12)
 			return -1;
 	} else if (ip->protocol != PROTO_ICMPV6 || type < 1 || type > 4) {
 		return -1;

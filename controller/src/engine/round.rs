@@ -148,6 +148,7 @@ async fn arm(range: &Range<'_>, secret: &Secret, salvo: &Salvo) -> Armed {
         hooks: rpc::HookSet::from(salvo.hooks).into(),
         capture: range.keep == Keep::All,
         filter: Vec::new(),
+        every_rule: false,
     };
     let settled = Settled { source: ends.source.clone(), one_way: request.one_way, on_path };
     Armed::arm(range.agents, secret.check, &order, &nodes, settled).await

@@ -107,7 +107,9 @@ fn step(item: &Item, later: &[Item]) -> Step {
         What::Passed { note } => step.note.clone_from(note),
         What::Filtered { left, after, verdicts } => {
             let rewritten = after.filter(|after| item.flow != Some(*after));
-            let next = here.clone().find(|other| other.flow.is_some());
+            // What is given back behind it may be a copy from further on: of a packet that waits for its neighbour.
+            let tells = |other: &&Item| other.flow.is_some() && !(*left && other.is_freed());
+            let next = here.clone().find(tells);
             // What it left with says it best: a queue may have a program before it that changes packets, too.
             let next = next.filter(|next| after.is_none() || next.hook != Hook::Qdisc);
             let next_flow = rewritten.or_else(|| next.and_then(|next| next.flow));

@@ -68,6 +68,11 @@ impl Item {
             && (self.flow.is_none() || self.outer.is_some() == encapsulated)
     }
 
+    /// Whether it is the end of a packet, or of a copy.
+    pub(super) fn is_freed(&self) -> bool {
+        matches!(self.what, What::Dropped { .. } | What::Consumed { .. })
+    }
+
     /// Whether it went through a netfilter hook but was not seen to leave it.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.what, What::Filtered { left: false, .. })

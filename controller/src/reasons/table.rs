@@ -105,7 +105,7 @@ pub(super) const REASONS: &[(&str, Meaning)] = &[
     // `ip_error`: host unreachable because this host does not forward.
     ("IP_INADDRERRORS", At(Route, ForwardingDisabled)),
     ("IP_INNOROUTES", At(Route, NoRoute)),
-    ("IP_LOCAL_SOURCE", At(Route, SourceValidation)),
+    ("IP_LOCAL_SOURCE", At(Route, MartianAddress)),
     ("IP_INVALID_SOURCE", At(Route, MartianAddress)),
     ("IP_LOCALNET", At(Route, MartianAddress)),
     ("IP_INVALID_DEST", At(Route, MartianAddress)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use waymark_prober::agent::{Agent, Limits};
 use waymark_prober::inject::{InjectSpec, inject};
 use waymark_prober::netns::Netns;
-use waymark_proto::{CheckId, Flow, HookSet, Inventory, Protocol, rpc};
+use waymark_proto::{CheckId, Flow, HookSet, Inventory, Protocol, Seq, rpc};
 
 use super::stream::End;
 use crate::world::{KEY, Namespaces, run};
@@ -119,6 +119,7 @@ impl Underlay {
             check,
             key: KEY,
             flow: Flow { src, dst, protocol: Protocol::Icmp, src_port: 77, dst_port: 77 },
+            first: Seq(0),
             count,
             interval,
             sizes: vec![0],

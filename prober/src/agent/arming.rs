@@ -85,7 +85,15 @@ impl Agent {
         };
         let (key, protocol) = (key(&order.key)?, protocol(order.protocol)?);
         let spec = ArmSpec {
-            traced: Traced { check, key, count: order.count, protocol, set, capture: order.capture },
+            traced: Traced {
+                check,
+                key,
+                count: order.count,
+                protocol,
+                set,
+                capture: order.capture,
+                every_rule: order.every_rule,
+            },
             lease,
             netfilter: namespaces
                 .iter()

@@ -40,6 +40,8 @@ pub struct InjectSpec {
     pub key: MarkerKey,
     /// Flow of the first packet. Its source port is where the search for free ones begins; 0 begins anywhere.
     pub flow: Flow,
+    /// Number of the first packet.
+    pub first: Seq,
     /// How many packets.
     pub count: u32,
     /// Time between two packets.
@@ -163,13 +165,14 @@ pub fn inject(
         let mut sent = Vec::new();
         let start = Instant::now();
         for ((shape, index), number) in spec.packets().into_iter().zip(0..) {
+            let seq = Seq(spec.first.0 + number);
             // Open loop: the schedule does not wait for what a send took.
             let due = start + spec.interval * number;
             match stop.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
-            let marker = Marker { check: spec.check, seq: Seq(number) };
+            let marker = Marker { check: spec.check, seq };
             let flow = if let Some((flow, last)) = flows.get_mut(&index) {
                 forget(&socket, spec, flow, std::mem::replace(last, marker), shape)?;
                 Ok(*flow)
@@ -182,7 +185,7 @@ pub fn inject(
             };
             sent.push(match flow {
                 Ok(flow) => send(&socket, spec, flow, marker, shape)?,
-                Err(error) => unsent(Seq(number), spec.flow.src_port, shape, &error),
+                Err(error) => unsent(seq, spec.flow.src_port, shape, &error),
             });
         }
         Ok((sent, Reservations(reservations)))
@@ -339,6 +342,7 @@ mod tests {
             check: waymark_proto::CheckId::new(7).expect("it is not 0"),
             key: waymark_proto::MarkerKey([key; 16]),
             flow,
+            first: Seq(0),
             count: 100,
             interval: std::time::Duration::ZERO,
             sizes: vec![0, 1500],

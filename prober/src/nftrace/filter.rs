@@ -28,6 +28,13 @@ pub fn attach(socket: &Socket) -> io::Result<()> {
     attach_program(socket, &nftables())
 }
 
+/// Takes all trace events of nftables again.
+pub fn detach(socket: &Socket) -> io::Result<()> {
+    // SAFETY: the socket is open while it is borrowed.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    SockRef::from(&socket).detach_filter()
+}
+
 /// Takes no more than what is logged with a prefix that begins so from now on.
 pub fn attach_to_log(socket: &Socket, prefix: [u8; 4]) -> io::Result<()> {
     use Step::{LeaveUnless, Load, Seek};

@@ -15,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use waymark_proto::{Event, Hook, MATCHED, Marker, Match, RuleRef};
 
 use super::identify::OuterKey;
-use crate::xtrace::{XtEvent, XtKind};
+use crate::xtrace::XtEvent;
 
 /// A packet in a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,8 @@ pub(super) enum Who {
 #[derive(Debug, Default)]
 struct Tables {
     last: Vec<RuleRef>,
-    /// Position of the last rule that it matched in a built-in chain; where the chain was left, the largest.
+    /// Position of the last rule that it matched in a built-in chain. The policy is counted as the rule behind the last;
+    /// but a rule that lets everything return is reported as a policy, too, and the real one comes behind it.
     reached: u32,
 }
 
@@ -50,16 +51,19 @@ impl Tables {
         now < before || (now == before && is_builtin(report) && report.position <= self.reached)
     }
 
-    /// Adds a report. Says whether it needs a place of its own.
-    fn add(&mut self, report: &XtEvent) -> bool {
+    /// Adds a report: instead of the last one of its table, unless every rule is wanted. Says whether it needs a place of
+    /// its own.
+    fn add(&mut self, report: &XtEvent, every_rule: bool) -> bool {
         let same = self.last.last().is_some_and(|last| last.table == report.table);
-        if same {
-            self.last.pop();
-        } else {
+        if !same {
             self.reached = 0;
         }
+        let replaces = same && !every_rule;
+        if replaces {
+            self.last.pop();
+        }
         if is_builtin(report) {
-            self.reached = if report.kind == XtKind::Policy { u32::MAX } else { report.position };
+            self.reached = report.position;
         }
         self.last.push(RuleRef {
             family: if report.ipv6 { "ip6" } else { "ip" }.to_owned(),
@@ -69,7 +73,7 @@ impl Tables {
             position: Some(report.position),
             text: None,
         });
-        !same
+        !replaces
     }
 }
 
@@ -118,7 +122,7 @@ impl<K> Default for Reports<K> {
 
 impl<K: Clone> Reports<K> {
     /// Adds a report. Gives up all that there is for want of room, and says how many, if there are more than `room`.
-    pub(super) fn add(&mut self, passing: Passing, report: &XtEvent, room: usize) -> usize {
+    pub(super) fn add(&mut self, passing: Passing, report: &XtEvent, every_rule: bool, room: usize) -> usize {
         let mut lost = 0;
         if self.count >= room {
             self.waiting.clear();
@@ -129,7 +133,7 @@ impl<K: Clone> Reports<K> {
             passages.push_back(Tables::default());
         }
         if let Some(tables) = passages.back_mut() {
-            self.count += usize::from(tables.add(report));
+            self.count += usize::from(tables.add(report, every_rule));
         }
         lost
     }
@@ -192,6 +196,7 @@ mod tests {
     use waymark_proto::{CheckId, Seq};
 
     use super::*;
+    use crate::xtrace::XtKind;
 
     const ROOM: usize = 100;
 
@@ -224,7 +229,7 @@ mod tests {
     fn reports(hook: Hook, all: &[&str]) -> Reports<u32> {
         let mut reports = Reports::default();
         for words in all {
-            assert_eq!(reports.add(passing(hook), &report(hook, words), ROOM), 0);
+            assert_eq!(reports.add(passing(hook), &report(hook, words), false, ROOM), 0);
         }
         reports
     }
@@ -286,10 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_lets_all_return_is_no_end_of_its_chain() {
+        let hook = Hook::NetfilterOutput;
+        // `-A OUTPUT -j RETURN` is reported as a policy, and the real one behind it.
+        let words_of = ["raw:OUTPUT:policy:1", "raw:OUTPUT:policy:3", "mangle:OUTPUT:rule:1"];
+        let mut one = reports(hook, &words_of);
+        let told = ["ip raw OUTPUT rule 3 accept", "ip mangle OUTPUT rule 1 accept"];
+        assert_eq!(words(one.left(&passing(hook))), told);
+        assert_eq!(words(one.left(&passing(hook))), [""; 0]);
+        let mut every = Reports::<u32>::default();
+        for words in words_of {
+            every.add(passing(hook), &report(hook, words), true, ROOM);
+        }
+        let told = [&["ip raw OUTPUT rule 1 accept"], told.as_slice()].concat();
+        assert_eq!(words(every.left(&passing(hook))), told);
+    }
+
+    #[test]
     fn too_many_are_counted_as_lost() {
         let hook = Hook::NetfilterInput;
         let mut reports = reports(hook, &["filter:INPUT:rule:1", "filter:INPUT:rule:2"]);
-        assert_eq!(reports.add(passing(hook), &report(hook, "nat:INPUT:policy:1"), 1), 1);
+        assert_eq!(reports.add(passing(hook), &report(hook, "nat:INPUT:policy:1"), false, 1), 1);
         assert_eq!(words(reports.left(&passing(hook))), ["ip nat INPUT rule 1 accept"]);
     }
 }

@@ -82,6 +82,8 @@ struct Rules {
     /// The table of IP, and that of bridges where there are any; none before the first such check, nor once closed.
     tables: Vec<TraceTable>,
     legacy: Legacy,
+    /// How many checks want every rule that matches.
+    every: usize,
 }
 
 /// The reports of a namespace's legacy tables.
@@ -182,7 +184,13 @@ impl Watch {
                 Ok("nftables log".to_owned())
             }
             HookSet::All => {
-                let rules = self.trace_rules()?;
+                let mut rules = self.trace_rules()?;
+                if traced.every_rule {
+                    if rules.every == 0 {
+                        filter::detach(&self.events).map_err(failed)?;
+                    }
+                    rules.every += 1;
+                }
                 rules.tables.iter().try_for_each(|table| table.arm(traced)).map_err(failed)?;
                 Ok(rules.provider())
             }
@@ -195,7 +203,16 @@ impl Watch {
             HookSet::Light | HookSet::Wide => {
                 lock(&self.arrivals).iter().try_for_each(|arrivals| arrivals.disarm(traced))
             }
-            HookSet::All => lock(&self.rules).tables.iter().try_for_each(|table| table.disarm(traced)),
+            HookSet::All => {
+                let mut rules = lock(&self.rules);
+                if traced.every_rule {
+                    rules.every = rules.every.saturating_sub(1);
+                    if rules.every == 0 {
+                        filter::attach(&self.events)?;
+                    }
+                }
+                rules.tables.iter().try_for_each(|table| table.disarm(traced))
+            }
         }
     }
 
@@ -214,7 +231,9 @@ impl Watch {
     pub fn drain(&self, markers: &mut dyn Markers) -> u64 {
         let mut translator = lock(&self.translator);
         let mut overruns = 0;
-        if let Legacy::Heard(legacy) = &lock(&self.rules).legacy {
+        let rules = lock(&self.rules);
+        translator.tell_every_rule(rules.every > 0);
+        if let Legacy::Heard(legacy) = &rules.legacy {
             // In this order, which `legacy` has the reason for.
             let mut datagrams = Vec::new();
             overruns += reports::read(&self.events, &mut |datagram| datagrams.push(datagram.to_vec()));
@@ -229,6 +248,7 @@ impl Watch {
                 }
             });
         }
+        drop(rules);
         translator.tell(markers);
         if let Some(arrivals) = &*lock(&self.arrivals) {
             overruns += arrivals.drain(&mut |logged| translator.arrived(&logged, markers));

@@ -114,6 +114,8 @@ pub struct Traced {
     pub set: HookSet,
     /// Whether the packets' first bytes are wanted, too.
     pub capture: bool,
+    /// Whether every rule that matches is wanted, not only those that decide.
+    pub every_rule: bool,
 }
 
 /// A table in the kernel, alive as long as this value.

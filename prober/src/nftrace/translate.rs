@@ -69,6 +69,8 @@ pub struct Translator {
     reports: Reports<Arc<Known>>,
     /// The passage that may go on.
     passage: Passage,
+    /// Whether every rule that matches is told.
+    every_rule: bool,
     /// Sightings given up for want of room since this was last asked.
     lost: u64,
 }
@@ -86,8 +88,14 @@ impl Translator {
             waiting_count: 0,
             reports: Reports::default(),
             passage: Passage::default(),
+            every_rule: false,
             lost: 0,
         }
+    }
+
+    /// Has every rule told that matches from now on, or only those that decide.
+    pub fn tell_every_rule(&mut self, every_rule: bool) {
+        self.every_rule = every_rule;
     }
 
     /// Takes a packet that came through the input hook.
@@ -106,7 +114,7 @@ impl Translator {
         let (iif, oif, mark) = (report.iif, report.oif, report.mark);
         let packet = TracedPacket { network, transport, iif, oif, mark };
         if let Some(passing) = identify(&packet, markers).passing(report.hook) {
-            self.lost += self.reports.add(passing, report, MAX_PACKETS) as u64;
+            self.lost += self.reports.add(passing, report, self.every_rule, MAX_PACKETS) as u64;
         }
     }
 
@@ -139,7 +147,8 @@ impl Translator {
             (Some(Bracket::First(_)), TraceType::Rule) if event.verdict == "accept" => Event::Entered,
             (Some(Bracket::Last(_)), TraceType::Policy) => Event::Left,
             (None, TraceType::Rule | TraceType::Policy)
-                if !event.table.starts_with(TABLE_PREFIX) && decides(&event.verdict) =>
+                if !event.table.starts_with(TABLE_PREFIX)
+                    && (decides(&event.verdict) || (self.every_rule && event.handle.is_some())) =>
             {
                 verdict(event)
             }
@@ -177,7 +186,11 @@ impl Translator {
             let packet = known.packet.clone();
             let sighting =
                 Sighting { packet, ..self.sighting(marker, hook, device, what, at_ns, Some(headers)) };
-            self.passage.take(sighting, markers);
+            if self.every_rule {
+                markers.sighted(sighting);
+            } else {
+                self.passage.take(sighting, markers);
+            }
         } else if let Identity::Inside(key) = &known.identity {
             let waiting = Waiting { hook, device, event: what, at_ns };
             self.wait(*key, waiting);

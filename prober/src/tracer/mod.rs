@@ -61,7 +61,15 @@ pub struct ArmSpec {
 
 /// What a check asks that marks no packets: all hooks, and nothing of what packets carry.
 pub fn unmarked(check: CheckId, key: MarkerKey, lease: Duration) -> ArmSpec {
-    let traced = Traced { check, key, count: 0, protocol: Protocol::Udp, set: HookSet::All, capture: false };
+    let traced = Traced {
+        check,
+        key,
+        count: 0,
+        protocol: Protocol::Udp,
+        set: HookSet::All,
+        capture: false,
+        every_rule: false,
+    };
     ArmSpec { traced, lease, netfilter: Vec::new() }
 }
 

@@ -23,7 +23,9 @@ use std::io;
 
 use crate::facts::legacy_tables;
 use crate::nflog::Log;
-pub use event::{XtEvent, XtKind};
+pub use event::XtEvent;
+#[cfg(test)]
+pub use event::XtKind;
 use logger::Logger;
 
 /// Where reports go that no rule sends anywhere (`default_loginfo` of `nfnetlink_log`).
