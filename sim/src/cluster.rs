@@ -120,7 +120,8 @@ impl Cluster {
             _ => (device, None),
         };
         let (port_in, port_out, next_hop) = (None, None, None);
-        let at = Context { namespace, hook, input, output, port_in, port_out, next_hop };
+        let at =
+            Context { namespace, hook, input, output, port_in, port_out, next_hop, tells_matches: false };
         netfilter::asked(at, flow, decided)
     }
 

@@ -18,6 +18,9 @@ pub(crate) struct Connection {
     pub(crate) reply: Flow,
     pub(crate) source_nat: bool,
     pub(crate) destination_nat: bool,
+    /// Which translations are settled: source, destination (`IPS_SRC_NAT_DONE`, `IPS_DST_NAT_DONE`). Rules are asked for
+    /// the others.
+    pub(crate) settled: [bool; 2],
     pub(crate) mark: u32,
     /// Whether an answer was seen.
     pub(crate) answered: bool,
@@ -38,8 +41,6 @@ pub(crate) enum Tracking {
         connection: Connection,
         /// Whether the packet goes against the first one.
         reply: bool,
-        /// Which translations are settled: source, destination. Rules are asked for the others.
-        settled: [bool; 2],
         /// Whether the connection is in the table.
         confirmed: bool,
     },
@@ -59,7 +60,7 @@ pub(crate) fn track(packet: &mut Packet, table: &Table) {
             table.iter().find(|known| if reply { known.reply == flow } else { known.original == flow })?;
         let mut connection = known.clone();
         connection.answered |= reply;
-        Some(Tracking::Tracked { connection, reply, settled: [true, true], confirmed: true })
+        Some(Tracking::Tracked { connection, reply, confirmed: true })
     };
     // TCP's tracker refuses a SYN-ACK without a SYN, ICMP's a reply without a request.
     let begins = !packet.answer || packet.flow.protocol == Protocol::Udp;
@@ -68,11 +69,12 @@ pub(crate) fn track(packet: &mut Packet, table: &Table) {
         reply: packet.flow.reversed(),
         source_nat: false,
         destination_nat: false,
+        settled: [false, false],
         mark: 0,
         answered: false,
     };
     packet.tracking = find(true).or_else(|| find(false)).unwrap_or(if begins {
-        Tracking::Tracked { connection: fresh, reply: false, settled: [false, false], confirmed: false }
+        Tracking::Tracked { connection: fresh, reply: false, confirmed: false }
     } else {
         Tracking::Invalid
     });
@@ -94,27 +96,30 @@ impl End {
     }
 }
 
-/// Whether rules are still to be asked for a translation of this end.
+/// Whether rules are still to be asked for a translation of this end: of a connection that nobody answered
+/// (`IP_CT_NEW` in `nf_nat_inet_fn`).
 pub(crate) fn unsettled(packet: &Packet, end: End) -> bool {
-    matches!(&packet.tracking, Tracking::Tracked { settled, .. } if !settled[end.index()])
+    matches!(&packet.tracking, Tracking::Tracked { connection, reply: false, .. }
+        if !connection.answered && !connection.settled[end.index()])
 }
 
 /// Settles a translation of one end (`nf_nat_setup_info`): to a new address and port, or none.
 pub(crate) fn settle(packet: &mut Packet, end: End, to: Option<(IpAddr, u16)>) {
-    let Tracking::Tracked { connection, settled, .. } = &mut packet.tracking else { return };
-    settled[end.index()] = true;
+    let Tracking::Tracked { connection, .. } = &mut packet.tracking else { return };
+    connection.settled[end.index()] = true;
     let Some((address, port)) = to else { return };
-    // For echo, both ports of the flow hold the identifier.
+    // For echo, both ports of the flow hold the identifier. What stays the same is no translation.
+    let reply = connection.reply;
     match end {
         End::Source => {
             connection.reply.dst = address;
             connection.reply.dst_port = port;
-            connection.source_nat = true;
+            connection.source_nat |= connection.reply != reply;
         }
         End::Destination => {
             connection.reply.src = address;
             connection.reply.src_port = port;
-            connection.destination_nat = true;
+            connection.destination_nat |= connection.reply != reply;
         }
     }
 }

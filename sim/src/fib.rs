@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use waymark_proto::{Cause, Flow, NextHop, PolicyRule, Route, RouteType, RuleAction, Text, text};
 
 use crate::namespace::{Namespace, TABLE_LOCAL};
+use crate::packet::Packet;
 
 /// What a route is looked up for.
 #[derive(Clone, Debug)]
@@ -19,6 +20,15 @@ pub(crate) struct Key<'a> {
     /// The DSCP of the packet, or of the socket that sends it.
     pub(crate) dscp: u8,
     pub(crate) transport: Transport,
+}
+
+impl Key<'static> {
+    /// For a packet of this host that the output hook has changed (`ip_route_me_harder`, which reads ports since Linux 5.13).
+    pub(crate) fn again(packet: &Packet) -> Self {
+        let &Packet { flow, mark, dscp, .. } = packet;
+        let (dst, src, transport) = (flow.dst, flow.src, Transport::of(&flow));
+        Self { dst, src, iif: "lo", oif: None, mark, dscp, transport }
+    }
 }
 
 /// What a lookup knows of the transport layer.
@@ -171,11 +181,9 @@ pub(crate) fn lookup<'a>(namespace: &'a Namespace, key: &Key<'_>) -> Found<'a> {
                 }
             }
             RuleAction::Goto => {
-                // Only forward, so this ends.
-                let target = rule.goto.unwrap_or(u32::MAX).max(rule.priority.saturating_add(1));
-                while rules.get(at).is_some_and(|next| next.priority < target) {
-                    at += 1;
-                }
+                // Only forward, so this ends. Where no rule has that very priority, the next one is asked (`FIB_RULE_UNRESOLVED`).
+                let target = rules[at..].iter().position(|next| Some(next.priority) == rule.goto);
+                at += target.unwrap_or(0);
             }
             RuleAction::Nop => {}
             RuleAction::Blackhole => return refused(Cause::BlackholeRoute, "blackhole"),

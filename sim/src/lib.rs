@@ -48,4 +48,4 @@ pub use cluster::{Cluster, Compiled};
 pub use error::SimError;
 pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
 pub use netfilter::Membership;
-pub use predict::{predict, predict_with_dscp};
+pub use predict::{Manner, predict, predict_as};

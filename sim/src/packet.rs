@@ -5,7 +5,7 @@ use waymark_proto::{Flow, Protocol};
 use crate::conntrack::Tracking;
 
 /// TTL and hop limit of an injected packet (`net.ipv4.ip_default_ttl`).
-const INITIAL_TTL: u8 = 64;
+pub(crate) const INITIAL_TTL: u8 = 64;
 
 /// A packet.
 #[derive(Clone, Debug, PartialEq)]

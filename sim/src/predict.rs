@@ -8,7 +8,7 @@ use waymark_proto::{
 };
 
 use crate::cluster::Cluster;
-use crate::packet::Packet;
+use crate::packet::{INITIAL_TTL, Packet};
 use crate::sender;
 use crate::walk::{self, Stage, Walk};
 
@@ -18,14 +18,34 @@ use crate::walk::{self, Stage, Walk};
 /// whose facts are not in the cluster, it ends as [`Disposition::InsufficientInfo`] and the node stands
 /// in [`PathSet::needs`]: add its facts and predict again.
 pub fn predict(cluster: &Cluster, start: &Place, flow: &Flow) -> PathSet {
-    predict_with_dscp(cluster, start, flow, 0)
+    predict_as(cluster, start, flow, Manner::default())
 }
 
-/// The same of a packet with a code point.
-pub fn predict_with_dscp(cluster: &Cluster, start: &Place, flow: &Flow, dscp: u8) -> PathSet {
+/// How a packet is sent, and how much of its way is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// Its code point.
+    pub dscp: u8,
+    /// Its TTL or hop limit.
+    pub ttl: u8,
+    /// Whether steps tell all rules that the packet matches ([`Step::matched`]).
+    pub matches: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { dscp: 0, ttl: INITIAL_TTL, matches: false }
+    }
+}
+
+/// The same of a packet that is sent in a certain manner.
+pub fn predict_as(cluster: &Cluster, start: &Place, flow: &Flow, manner: Manner) -> PathSet {
+    let Manner { dscp, ttl, matches } = manner;
     let mut needs = BTreeSet::new();
     let branches = if cluster.namespace(start).is_some() {
-        let sent = Walk::new(start.clone(), Stage::Inject, Packet { dscp, ..Packet::new(*flow, false) });
+        let packet = Packet { ttl, dscp, ..Packet::new(*flow, false) };
+        let mut sent = Walk::new(start.clone(), Stage::Inject, packet);
+        sent.tells_matches = matches;
         let walks = walk::follow(cluster, sent);
         branches(walks, &mut needs, |walk, needs| answer(cluster, start, flow, walk, needs))
     } else {
@@ -63,6 +83,7 @@ fn answer(
     let dscp = if flow_back.protocol == Protocol::Icmp { delivered.packet.dscp } else { 0 };
     let packet = Packet { dscp, ..Packet::new(flow_back, true) };
     let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
+    back.tells_matches = delivered.tells_matches;
     back.connections.clone_from(&delivered.connections);
     back.expected = Some((origin.clone(), flow.reversed()));
     branches(walk::follow(cluster, back), needs, |_, _| Vec::new())

@@ -6,7 +6,7 @@ use waymark_proto::{Detour, Flow, NextHop};
 
 use crate::fib::{self, Found, Key, Transport};
 use crate::namespace::Namespace;
-use crate::netfilter::select_address;
+use crate::netfilter::select_source;
 
 /// Whether the prober's packets are routed otherwise than an application's, whose ports and protocol rules can see.
 pub(crate) fn detour(namespace: &Namespace, flow: &Flow, dscp: u8) -> Option<Detour> {
@@ -37,7 +37,7 @@ pub(crate) fn unbound_source(namespace: &Namespace, flow: &Flow) -> Option<IpAdd
     if flow.is_ipv6() || namespace.lacks("addresses").is_some() {
         return None;
     }
-    let of_hop = |hop: &NextHop| select_address(namespace, hop.index?, hop.via.unwrap_or(flow.dst));
+    let of_hop = |hop: &NextHop| select_source(namespace, hop.index?, hop.via.unwrap_or(flow.dst));
     let mut taken = hops.iter().map(|(_, hop)| of_hop(hop));
     let first = taken.next()??;
     taken.all(|other| other == Some(first)).then_some(first)

@@ -40,7 +40,11 @@ pub(crate) enum Stage {
         oif: Option<u32>,
     },
     FilterOutput(Egress),
-    FilterPostrouting(Egress),
+    FilterPostrouting {
+        /// The device that it came in by, if it is passed on.
+        input: Option<u32>,
+        egress: Egress,
+    },
     Neighbour(Egress),
     /// Queueing discipline and driver.
     Transmit(u32),
@@ -89,6 +93,8 @@ pub(crate) struct Walk {
     pub(crate) choices: Vec<Choice>,
     pub(crate) fate: Option<Disposition>,
     pub(crate) needs: Option<NodeName>,
+    /// Whether steps tell all rules that match.
+    pub(crate) tells_matches: bool,
     /// The answer's receiver and its flow, if this is the walk of an answer.
     pub(crate) expected: Option<(Place, Flow)>,
     visited: BTreeSet<(Place, u32, Flow, u32, usize)>,
@@ -110,6 +116,7 @@ impl Walk {
             choices: Vec::new(),
             fate: None,
             needs: None,
+            tells_matches: false,
             expected: None,
             visited: BTreeSet::new(),
         }

@@ -4,7 +4,7 @@ mod support;
 
 use support::{Dataplane, Lab, ip, place, tcp};
 use waymark_proto::{Cause, Flow, Hook, PathSet, Protocol, RouteType, RuleAction, Step};
-use waymark_sim::predict_with_dscp;
+use waymark_sim::{Manner, predict_as};
 
 fn across() -> Flow {
     tcp("10.244.1.10", "10.244.2.10", 80)
@@ -66,7 +66,8 @@ fn refused(protocol: Protocol, tos: u8, dscp: u8) -> [Option<Cause>; 2] {
     lab.netns("node1").rules.insert(1, rule);
     assert!(lab.cluster().heeds_dscp());
     let flow = Flow { protocol, ..across() };
-    let PathSet { branches, .. } = predict_with_dscp(&lab.cluster(), &place("pod11"), &flow, dscp);
+    let PathSet { branches, .. } =
+        predict_as(&lab.cluster(), &place("pod11"), &flow, Manner { dscp, ..Manner::default() });
     let answer = branches[0].answer.first().and_then(|answer| answer.path.last().cause);
     [branches[0].path.last().cause, answer]
 }
@@ -90,7 +91,8 @@ fn an_echo_reply_has_the_code_point_of_its_request() {
     lab.netns("node2").rules.insert(1, rule);
     let answer = |protocol| {
         let flow = Flow { protocol, ..across() };
-        let paths = predict_with_dscp(&lab.cluster(), &place("pod11"), &flow, 4);
+        let paths =
+            predict_as(&lab.cluster(), &place("pod11"), &flow, Manner { dscp: 4, ..Manner::default() });
         paths.branches[0].answer[0].path.last().cause
     };
     assert_eq!(answer(Protocol::Icmp), Some(Cause::BlackholeRoute));

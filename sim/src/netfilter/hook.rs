@@ -10,7 +10,9 @@ use super::read::Context;
 use super::ruleset::{BaseChain, ChainKind, Phase, joined};
 use super::run::{self, End, Run};
 use crate::conntrack;
+use crate::fib::{self, Found};
 use crate::namespace::Namespace;
+use crate::packet::Packet;
 use crate::walk::Walk;
 
 /// Where a packet passes a hook. Devices are given by index.
@@ -44,6 +46,7 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
         port_in: port_in.as_deref(),
         port_out: port_out.as_deref(),
         next_hop: at.next_hop,
+        tells_matches: walk.tells_matches,
     };
     // Postrouting and output are named after the device ahead, the others after the one behind.
     let leaving = matches!(hook, Hook::NetfilterOutput | Hook::NetfilterPostrouting);
@@ -64,7 +67,17 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
         for (run, reroute) in runs {
             let before = run.clone();
             for (run, end, again) in self::phase(context, phase, &walk, run) {
+                let refused = if again { refused(namespace, &run.packet) } else { None };
                 match end {
+                    End::Accept if refused.is_some() => {
+                        let (cause, object) = refused.expect("it was just looked at");
+                        let (mut walk, left) = branch(walk.clone(), run);
+                        walk = walk.dropped(hook, device, cause, object);
+                        if let Some(step) = walk.steps.last_mut() {
+                            (step.rule, step.matched) = (left.translated_by, left.matched);
+                        }
+                        passages.push(Passage { walk, reroute: false });
+                    }
                     End::Accept => survivors.push((run, reroute || again)),
                     ended => {
                         let remark = rival(context, phase, &phases[at + 1..], &before, &ended)
@@ -85,6 +98,16 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
     let through = |((run, reroute), walk)| Passage { walk: through(walk, hook, device, run), reroute };
     passages.extend(runs.into_iter().zip(walks).map(through));
     passages
+}
+
+/// Why a packet of this host, which a chain has changed, is dropped there: routing has no way for it any more
+/// (`nf_nat_ipv4_local_fn`, `ipt_mangle_out`, `nf_route_table_hook4`).
+fn refused(namespace: &Namespace, packet: &Packet) -> Option<(Cause, Text)> {
+    match fib::lookup(namespace, &fib::Key::again(packet)) {
+        Found::Refused(cause, object) => Some((cause, object)),
+        Found::Nothing => Some((Cause::NoRoute, text!(object::NoRouteTo { dst: packet.flow.dst }))),
+        Found::Local(_) | Found::Unicast(..) | Found::Unknown(_) => None,
+    }
 }
 
 /// A remark on a packet refused by a chain of `x_tables`, if one of nftables with the same priority refuses
@@ -173,31 +196,41 @@ fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, b
     done
 }
 
+/// What a run leaves for the step that it makes.
+struct Left {
+    translated_by: Option<RuleRef>,
+    matched: Vec<RuleRef>,
+    notes: Vec<Text>,
+    without_endpoints: bool,
+}
+
 /// The walk that a run makes of the one that entered.
-fn branch(mut walk: Walk, run: Run) -> (Walk, Option<RuleRef>, Vec<Text>, bool) {
+fn branch(mut walk: Walk, run: Run) -> (Walk, Left) {
     walk.probability *= run.probability;
     let backend =
         run.backend.map(|taken| Choice { kind: ChoiceKind::Backend, taken, probability: run.probability });
     walk.choices.extend(backend);
     walk.choices.extend(run.chances);
     walk.packet = run.packet;
-    (walk, run.translated_by, run.notes, run.without_endpoints)
+    let Run { translated_by, matched, notes, without_endpoints, .. } = run;
+    (walk, Left { translated_by, matched, notes, without_endpoints })
 }
 
 fn through(walk: Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
     let before = walk.packet.flow;
-    let (mut walk, rule, notes, _) = branch(walk, run);
+    let (mut walk, left) = branch(walk, run);
     let translated = walk.packet.flow != before;
     if matches!(hook, Hook::NetfilterInput | Hook::NetfilterPostrouting) || is_confirmed(&walk) {
         let table = walk.connections.entry(walk.at.clone()).or_default();
         conntrack::confirm(&mut walk.packet, table);
     }
     let step = walk.step(hook, device, if translated { Action::Translated } else { Action::Forwarded });
-    step.rule = rule.filter(|_| translated);
+    step.rule = left.translated_by.filter(|_| translated);
+    step.matched = left.matched;
     if translated && step.rule.is_none() {
         step.object = Some(text!(object::Connection));
     }
-    step.note = joined(notes);
+    step.note = joined(left.notes);
     walk
 }
 
@@ -213,8 +246,8 @@ fn says(rule: &RuleRef, comment: &str) -> bool {
 /// The walk that a run ends as. kube-proxy rejects what goes to a Service without endpoints, and drops what
 /// goes to one whose traffic policy leaves none on this node.
 fn finish(walk: Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> Walk {
-    let (walk, _, _, without_endpoints) = branch(walk, run);
-    match end {
+    let (walk, Left { matched, without_endpoints, .. }) = branch(walk, run);
+    let mut walk = match end {
         End::Drop(rule) => {
             let local = without_endpoints || says(&rule, "has no local endpoints");
             let cause = if local { Cause::ServiceWithoutLocalEndpoints } else { Cause::FilterDrop };
@@ -232,6 +265,10 @@ fn finish(walk: Walk, hook: Hook, device: Option<&str>, run: Run, end: End) -> W
             }
             walk
         }
-        End::Accept => walk,
+        End::Accept => return walk,
+    };
+    if let Some(step) = walk.steps.last_mut() {
+        step.matched = matched;
     }
+    walk
 }

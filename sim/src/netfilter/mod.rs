@@ -5,8 +5,11 @@
 //! * [`iptables`], [`nft`], [`ipset`]: the three notations
 //! * [`hook`]: a packet passes a hook
 //! * [`run`]: a packet in the chains of one hook; [`read`]: what tests read; [`nat`]: translations
+//! * [`address`]: types of addresses
+//! * [`source`]: the address that is masqueraded with
 //! * [`members`]: what sets say of a packet
 
+mod address;
 mod hook;
 mod ipset;
 mod iptables;
@@ -17,12 +20,13 @@ mod read;
 mod rule;
 mod ruleset;
 mod run;
+mod source;
 mod symbols;
 mod value;
 
 pub(crate) use hook::{At, pass};
 pub use members::Membership;
 pub(crate) use members::asked;
-pub(crate) use nat::select_address;
 pub(crate) use read::Context;
 pub(crate) use ruleset::Ruleset;
+pub(crate) use source::select as select_source;

@@ -7,9 +7,9 @@ use waymark_proto::{Hook, RuleRef, text};
 use super::read::{Reading, Stop};
 use super::rule::{Expr, Nat, NatKind};
 use super::run::Run;
+use super::source;
 use super::value::Value;
 use crate::conntrack::{self, End};
-use crate::namespace::Namespace;
 
 /// The end that is translated at a hook.
 pub(crate) fn end_at(hook: Hook) -> Option<End> {
@@ -78,32 +78,16 @@ fn operands(reading: &Reading<'_>, nat: &Nat) -> Result<(Option<IpAddr>, Option<
     }
 }
 
-/// The address of the output device that is nearest to the next hop; for IPv6, to the destination
+/// The address of the output device that is nearest to the next hop; for IPv6, what is chosen for the destination
 /// (`nf_nat_masquerade_ipv4`, `nf_nat_masquerade_ipv6`).
 fn masquerade(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
-    let dst = reading.packet.flow.dst;
-    let towards = reading.at.next_hop.filter(|next_hop| next_hop.is_ipv4() && dst.is_ipv4()).unwrap_or(dst);
     let namespace = reading.at.namespace;
     let device = reading.at.output.and_then(|name| namespace.links().find(|link| link.name == name));
+    let dst = reading.packet.flow.dst;
+    let towards = reading.at.next_hop.filter(|next_hop| next_hop.is_ipv4() && dst.is_ipv4()).unwrap_or(dst);
     device
-        .and_then(|device| select_address(namespace, device.index, towards))
+        .and_then(|device| source::select(namespace, device.index, towards))
         .ok_or_else(|| Stop::Unknown(text!(model::NoMasqueradeAddress)))
-}
-
-/// The address of a device that is nearest to another: one of its subnet, else its first, else the first
-/// of any device (`inet_select_addr`).
-pub(crate) fn select_address(namespace: &Namespace, device: u32, towards: IpAddr) -> Option<IpAddr> {
-    let ipv6 = towards.is_ipv6();
-    let global = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-    };
-    let outward = |index: u32| namespace.addresses_of(index, ipv6).filter(|address| !address.inward);
-    let near = outward(device).find(|address| address.address.contains(&towards));
-    let on = |index: u32| outward(index).map(|address| address.address.addr()).find(|ip| global(ip));
-    near.map(|address| address.address.addr())
-        .or_else(|| on(device))
-        .or_else(|| namespace.links().find_map(|link| on(link.index)))
 }
 
 /// This host: the loopback address for its own packets, else the first of the input device

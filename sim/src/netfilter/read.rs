@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use waymark_proto::{Flow, Hook, Text, text};
 
+use super::address;
 use super::ipset::{Dimension, IpSet};
 use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
 use super::symbols;
@@ -25,6 +26,8 @@ pub(crate) struct Context<'a> {
     pub(crate) port_out: Option<&'a str>,
     /// The next hop, where it is chosen.
     pub(crate) next_hop: Option<IpAddr>,
+    /// Whether all rules that match are to be told.
+    pub(crate) tells_matches: bool,
 }
 
 /// Why there is no value.
@@ -146,7 +149,12 @@ impl Reading<'_> {
             Field::Mark => Ok(Value::Number(self.packet.mark.into())),
             Field::PacketType => Ok(Value::Number(0)),
             Field::AddressType { destination } => {
-                self.address_type(if *destination { flow.dst } else { flow.src }).map(Value::Number)
+                let (address, other) = if *destination { (flow.dst, flow.src) } else { (flow.src, flow.dst) };
+                let kind = match address {
+                    IpAddr::V4(address) => address::of_ipv4(self.at.namespace, address),
+                    IpAddr::V6(_) => address::of_ipv6(self.at.namespace, address, other),
+                };
+                kind.map(Value::Number)
             }
             Field::ReverseRoute => self.reverse_route(),
             Field::Unknown(what) => unknown(text!(model::NotModelled { what })),
@@ -187,27 +195,14 @@ impl Reading<'_> {
                 bit(connection.answered, 2)
                     | bit(confirmed, 8)
                     | bit(connection.source_nat, 16)
-                    | bit(connection.destination_nat, 32),
+                    | bit(connection.destination_nat, 32)
+                    | bit(connection.settled[0], 128)
+                    | bit(connection.settled[1], 256),
             ),
             Field::ConnDirection => Value::Number(u64::from(reply)),
             Field::ConnAddress { reply, destination } => Value::Ip(end(tuple(reply), *destination).0),
             Field::ConnPort { reply, destination } => Value::Number(end(tuple(reply), *destination).1.into()),
             _ => Value::Number(state),
-        })
-    }
-
-    /// The type of an address by the local table (`inet_addr_type`).
-    fn address_type(&self, ip: IpAddr) -> Result<u64, Stop> {
-        Ok(if ip.is_multicast() {
-            symbols::RTN_MULTICAST
-        } else if self.at.namespace.is_local(ip) {
-            symbols::RTN_LOCAL
-        } else if ip.is_unspecified() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
-            symbols::RTN_BROADCAST
-        } else if let Some(why) = self.at.namespace.lacks("routes") {
-            return unknown(why);
-        } else {
-            symbols::RTN_UNICAST
         })
     }
 
@@ -237,6 +232,10 @@ impl Reading<'_> {
         match test {
             Test::Compare { left, op, right } => self.compare(left, *op, right),
             Test::IpSet { name, fields, negated } => Ok(self.in_ipset(name, fields, 0)? != *negated),
+            Test::AddressType6 { destination, types, negated } => {
+                let address = end(&self.packet.flow, *destination).0;
+                Ok(address::is_of(self.at.namespace, address, types)? != *negated)
+            }
             Test::Unknown(why) => unknown(why.clone()),
             Test::Random(_) => Err(Stop::Random(1)),
         }

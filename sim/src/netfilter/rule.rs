@@ -94,6 +94,8 @@ pub(crate) enum Statement {
     Test(Test),
     SetMark(Expr),
     SetConnMark(Expr),
+    /// Something that is left undone, and ends nothing, for a packet without a connection (`connmark_tg`).
+    IfTracked(Box<Statement>),
     Verdict(Verdict),
     Vmap {
         key: Expr,
@@ -158,6 +160,8 @@ pub(crate) enum Test {
     Random(f64),
     /// Members of an ipset, by the fields that stand for its dimensions.
     IpSet { name: String, fields: Vec<Direction>, negated: bool },
+    /// Whether an IPv6 address is of these types, as `addrtype` of ip6tables asks.
+    AddressType6 { destination: bool, types: Vec<u64>, negated: bool },
     /// Cannot be decided; why.
     Unknown(Text),
 }
@@ -184,7 +188,7 @@ impl Test {
         match self {
             Self::Unknown(_) | Self::Compare { right: Lookup::Unknown(_), .. } => Doubt::Certain,
             Self::Compare { left, .. } => left.doubt(),
-            Self::Random(_) | Self::IpSet { .. } => Doubt::None,
+            Self::Random(_) | Self::IpSet { .. } | Self::AddressType6 { .. } => Doubt::None,
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Ruleset {
     pub(crate) maps: Vec<Elements<Vec<Value>>>,
     pub(crate) vmaps: Vec<Elements<Verdict>>,
     pub(crate) ipsets: BTreeMap<String, IpSet>,
+    /// Whether connections are tracked, by family: only as long as some rule needs them (`nf_ct_netns_get`).
+    pub(crate) tracks: [bool; 2],
     /// Chains of hooks that are not run.
     pub(crate) foreign: Vec<nft::Foreign>,
     /// Why nothing can be said about netfilter here.
@@ -209,8 +211,14 @@ impl Ruleset {
                 nats.sort_by_key(BaseChain::place);
                 filters.sort_by_key(BaseChain::place);
                 let mut phases: Vec<(i32, Phase)> = Vec::new();
-                phases.extend(conntrack.map(|priority| (priority, Phase::Conntrack)));
-                phases.extend(nat.map(|priority| (priority, Phase::Nat(nats))));
+                let tracked = conntrack.filter(|_| self.tracks[usize::from(ipv6)]);
+                phases.extend(tracked.map(|priority| (priority, Phase::Conntrack)));
+                // One chain of the family has the translator look into packets at all four hooks (`nf_nat_register_fn`).
+                let translates = self
+                    .bases
+                    .iter()
+                    .any(|base| base.kind == ChainKind::Nat && base.families[usize::from(ipv6)]);
+                phases.extend(nat.filter(|_| translates).map(|priority| (priority, Phase::Nat(nats))));
                 phases.extend(filters.into_iter().map(|base| (base.priority, Phase::Chain(base))));
                 phases.sort_by_key(|(priority, _)| *priority);
                 self.phases.insert((hook, ipv6), phases.into_iter().map(|(_, phase)| phase).collect());

@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) without_endpoints: bool,
     /// Rules that chance decided for or against, until a translation says it better.
     pub(crate) chances: Vec<Choice>,
+    /// The rules that it matched, in order, if somebody wants to know.
+    pub(crate) matched: Vec<RuleRef>,
     frames: Vec<Frame>,
 }
 
@@ -52,6 +54,7 @@ impl Run {
             translated_by: None,
             without_endpoints: false,
             chances: Vec::new(),
+            matched: Vec::new(),
             frames: Vec::new(),
         }
     }
@@ -113,6 +116,9 @@ fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)
         return vec![(run, Next::On)];
     };
     let Some(statement) = rule.statements.get(frame.statement) else {
+        if !rule.statements.is_empty() {
+            note_match(at, &mut run, || chain.rule_ref(rule));
+        }
         next_rule(&mut run);
         return vec![(run, Next::On)];
     };
@@ -133,6 +139,13 @@ fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)
             let why = text!(model::TooManyOutcomes { modulus });
             vec![(asked, Next::End(End::Unknown(Some(chain.rule_ref(rule)), why)))]
         }
+    }
+}
+
+/// Notes that the packet matched a rule (`nft_trace_packet`, `trace_packet` of `ip_tables`).
+fn note_match(at: Context<'_>, run: &mut Run, rule: impl Fn() -> RuleRef) {
+    if at.tells_matches {
+        run.matched.push(rule());
     }
 }
 
@@ -217,6 +230,13 @@ fn execute(
     random: Option<u64>,
 ) -> Result<(Run, Next), u64> {
     let rule_ref = || chain.rule_ref(rule);
+    let statement = match statement {
+        Statement::IfTracked(_) if !matches!(run.packet.tracking, Tracking::Tracked { .. }) => {
+            return Ok((run, Next::On));
+        }
+        Statement::IfTracked(inner) => inner,
+        other => other,
+    };
     let packet = run.packet.clone();
     let reading = Reading { at, packet: &packet, random };
     let outcome = match statement {
@@ -236,18 +256,19 @@ fn execute(
             }
             Next::On
         }),
-        Statement::Verdict(verdict) => Ok(self::verdict(verdict, &mut run, rule_ref)),
+        Statement::Verdict(verdict) => Ok(self::verdict(at, verdict, &mut run, rule_ref)),
         Statement::Vmap { key, map } => reading.expr(key).and_then(|key| {
             let maps = &at.namespace.ruleset.vmaps;
             // A miss ends the rule (nft_lookup_eval).
             let verdict = read::find(read::lookup(map, maps)?, &key)?.ok_or(Stop::Break)?;
             run.without_endpoints |=
                 matches!(map, super::rule::Lookup::Named(_, name) if name.starts_with("no-endpoint"));
-            Ok(self::verdict(verdict, &mut run, rule_ref))
+            Ok(self::verdict(at, verdict, &mut run, rule_ref))
         }),
-        Statement::Nat(nat) => {
-            nat::apply(&reading, nat, &mut run, rule_ref()).map(|()| Next::End(End::Accept))
-        }
+        Statement::Nat(nat) => nat::apply(&reading, nat, &mut run, rule_ref()).map(|()| {
+            note_match(at, &mut run, rule_ref);
+            Next::End(End::Accept)
+        }),
         Statement::Notrack => {
             if run.packet.tracking == Tracking::None {
                 run.packet.tracking = Tracking::Untracked;
@@ -259,6 +280,7 @@ fn execute(
             Ok(Next::On)
         }
         Statement::Unknown(why) => Err(Stop::Unknown(why.clone())),
+        Statement::IfTracked(_) => Ok(Next::On),
     };
     match outcome {
         Ok(next) => Ok((run, next)),
@@ -275,7 +297,10 @@ fn execute(
     }
 }
 
-fn verdict(verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Next {
+fn verdict(at: Context<'_>, verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Next {
+    if *verdict != Verdict::Continue {
+        note_match(at, run, &rule);
+    }
     match verdict {
         Verdict::Accept => Next::End(End::Accept),
         Verdict::Drop => Next::End(End::Drop(rule())),

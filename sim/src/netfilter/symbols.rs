@@ -1,13 +1,25 @@
 //! The names that iptables and nftables print for numbers.
 
+/// `RTN_UNSPEC`, as in `linux/rtnetlink.h`.
+pub(crate) const RTN_UNSPEC: u64 = 0;
 /// `RTN_UNICAST`, as in `linux/rtnetlink.h`.
 pub(crate) const RTN_UNICAST: u64 = 1;
 /// `RTN_LOCAL`.
 pub(crate) const RTN_LOCAL: u64 = 2;
 /// `RTN_BROADCAST`.
 pub(crate) const RTN_BROADCAST: u64 = 3;
+/// `RTN_ANYCAST`.
+pub(crate) const RTN_ANYCAST: u64 = 4;
 /// `RTN_MULTICAST`.
 pub(crate) const RTN_MULTICAST: u64 = 5;
+/// `RTN_BLACKHOLE`.
+pub(crate) const RTN_BLACKHOLE: u64 = 6;
+/// `RTN_UNREACHABLE`.
+pub(crate) const RTN_UNREACHABLE: u64 = 7;
+/// `RTN_PROHIBIT`.
+pub(crate) const RTN_PROHIBIT: u64 = 8;
+/// `RTN_THROW`.
+pub(crate) const RTN_THROW: u64 = 9;
 
 /// `NF_CT_STATE_INVALID_BIT`.
 pub(crate) const STATE_INVALID: u64 = 1;
@@ -81,6 +93,7 @@ pub(crate) fn conn_state(name: &str) -> Option<u64> {
 /// A bit of a connection's status (`IPS_*`).
 pub(crate) fn conn_status(name: &str) -> Option<u64> {
     let table = [
+        ("none", 0),
         ("expected", 1),
         ("seen-reply", 2),
         ("assured", 4),
@@ -169,15 +182,16 @@ pub(crate) fn icmp_type(name: &str, ipv6: bool) -> Option<(u64, Option<u64>)> {
 /// A route type as `addrtype` and `fib` name it.
 pub(crate) fn address_type(name: &str) -> Option<u64> {
     let table = [
-        ("unspec", 0),
+        ("unspec", RTN_UNSPEC),
         ("unicast", RTN_UNICAST),
         ("local", RTN_LOCAL),
         ("broadcast", RTN_BROADCAST),
-        ("anycast", 4),
+        ("anycast", RTN_ANYCAST),
         ("multicast", RTN_MULTICAST),
-        ("blackhole", 6),
-        ("unreachable", 7),
-        ("prohibit", 8),
+        ("blackhole", RTN_BLACKHOLE),
+        ("unreachable", RTN_UNREACHABLE),
+        ("prohibit", RTN_PROHIBIT),
+        ("throw", RTN_THROW),
     ];
     find(&table, name)
 }

@@ -25,17 +25,18 @@ pub(super) fn output(here: Here<'_>, walk: Walk, egress: &Egress) -> Vec<Walk> {
         if reroute {
             Stage::RouteOutput { again: true, oif: None }
         } else {
-            Stage::FilterPostrouting(egress.clone())
+            Stage::FilterPostrouting { input: None, egress: egress.clone() }
         }
     };
     let passages = pass(here.namespace, Hook::NetfilterOutput, at, walk);
     passages.into_iter().map(|passage| passage.walk.to(next(passage.reroute))).collect()
 }
 
-/// Postrouting. What stays on this host needs no neighbour.
-pub(super) fn postrouting(here: Here<'_>, walk: Walk, egress: Egress) -> Vec<Walk> {
+/// Postrouting, where rules see by which device a packet came that is passed on (`ip_output`, `ip6_output`, Linux 5.7).
+/// What stays on this host needs no neighbour.
+pub(super) fn postrouting(here: Here<'_>, walk: Walk, input: Option<u32>, egress: Egress) -> Vec<Walk> {
     let next_hop = Some(egress.next_hop);
-    let at = At { output: Some(egress.device), port_in: walk.port, next_hop, ..At::default() };
+    let at = At { input, output: Some(egress.device), port_in: walk.port, next_hop, ..At::default() };
     let next = if egress.local { Stage::Transmit(egress.device) } else { Stage::Neighbour(egress) };
     through(here, walk, Hook::NetfilterPostrouting, at, &next)
 }
@@ -43,7 +44,8 @@ pub(super) fn postrouting(here: Here<'_>, walk: Walk, egress: Egress) -> Vec<Wal
 /// Forward, from one device to another.
 pub(super) fn forward(here: Here<'_>, walk: Walk, input: u32, egress: Egress) -> Vec<Walk> {
     let at = At { input: Some(input), output: Some(egress.device), port_in: walk.port, ..At::default() };
-    through(here, walk, Hook::NetfilterForward, at, &Stage::FilterPostrouting(egress))
+    let next = Stage::FilterPostrouting { input: Some(input), egress };
+    through(here, walk, Hook::NetfilterForward, at, &next)
 }
 
 /// Local input.

@@ -51,7 +51,7 @@ pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
         Stage::Inject => local::inject(walk),
         Stage::RouteOutput { again, oif } => route::output(here, walk, again, oif),
         Stage::FilterOutput(egress) => filter::output(here, walk, &egress),
-        Stage::FilterPostrouting(egress) => filter::postrouting(here, walk, egress),
+        Stage::FilterPostrouting { input, egress } => filter::postrouting(here, walk, input, egress),
         Stage::Neighbour(egress) => neighbour::resolve(here, walk, &egress),
         Stage::Transmit(device) => device::transmit(here, walk, device),
         Stage::BridgeSend(bridge) => bridge::send(here, walk, bridge),

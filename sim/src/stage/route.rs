@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use waymark_proto::{
-    Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Route, RouteType, Text, text,
+    Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Protocol, Route, RouteType, Text, text,
 };
 
 use super::{Here, source};
@@ -15,16 +15,14 @@ use crate::walk::{Egress, Stage, Walk};
 /// Routes a packet of this host, by a device if its sender names one.
 pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u32>) -> Vec<Walk> {
     let flow = walk.packet.flow;
-    // What is routed again is so without its ports (`ip_route_me_harder`).
-    let transport = if again { Transport::NONE } else { Transport::of(&flow) };
-    let key = fib::Key {
-        dst: flow.dst,
-        src: flow.src,
-        iif: "lo",
-        oif,
-        mark: walk.packet.mark,
-        dscp: walk.packet.dscp,
-        transport,
+    let echo_reply = walk.packet.answer && flow.protocol == Protocol::Icmp && flow.is_ipv6();
+    let key = if again {
+        fib::Key::again(&walk.packet)
+    } else {
+        // IPv6 copies the code point of a request to the reply's header, and does not route by it (`icmpv6_echo_reply`).
+        let dscp = if echo_reply { 0 } else { walk.packet.dscp };
+        let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
+        fib::Key { dst: flow.dst, src: flow.src, iif: "lo", oif, mark, dscp, transport }
     };
     match (fib::lookup(here.namespace, &key), oif) {
         // IPv4 then takes everything to be on the link (ip_route_output_key_hash_rcu).
@@ -33,7 +31,7 @@ pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u3
             walk.step(Hook::Route, Some(&name), Action::Forwarded).object =
                 Some(text!(object::TakenOnLink { dst: flow.dst, device: &name }));
             let egress = Egress { device, next_hop: flow.dst, local: false };
-            vec![walk.to(if again { Stage::FilterPostrouting(egress) } else { Stage::FilterOutput(egress) })]
+            vec![walk.to(behind(egress, again))]
         }
         (found, _) => send(here, walk, again, found),
     }
@@ -60,7 +58,11 @@ fn send(here: Here<'_>, walk: Walk, again: bool, found: Found<'_>) -> Vec<Walk> 
 /// A packet of this host goes on to the output hook, or past it if that made it be routed again.
 fn leave(here: Here<'_>, mut walk: Walk, route: &Route, egress: Egress, again: bool) -> Walk {
     forwarded(here, &mut walk, route, &egress);
-    walk.to(if again { Stage::FilterPostrouting(egress) } else { Stage::FilterOutput(egress) })
+    walk.to(behind(egress, again))
+}
+
+fn behind(egress: Egress, again: bool) -> Stage {
+    if again { Stage::FilterPostrouting { input: None, egress } } else { Stage::FilterOutput(egress) }
 }
 
 fn forwarded(here: Here<'_>, walk: &mut Walk, route: &Route, egress: &Egress) {
@@ -141,7 +143,7 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let validates = !looped && !flow.is_ipv6();
     match found {
         Found::Local(route) => {
-            if validates && let Some(walk) = source::validate(here, &walk, device) {
+            if validates && let Some(walk) = source::validate(here, &walk, device, None) {
                 return vec![walk];
             }
             let loopback =
@@ -178,14 +180,11 @@ fn transit(
         }
         Forwarding::Unknown(why) => return vec![walk.unknown(Hook::Route, Some(name), why)],
     }
-    if validates
-        && matches!(found, Found::Unicast(..))
-        && let Some(walk) = source::validate(here, &walk, device)
-    {
-        return vec![walk];
-    }
     match found {
         Found::Unicast(route, hops) => by_hops(here, &walk, route, &hops, |mut walk, egress| {
+            if validates && let Some(walk) = source::validate(here, &walk, device, Some(egress.device)) {
+                return walk;
+            }
             forwarded(here, &mut walk, route, &egress);
             if walk.packet.ttl <= 1 {
                 let object = text!(object::TtlOf { flow: walk.flow() });

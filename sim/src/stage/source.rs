@@ -6,8 +6,8 @@ use super::Here;
 use crate::fib::{self, Found, Transport};
 use crate::walk::Walk;
 
-/// The ended walk of a packet whose source does not pass, or `None`.
-pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk> {
+/// The ended walk of a packet whose source does not pass, or `None`. `output` is where it is to leave by, if it is passed on.
+pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32, output: Option<u32>) -> Option<Walk> {
     let namespace = here.namespace;
     let name = namespace.name_of(device);
     let flow = walk.packet.flow;
@@ -26,10 +26,12 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32) -> Option<Walk>
     let marked = namespace.conf_max(&name, "src_valid_mark") != 0;
     let mark = if marked { walk.packet.mark } else { 0 };
     let transport = Transport::of(&flow.reversed());
+    // The way back is looked up as that of a packet which comes from there.
+    let from = output.map_or_else(|| "lo".to_owned(), |output| namespace.name_of(output));
     let key = fib::Key {
         dst: flow.src,
         src: flow.dst,
-        iif: "lo",
+        iif: &from,
         oif: None,
         mark,
         dscp: walk.packet.dscp,

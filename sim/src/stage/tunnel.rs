@@ -7,7 +7,7 @@ use waymark_proto::{Action, Cause, FdbEntry, Flow, Hook, Link, LinkKind, Outer, 
 use super::Here;
 use super::neighbour::is_default;
 use crate::fib::{self, Found, Transport};
-use crate::netfilter::select_address;
+use crate::netfilter::select_source;
 use crate::packet::Packet;
 use crate::walk::{Stage, Walk};
 
@@ -137,11 +137,11 @@ fn source(here: Here<'_>, flow: &Flow, mark: u32, oif: Option<u32>) -> Option<Ip
     match fib::lookup(here.namespace, &key) {
         Found::Unicast(route, hops) => route.prefsrc.or_else(|| {
             let (_, hop) = hops.first()?;
-            select_address(here.namespace, hop.index?, hop.via.unwrap_or(to))
+            select_source(here.namespace, hop.index?, hop.via.unwrap_or(to))
         }),
         Found::Local(_) => Some(to),
         Found::Nothing | Found::Refused(..) if oif.is_some() && !to.is_ipv6() => {
-            select_address(here.namespace, oif?, to)
+            select_source(here.namespace, oif?, to)
         }
         // Routing the outer packet will say why; any address serves until then.
         Found::Nothing | Found::Refused(..) => Some(any),

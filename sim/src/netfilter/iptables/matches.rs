@@ -94,7 +94,7 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             let bits = bits_of(arg, symbols::conn_state)?;
             Some(vec![any_bit(Field::ConnStateAndNat, bits, opt.negated)])
         }
-        "--ctstatus" if !arg.eq_ignore_ascii_case("none") => {
+        "--ctstatus" => {
             let bit = |name: &str| symbols::conn_status(&name.replace('_', "-"));
             let bits = bits_of(arg, bit)?;
             Some(vec![any_bit(Field::ConnStatus, bits, opt.negated)])
@@ -114,9 +114,13 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
             if options.iter().any(|opt| opt.name.starts_with("--limit-iface")) {
                 return None;
             }
-            let types = arg.split(',').map(|name| Some(is(symbols::address_type(name)?)));
-            let field = Field::AddressType { destination: opt.name == "--dst-type" };
-            test(field, types.collect::<Option<Vec<_>>>()?)
+            let types = arg.split(',').map(symbols::address_type).collect::<Option<Vec<_>>>()?;
+            let destination = opt.name == "--dst-type";
+            if ipv6 {
+                let negated = opt.negated;
+                return Some(vec![Statement::Test(Test::AddressType6 { destination, types, negated })]);
+            }
+            test(Field::AddressType { destination }, types.into_iter().map(is).collect())
         }
         "--probability" => {
             let probability: f64 = arg.parse().ok().filter(|p| (0.0..=1.0).contains(p))?;

@@ -32,7 +32,8 @@ fn builtin(table: &str, chain: &str) -> Option<(Hook, i32, ChainKind)> {
         // Only the output chain of mangle routes again (ipt_mangle_out).
         "mangle" if hook == Hook::NetfilterOutput => (-150, ChainKind::Route),
         "mangle" => (-150, ChainKind::Filter),
-        "nat" => (0, ChainKind::Nat),
+        "nat" if matches!(hook, Hook::NetfilterInput | Hook::NetfilterPostrouting) => (100, ChainKind::Nat),
+        "nat" => (-100, ChainKind::Nat),
         "filter" => (0, ChainKind::Filter),
         "security" => (50, ChainKind::Filter),
         _ => return None,
@@ -126,6 +127,7 @@ fn append(
     ruleset: &mut Ruleset,
 ) {
     let Some(&id) = table.chains.get(chain) else { return };
+    ruleset.tracks[usize::from(ipv6)] |= rule::needs_connections(text);
     let position = ruleset.chains[id].rules.len();
     let key = (family.to_owned(), table.name.clone(), chain.to_owned());
     let handle = handles.get(&key).and_then(|handles| handles.get(position)).copied();

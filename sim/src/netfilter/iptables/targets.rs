@@ -24,7 +24,10 @@ pub(super) fn compile(jump: &Opt, arguments: &[Opt], chains: &BTreeMap<String, C
         "REJECT" => verdict(Verdict::Reject),
         "RETURN" => verdict(Verdict::Return),
         "MARK" => marks(arguments, &Field::Mark, Statement::SetMark),
-        "CONNMARK" => conn_marks(arguments),
+        "CONNMARK" => {
+            let statements = conn_marks(arguments).into_iter();
+            statements.map(|statement| Statement::IfTracked(Box::new(statement))).collect()
+        }
         "DNAT" => nat(NatKind::Destination, argument(arguments, "--to-destination")),
         "SNAT" => nat(NatKind::Source, argument(arguments, "--to-source")),
         "MASQUERADE" => nat(NatKind::Masquerade, None),

@@ -159,6 +159,10 @@ pub(crate) fn compile(objects: &[(&str, &Json)], taken: &[(String, String)], rul
     for (names, body) in named("rule", "chain") {
         let Some(&id) = scope.chains.get(&names) else { continue };
         let within = Within { scope: &scope, family: &names.family, table: &names.table };
+        if body.get("expr").is_some_and(needs_connections) {
+            let families = [names.family != "ip6", names.family != "ip"];
+            ruleset.tracks.iter_mut().zip(families).for_each(|(tracks, here)| *tracks |= here);
+        }
         let statements = statement::compile(body.get("expr"), &within);
         let handle = body.get("handle").and_then(Json::as_u64);
         let position = ruleset.chains[id].rules.len() as u32 + 1;
@@ -197,6 +201,19 @@ fn chain(names: &Names, body: &Json, ruleset: &mut Ruleset) -> ChainId {
     let families = [names.family != "ip6", names.family != "ip"];
     ruleset.add_base(BaseChain { chain: id, hook, kind, priority, policy, families, legacy: false, rank: 0 });
     id
+}
+
+/// Whether the kernel tracks connections because of a rule: all that calls `nf_ct_netns_get` when it is loaded.
+fn needs_connections(expr: &Json) -> bool {
+    match expr {
+        Json::Array(list) => list.iter().any(needs_connections),
+        Json::Object(object) => object.iter().any(|(name, body)| {
+            matches!(name.as_str(), "ct" | "dnat" | "snat" | "masquerade" | "redirect" | "flow" | "synproxy")
+                || name.starts_with("ct ")
+                || needs_connections(body)
+        }),
+        _ => false,
+    }
 }
 
 /// The kinds of a set's key: its `type`, a name or a list of names.
