@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test test-kernels accuracy oracles setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood
+.PHONY: all helm images demo demo-kubernetes test test-kernels fuzz-kernel accuracy oracles setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood
 
 all: build
 
@@ -36,6 +36,14 @@ test-kernels: build
 	@testbed/kernels/fetch.sh
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) test --workspace --locked --test kernels -- \
 		--include-ignored --skip the_oldest_kernel --skip the_newest_kernel --test-threads=2 --nocapture
+
+## fuzz-kernel: the predictor against this machine's kernel: CASES packets through random configurations from SEED on
+CASES ?= 1000000
+SEED ?= 1
+FIXTURES ?= target/fuzzed
+fuzz-kernel: build
+	@mkdir -p $(FIXTURES)
+	$(SUDO) $(BIN)/waymark-testbed fuzz --seed $(SEED) --cases $(CASES) --fixtures $(FIXTURES) --failures 10
 
 ## accuracy: every fault on every dataplane, and healthy flows, as a table
 accuracy: build

@@ -98,6 +98,30 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Dataplane::BridgeVxlan)]
         dataplane: Dataplane,
     },
+    /// Hold the predictor against the kernel: random configurations of a node, random packets
+    Fuzz {
+        /// Seed of the first configuration
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Packets to compare
+        #[arg(long, default_value_t = 10_000)]
+        cases: u64,
+        /// Packets of one configuration, at most
+        #[arg(long, default_value_t = 200)]
+        packets: usize,
+        /// End after so many failing configurations
+        #[arg(long, default_value_t = 1)]
+        failures: usize,
+        /// Keep what the kernel did with cases that fail: a file each in this folder
+        #[arg(long, value_name = "DIR")]
+        fixtures: Option<PathBuf>,
+        /// Play this case instead, as a failure is told (JSON)
+        #[arg(long, value_name = "FILE")]
+        case: Option<PathBuf>,
+        /// Keep what the kernel did with the last packet of that case
+        #[arg(long, value_name = "FILE", requires = "case")]
+        fixture: Option<PathBuf>,
+    },
     /// Inject every fault and compare what Waymark says with what it should
     Accuracy {
         /// Names of the testbeds begin with this

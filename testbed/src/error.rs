@@ -21,6 +21,9 @@ pub enum Error {
     /// The user pressed Ctrl-C, or somebody sent SIGTERM.
     #[error("interrupted")]
     Interrupted,
+    /// Kernel and prediction could not be compared.
+    #[error("comparing kernel and prediction: {0}")]
+    Fuzz(String),
     /// Signal handlers.
     #[error("cannot handle SIGINT and SIGTERM: {0}")]
     Signals(io::Error),

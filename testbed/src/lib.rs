@@ -50,6 +50,7 @@
 //! * `check`: runs the real client
 //! * `healthy`: flows that must be reachable
 //! * `accuracy`: the catalogue against the answers
+//! * `fuzz`: the predictor against the kernel, with random configurations and packets
 //! * `record`: the same as recordings that can be replayed
 //! * `demo`: one of each, for people
 //! * `status`: what there is, as a table
@@ -66,6 +67,7 @@ mod demo;
 mod error;
 mod exec;
 mod fault;
+mod fuzz;
 mod healthy;
 mod impair;
 mod instance;
@@ -97,6 +99,7 @@ pub use exec::exec;
 pub use fault::{
     Act, Expected, Fault, Helper, Injected, Pair, Symptom, all as faults, fault, pairs, table as fault_table,
 };
+pub use fuzz::{FuzzFailure, FuzzOptions, FuzzReport, check_fixture, fuzz, fuzz_case};
 pub use healthy::flows as healthy_flows;
 pub use impair::{Impairment, relay as impair};
 pub use instance::{AGENT_METRICS, Instance, UpOptions};

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use waymark_proto::command_line;
 use waymark_testbed::kubernetes::{self, enforce, kubelet, relay};
 use waymark_testbed::{
-    AccuracyOptions, Choice, Cluster, Control, Dataplane, Error, Instance, Programs, Proxy, RecordOptions,
-    Result, Topology, UpOptions, accuracy, demo, detach, exec, fault, fault_table, impair, interrupt, note,
-    record, say, serve, status_table, tcx,
+    AccuracyOptions, Choice, Cluster, Control, Dataplane, Error, FuzzFailure, FuzzOptions, Instance,
+    Programs, Proxy, RecordOptions, Result, Topology, UpOptions, accuracy, demo, detach, exec, fault,
+    fault_table, fuzz, fuzz_case, impair, interrupt, note, record, say, serve, status_table, tcx,
 };
 
 use cli::{Cli, Command, FaultCommand, Output};
@@ -94,6 +94,28 @@ fn run(cli: Cli) -> Result<()> {
                 Output::Table => say(report.table()),
                 Output::Json => print_json(&report),
             }
+            report.verdict()?;
+        }
+        Command::Fuzz { case: Some(file), fixture, .. } => {
+            let report = fuzz_case(&file, fixture.as_deref())?;
+            say(report.to_string());
+            report.verdict()?;
+        }
+        Command::Fuzz { seed, cases, packets, failures, fixtures, case: None, .. } => {
+            let options = FuzzOptions { seed, cases, packets, failures, fixtures };
+            let mut told = 0;
+            let mut failed = 0;
+            let report = fuzz(&options, |report| {
+                for FuzzFailure { seed, difference, .. } in &report.failures[failed..] {
+                    note(&format!("seed {seed}: {difference}"));
+                }
+                failed = report.failures.len();
+                if report.packets / 1000 > told {
+                    told = report.packets / 1000;
+                    note(&format!("{} packets, {} configurations", report.packets, report.states));
+                }
+            })?;
+            say(report.to_string());
             report.verdict()?;
         }
         Command::Record { name, dataplane, proxy, faults, folder: out } => {
