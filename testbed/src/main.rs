@@ -107,12 +107,12 @@ fn run(cli: Cli) -> Result<()> {
             let mut failed = 0;
             let report = fuzz(&options, |report| {
                 for FuzzFailure { seed, difference, .. } in &report.failures[failed..] {
-                    note(&format!("seed {seed}: {difference}"));
+                    note(format!("seed {seed}: {difference}"));
                 }
                 failed = report.failures.len();
                 if report.packets / 1000 > told {
                     told = report.packets / 1000;
-                    note(&format!("{} packets, {} configurations", report.packets, report.states));
+                    note(format!("{} packets, {} configurations", report.packets, report.states));
                 }
             })?;
             say(report.to_string());
