@@ -16,6 +16,8 @@ pub(crate) struct Packet {
     pub(crate) ttl: u8,
     /// The code point that it is sent with.
     pub(crate) dscp: u8,
+    /// IP length in bytes, the header included, where it is known.
+    pub(crate) len: Option<u16>,
     /// `skb->mark`.
     pub(crate) mark: u32,
     /// Link-layer destination, as `aa:bb:cc:dd:ee:ff`, where it is known.
@@ -27,7 +29,16 @@ pub(crate) struct Packet {
 impl Packet {
     /// A packet as it is sent.
     pub(crate) fn new(flow: Flow, answer: bool) -> Self {
-        Self { flow, answer, ttl: INITIAL_TTL, dscp: 0, mark: 0, mac: None, tracking: Tracking::None }
+        Self {
+            flow,
+            answer,
+            ttl: INITIAL_TTL,
+            dscp: 0,
+            len: None,
+            mark: 0,
+            mac: None,
+            tracking: Tracking::None,
+        }
     }
 
     /// SYN, or SYN and ACK; `None` if it is not TCP.

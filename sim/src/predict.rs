@@ -28,22 +28,24 @@ pub struct Manner {
     pub dscp: u8,
     /// Its TTL or hop limit.
     pub ttl: u8,
+    /// Its length in bytes, IP header included, if rules are to know it.
+    pub len: Option<u16>,
     /// Whether steps tell all rules that the packet matches ([`Step::matched`]).
     pub matches: bool,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { dscp: 0, ttl: INITIAL_TTL, matches: false }
+        Self { dscp: 0, ttl: INITIAL_TTL, len: None, matches: false }
     }
 }
 
 /// The same of a packet that is sent in a certain manner.
 pub fn predict_as(cluster: &Cluster, start: &Place, flow: &Flow, manner: Manner) -> PathSet {
-    let Manner { dscp, ttl, matches } = manner;
+    let Manner { dscp, ttl, len, matches } = manner;
     let mut needs = BTreeSet::new();
     let branches = if cluster.namespace(start).is_some() {
-        let packet = Packet { ttl, dscp, ..Packet::new(*flow, false) };
+        let packet = Packet { ttl, dscp, len, ..Packet::new(*flow, false) };
         let mut sent = Walk::new(start.clone(), Stage::Inject, packet);
         sent.tells_matches = matches;
         let walks = walk::follow(cluster, sent);
@@ -80,8 +82,10 @@ fn answer(
 ) -> Vec<Branch> {
     let flow_back = delivered.packet.flow.reversed();
     // An echo reply has the code point of its request (`icmp_reply`); a listening socket has its own.
-    let dscp = if flow_back.protocol == Protocol::Icmp { delivered.packet.dscp } else { 0 };
-    let packet = Packet { dscp, ..Packet::new(flow_back, true) };
+    let is_echo = flow_back.protocol == Protocol::Icmp;
+    let dscp = if is_echo { delivered.packet.dscp } else { 0 };
+    let len = delivered.packet.len.filter(|_| is_echo);
+    let packet = Packet { dscp, len, ..Packet::new(flow_back, true) };
     let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
     back.tells_matches = delivered.tells_matches;
     back.connections.clone_from(&delivered.connections);

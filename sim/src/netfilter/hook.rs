@@ -149,10 +149,12 @@ fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Run) -> Vec<(Run,
         }
         Phase::Chain(base) => {
             let before = run.packet.clone();
-            let decides = |run: &Run| {
-                let now = &run.packet;
-                base.kind == ChainKind::Route && (now.mark, now.flow) != (before.mark, before.flow)
+            let routed_by = |packet: &Packet| {
+                let limit = packet.ttl * u8::from(packet.flow.is_ipv6());
+                (packet.mark, packet.flow, packet.dscp, limit)
             };
+            let decides =
+                |run: &Run| base.kind == ChainKind::Route && routed_by(&run.packet) != routed_by(&before);
             let ended = run::chain(at, base, run);
             ended
                 .into_iter()

@@ -84,7 +84,15 @@ fn patterns(dimension: Dimension, part: &str) -> Option<Vec<Pattern>> {
         Dimension::Address => address(part).map(|pattern| vec![pattern]),
         Dimension::Port => {
             let (protocol, number) = part.split_once(':').unwrap_or(("tcp", part));
-            Some(vec![Pattern::Is(Value::Number(symbols::protocol(protocol)?)), range(number)?])
+            let protocol = symbols::protocol(protocol)?;
+            let number = match protocol {
+                1 | 58 => {
+                    let (kind, code) = symbols::icmp_type(number, protocol == 58)?;
+                    Pattern::Is(Value::Number(kind << 8 | code.unwrap_or_default()))
+                }
+                _ => range(number)?,
+            };
+            Some(vec![Pattern::Is(Value::Number(protocol)), number])
         }
         Dimension::BarePort => range(part).map(|pattern| vec![pattern]),
         Dimension::Interface => {

@@ -7,6 +7,7 @@
 //! * [`run`]: a packet in the chains of one hook; [`read`]: what tests read; [`nat`]: translations
 //! * [`address`]: types of addresses
 //! * [`source`]: the address that is masqueraded with
+//! * [`raw`]: headers as bytes
 //! * [`members`]: what sets say of a packet
 
 mod address;
@@ -16,6 +17,7 @@ mod iptables;
 mod members;
 mod nat;
 mod nft;
+mod raw;
 mod read;
 mod rule;
 mod ruleset;

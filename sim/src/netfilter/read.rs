@@ -6,6 +6,7 @@ use waymark_proto::{Flow, Hook, Text, text};
 
 use super::address;
 use super::ipset::{Dimension, IpSet};
+use super::raw;
 use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
 use super::symbols;
 use super::value::{Elements, Value};
@@ -141,6 +142,17 @@ impl Reading<'_> {
                 when(*family == ipv6 && self.packet.icmp_type().is_some(), Value::Number(0))
             }
             Field::Ttl(family) => when(*family == ipv6, Value::Number(self.packet.ttl.into())),
+            Field::Dscp(family) => {
+                when(family.is_none_or(|v6| v6 == ipv6), Value::Number(self.packet.dscp.into()))
+            }
+            Field::Length => match self.packet.len {
+                Some(len) => Ok(Value::Number(len.into())),
+                None => unknown(text!(model::NotModelled { what: "length" })),
+            },
+            Field::Raw { base, offset, length } => match raw::read(self.packet, *base, *offset, *length) {
+                Some(number) => Ok(Value::Number(number)),
+                None => unknown(text!(model::NotModelled { what: format!("payload,{offset},{length}") })),
+            },
             Field::InName => name(self.at.input),
             Field::OutName => name(self.at.output),
             Field::PhysIn => name(self.at.port_in),
@@ -296,7 +308,12 @@ impl Reading<'_> {
             let (address, port) = end(flow, destination);
             match dimension {
                 Dimension::Address => key.push(Value::Ip(address)),
-                Dimension::Port | Dimension::BarePort if !flow.protocol.has_ports() => return Ok(None),
+                // For an echo its type and code stand (`ip_set_get_ip4_port`); `bitmap:port` knows none.
+                Dimension::Port if !flow.protocol.has_ports() => {
+                    let kind = self.packet.icmp_type().unwrap_or_default() << 8;
+                    key.extend([Value::Number(protocol.into()), Value::Number(kind)]);
+                }
+                Dimension::BarePort if !flow.protocol.has_ports() => return Ok(None),
                 // No packet has port 0: it stands for any.
                 Dimension::Port | Dimension::BarePort if port == 0 => {
                     return unknown(text!(model::SourcePort));

@@ -5,6 +5,7 @@
 
 use waymark_proto::{RuleRef, Text};
 
+use super::raw::Base;
 use super::value::{Elements, Pattern, Value};
 
 /// Index of a chain within its ruleset.
@@ -94,6 +95,11 @@ pub(crate) enum Statement {
     Test(Test),
     SetMark(Expr),
     SetConnMark(Expr),
+    /// With a family, a packet of the other has no such field.
+    SetDscp(Option<bool>, Expr),
+    SetTtl(Option<bool>, Expr),
+    /// Adds so much to the TTL or hop limit, which stays within its byte.
+    AddTtl(i16),
     /// Something that is left undone, and ends nothing, for a packet without a connection (`connmark_tg`).
     IfTracked(Box<Statement>),
     Verdict(Verdict),
@@ -249,7 +255,7 @@ impl Expr {
     fn doubt(&self) -> Doubt {
         match self {
             Self::Unknown(_) | Self::Field(Field::Unknown(_)) => Doubt::Certain,
-            Self::Field(Field::SourcePort(_)) => Doubt::Possible,
+            Self::Field(Field::SourcePort(_) | Field::Length | Field::Raw { .. }) => Doubt::Possible,
             Self::Const(_) | Self::Random { .. } | Self::Field(_) => Doubt::None,
             Self::Binary(_, a, b) => a.doubt().max(b.doubt()),
             Self::Concat(parts) => parts.iter().map(Self::doubt).max().unwrap_or(Doubt::None),
@@ -289,6 +295,16 @@ pub(crate) enum Field {
     IcmpType(bool),
     IcmpCode(bool),
     Ttl(bool),
+    /// The code point; with a family, a packet of the other has no such field.
+    Dscp(Option<bool>),
+    /// IP length, the header included.
+    Length,
+    /// Bits of a header, counted from its start.
+    Raw {
+        base: Base,
+        offset: u32,
+        length: u32,
+    },
     InName,
     OutName,
     /// Bridge ports.

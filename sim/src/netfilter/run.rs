@@ -256,6 +256,24 @@ fn execute(
             }
             Next::On
         }),
+        Statement::SetDscp(Some(family), _) | Statement::SetTtl(Some(family), _)
+            if *family != run.packet.flow.is_ipv6() =>
+        {
+            Err(Stop::Break)
+        }
+        Statement::SetDscp(_, value) => reading.number(value).map(|dscp| {
+            run.packet.dscp = (dscp & 0x3f) as u8;
+            Next::On
+        }),
+        Statement::SetTtl(_, value) => reading.number(value).map(|ttl| {
+            run.packet.ttl = (ttl & 0xff) as u8;
+            Next::On
+        }),
+        Statement::AddTtl(more) => {
+            let ttl = i16::from(run.packet.ttl).saturating_add(*more).clamp(0, 255);
+            run.packet.ttl = u8::try_from(ttl).unwrap_or_default();
+            Ok(Next::On)
+        }
         Statement::Verdict(verdict) => Ok(self::verdict(at, verdict, &mut run, rule_ref)),
         Statement::Vmap { key, map } => reading.expr(key).and_then(|key| {
             let maps = &at.namespace.ruleset.vmaps;

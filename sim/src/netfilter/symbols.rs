@@ -196,6 +196,22 @@ pub(crate) fn address_type(name: &str) -> Option<u64> {
     find(&table, name)
 }
 
+/// A code point by its name (RFC 2474, RFC 2597, RFC 3246, RFC 5865, RFC 8622).
+pub(crate) fn dscp(name: &str) -> Option<u64> {
+    let table = [("ef", 46), ("be", 0), ("df", 0), ("va", 44), ("voice-admit", 44), ("lephb", 1)];
+    if let Some(class) = name.strip_prefix("cs").and_then(|digit| digit.parse::<u64>().ok()) {
+        return (class < 8).then_some(class << 3);
+    }
+    if let Some([class @ 1..=4, drop @ 1..=3]) = name
+        .strip_prefix("af")
+        .and_then(|digits| digits.as_bytes().try_into().ok())
+        .map(|digits: [u8; 2]| digits.map(|digit| u64::from(digit.wrapping_sub(b'0'))))
+    {
+        return Some(class << 3 | drop << 1);
+    }
+    find(&table, name).or_else(|| number(name))
+}
+
 /// A packet type (`PACKET_*`).
 pub(crate) fn packet_type(name: &str) -> Option<u64> {
     let table = [("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)];

@@ -187,7 +187,8 @@ impl<D> Elements<D> {
             .filter(|(patterns, _)| {
                 patterns.len() == key.len() && patterns.iter().zip(key).all(|(p, v)| p.matches(v))
             })
-            .min_by_key(|(patterns, _)| patterns.iter().map(Pattern::breadth).sum::<u32>())
+            // Of ipset's pairs of networks the first decides before the second (`mtype_test_cidrs`).
+            .min_by_key(|(patterns, _)| patterns.iter().map(Pattern::breadth).collect::<Vec<_>>())
     }
 }
 

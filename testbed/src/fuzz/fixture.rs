@@ -22,6 +22,9 @@ pub(super) struct Evidence {
     pub(super) dscp: u8,
     /// Its TTL or hop limit.
     pub(super) ttl: u8,
+    /// Its length.
+    #[serde(default)]
+    pub(super) len: Option<u16>,
     /// Why the sending system call refused it.
     pub(super) error: Option<String>,
     /// Its way.
@@ -75,7 +78,7 @@ pub fn check_fixture(file: &Path) -> Result<()> {
     let Fixture { about, inventory, facts, evidence } = fixture;
     let mut cluster = Cluster::new(&inventory);
     cluster.add(facts).map_err(|error| fault(&error.to_string()))?;
-    let manner = Manner { dscp: evidence.dscp, ttl: evidence.ttl, matches: true };
+    let manner = Manner { dscp: evidence.dscp, ttl: evidence.ttl, len: evidence.len, matches: true };
     let paths = predict_as(&cluster, &evidence.start, &evidence.flow, manner);
     match compare(&paths, &evidence) {
         Comparison::Agrees => Ok(()),

@@ -87,7 +87,7 @@ impl Stage {
         drop(world);
         let outcome = |(number, (sent, packet)): (usize, (Sent, &Sending))| {
             let seq = Seq(number as u32);
-            let Sent { start, flow, error, predicted } = sent;
+            let Sent { start, flow, error, len, predicted } = sent;
             let sightings = sightings.remove(&seq).unwrap_or_default();
             let Observed { forward, back, .. } = read(site, seq, &start, flow, &sightings);
             let evidence = Evidence {
@@ -96,6 +96,7 @@ impl Stage {
                 flow,
                 dscp: packet.dscp,
                 ttl: packet.ttl,
+                len,
                 error,
                 forward: forward.steps,
                 back: back.steps,
@@ -129,7 +130,16 @@ struct Sent {
     start: Place,
     flow: Flow,
     error: Option<String>,
+    len: Option<u16>,
     predicted: PathSet,
+}
+
+/// What the sending system call told.
+struct Told {
+    /// Why it refused.
+    error: Option<String>,
+    /// The packet's length.
+    len: Option<u16>,
 }
 
 impl Sent {
@@ -173,13 +183,14 @@ async fn send(
     let mut awaited = BTreeSet::new();
     for (number, packet) in packets.iter().enumerate() {
         let check = by_protocol[&u32::from(packet.protocol.number(packet.ipv6))];
-        let (start, flow, error, reservations) = one(site, check, &ports, packet, number as u32)?;
+        let (start, flow, Told { error, len }, reservations) =
+            one(site, check, &ports, packet, number as u32)?;
         if error.is_none() {
             awaited.insert(Seq(number as u32));
         }
-        let manner = Manner { dscp: packet.dscp, ttl: packet.ttl, matches: true };
+        let manner = Manner { dscp: packet.dscp, ttl: packet.ttl, len, matches: true };
         let predicted = predict_as(cluster, &start, &flow, manner);
-        sent.push(Sent { start, flow, error, predicted });
+        sent.push(Sent { start, flow, error, len, predicted });
         reserved.push(reservations);
     }
     let mut sightings: BTreeMap<Seq, Vec<Sighting>> = BTreeMap::new();
@@ -213,7 +224,7 @@ fn one(
     ports: &Mutex<Ports>,
     packet: &Sending,
     number: u32,
-) -> Result<(Place, Flow, Option<String>, Reservations)> {
+) -> Result<(Place, Flow, Told, Reservations)> {
     let part = match packet.from {
         From::Sender => "a",
         From::Node => "n",
@@ -247,7 +258,8 @@ fn one(
     let sent = sent.pop().ok_or_else(|| Error::Fuzz("nothing was sent".to_owned()))?;
     let dst_port = if packet.protocol.has_ports() { flow.dst_port } else { sent.source_port };
     let flow = Flow { src_port: sent.source_port, dst_port, ..flow };
-    Ok((site.place(part), flow, sent.error, reservations))
+    let told = Told { error: sent.error, len: u16::try_from(sent.size).ok() };
+    Ok((site.place(part), flow, told, reservations))
 }
 
 /// Whether all has ended that a packet set off: itself, and its answer if there is to be one.

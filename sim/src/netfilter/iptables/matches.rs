@@ -36,8 +36,7 @@ pub(super) fn compile(options: &[Opt], ipv6: bool) -> Vec<Statement> {
 fn bare_module(module: &str, options: &[Opt], ipv6: bool) -> Vec<Statement> {
     match module {
         "socket" | "cgroup" | "bpf" | "string" | "u32" | "time" | "quota" | "connlimit" | "connbytes"
-        | "policy" | "realm" | "ipvs" | "osf" | "cpu" | "helper" | "length" | "mac" | "dscp" | "tos"
-        | "ecn" | "tcpmss" => {
+        | "policy" | "realm" | "ipvs" | "osf" | "cpu" | "helper" | "mac" | "ecn" | "tcpmss" => {
             vec![Statement::Test(Test::Unknown(text!(model::NotModelled { what: format!("-m {module}") })))]
         }
         "rpfilter" => {
@@ -147,8 +146,30 @@ fn one(opt: &Opt, module: &str, options: &[Opt], ipv6: bool) -> Option<Vec<State
         "--pkt-type" => test(Field::PacketType, vec![is(symbols::packet_type(arg)?)]),
         "-f" | "--fragment" if opt.negated => nothing,
         "-f" | "--fragment" => Some(vec![never()]),
-        "--ttl-eq" => test(Field::Ttl(false), vec![is(symbols::number(arg)?)]),
-        "--hl-eq" => test(Field::Ttl(true), vec![is(symbols::number(arg)?)]),
+        "--ttl-eq" | "--hl-eq" => test(Field::Ttl(ipv6), vec![is(symbols::number(arg)?)]),
+        "--ttl-lt" | "--hl-lt" => {
+            Some(vec![compare(Expr::Field(Field::Ttl(ipv6)), Op::Less, symbols::number(arg)?)])
+        }
+        "--ttl-gt" | "--hl-gt" => {
+            Some(vec![compare(Expr::Field(Field::Ttl(ipv6)), Op::Greater, symbols::number(arg)?)])
+        }
+        "--length" => test(Field::Length, ports(arg)?),
+        "--dscp" => test(Field::Dscp(None), vec![is(symbols::number(arg)?)]),
+        "--tos" => {
+            let (value, mask) = arg.split_once('/').unwrap_or((arg, "0xff"));
+            let shifted = Expr::Binary(
+                Bitwise::ShiftLeft,
+                Box::new(Expr::Field(Field::Dscp(None))),
+                Box::new(Expr::Const(Value::Number(2))),
+            );
+            let mask = Box::new(Expr::Const(Value::Number(symbols::number(mask)?)));
+            let op = if opt.negated { Op::NotEqual } else { Op::Equal };
+            Some(vec![compare(
+                Expr::Binary(Bitwise::And, Box::new(shifted), mask),
+                op,
+                symbols::number(value)?,
+            )])
+        }
         // A single packet stays below any rate that lets something through.
         "--limit" | "--hashlimit" | "--hashlimit-upto" if !opt.negated => {
             Some(vec![Statement::Note(text!(model::WithinLimit { limit: opt.text() }))])

@@ -1,13 +1,13 @@
 //! Targets of iptables rules.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use waymark_proto::text;
 
-use super::super::rule::{Bitwise, ChainId, Expr, Field, Nat, NatKind, Statement, Verdict};
+use super::super::rule::{Bitwise, ChainId, Expr, Field, Lookup, Nat, NatKind, Statement, Verdict};
 use super::super::symbols;
-use super::super::value::Value;
+use super::super::value::{Elements, Pattern, Value};
 use super::options::Opt;
 
 /// Compiles `-j TARGET` with its arguments.
@@ -28,6 +28,9 @@ pub(super) fn compile(jump: &Opt, arguments: &[Opt], chains: &BTreeMap<String, C
             let statements = conn_marks(arguments).into_iter();
             statements.map(|statement| Statement::IfTracked(Box::new(statement))).collect()
         }
+        "DSCP" => code_point(arguments),
+        "TOS" => type_of_service(arguments),
+        "TTL" | "HL" => time_to_live(arguments),
         "DNAT" => nat(NatKind::Destination, argument(arguments, "--to-destination")),
         "SNAT" => nat(NatKind::Source, argument(arguments, "--to-source")),
         "MASQUERADE" => nat(NatKind::Masquerade, None),
@@ -35,9 +38,10 @@ pub(super) fn compile(jump: &Opt, arguments: &[Opt], chains: &BTreeMap<String, C
         "NOTRACK" => vec![Statement::Notrack],
         "CT" => ct(arguments),
         // These leave the packet's way as it is.
-        "LOG" | "NFLOG" | "ULOG" | "TRACE" | "AUDIT" | "TCPMSS" | "CHECKSUM" | "CLASSIFY" | "TOS"
-        | "DSCP" | "SET" | "TEE" | "SECMARK" | "CONNSECMARK" | "IDLETIMER" | "RATEEST" | "TCPOPTSTRIP"
-        | "LED" | "HMARK" | "" => Vec::new(),
+        "LOG" | "NFLOG" | "ULOG" | "TRACE" | "AUDIT" | "TCPMSS" | "CHECKSUM" | "CLASSIFY" | "SET" | "TEE"
+        | "SECMARK" | "CONNSECMARK" | "IDLETIMER" | "RATEEST" | "TCPOPTSTRIP" | "LED" | "HMARK" | "" => {
+            Vec::new()
+        }
         other => vec![Statement::Unknown(text!(model::Target { target: other }))],
     }
 }
@@ -88,6 +92,42 @@ fn marks(arguments: &[Opt], field: &Field, set: fn(Expr) -> Statement) -> Vec<St
     statements
 }
 
+fn code_point(arguments: &[Opt]) -> Vec<Statement> {
+    let one = |opt: &Opt| {
+        let value = symbols::number(opt.arg()).filter(|_| opt.name == "--set-dscp");
+        value.map_or_else(|| unknown(opt), |value| vec![Statement::SetDscp(None, number(value))])
+    };
+    arguments.iter().flat_map(one).collect()
+}
+
+/// `tos = (tos & ~mask) ^ value` (`tos_tg`), of whose lower two bits, which are those of congestion, no hook asks.
+fn type_of_service(arguments: &[Opt]) -> Vec<Statement> {
+    let one = |opt: &Opt| match value_mask(opt.arg()).filter(|_| opt.name == "--set-tos") {
+        Some((value, mask)) => {
+            let value = rewrite(&Field::Dscp(None), (mask & 0xff) >> 2, (value & 0xff) >> 2);
+            vec![Statement::SetDscp(None, value)]
+        }
+        None => unknown(opt),
+    };
+    arguments.iter().flat_map(one).collect()
+}
+
+fn time_to_live(arguments: &[Opt]) -> Vec<Statement> {
+    let one = |opt: &Opt| {
+        let amount = opt.arg().parse::<u8>().ok();
+        let (Some(amount), Some((_, verb))) = (amount, opt.name.rsplit_once('-')) else {
+            return unknown(opt);
+        };
+        vec![match verb {
+            "set" => Statement::SetTtl(None, number(amount.into())),
+            "inc" => Statement::AddTtl(amount.into()),
+            "dec" => Statement::AddTtl(-i16::from(amount)),
+            _ => return unknown(opt),
+        }]
+    };
+    arguments.iter().flat_map(one).collect()
+}
+
 fn conn_marks(arguments: &[Opt]) -> Vec<Statement> {
     let mask = |name: &str| match argument(arguments, name) {
         Some(text) => symbols::number(text),
@@ -113,7 +153,7 @@ fn conn_marks(arguments: &[Opt]) -> Vec<Statement> {
     }
 }
 
-/// `ADDRESS`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `:PORT`; ranges are not modelled.
+/// `ADDRESS`, `ADDRESS-ADDRESS`, either with `:PORT`, `[ADDRESS]:PORT` or `:PORT`. Ranges of ports are not modelled.
 fn nat(kind: NatKind, to: Option<&str>) -> Vec<Statement> {
     let Some(to) = to else {
         return if kind == NatKind::Masquerade {
@@ -122,19 +162,59 @@ fn nat(kind: NatKind, to: Option<&str>) -> Vec<Statement> {
             vec![Statement::Unknown(text!(model::TranslationWithoutAddress))]
         };
     };
-    let address = |ip: IpAddr| Some(Expr::Const(Value::Ip(ip)));
-    let port = |port: u16| Some(Expr::Const(Value::Number(port.into())));
-    let parsed = if let Ok(ip) = to.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Some((address(ip), None))
-    } else if let Ok(socket) = to.parse::<SocketAddr>() {
-        Some((address(socket.ip()), port(socket.port())))
-    } else {
-        to.strip_prefix(':').and_then(|text| text.parse().ok()).map(|number| (None, port(number)))
-    };
-    match parsed {
+    match target(to) {
         Some((address, port)) => vec![Statement::Nat(Nat { kind, address, port })],
         None => vec![Statement::Unknown(text!(model::TranslationTo { to }))],
     }
+}
+
+/// The address and port of a translation's target.
+fn target(to: &str) -> Option<(Option<Expr>, Option<Expr>)> {
+    let number = |port: &str| Some(number(port.parse::<u16>().ok()?.into()));
+    if let Some(port) = to.strip_prefix(':') {
+        return Some((None, Some(number(port)?)));
+    }
+    let (addresses, port) =
+        if let Some((address, rest)) = to.strip_prefix('[').and_then(|to| to.split_once(']')) {
+            (address, rest.strip_prefix(':'))
+        } else if to.parse::<IpAddr>().is_ok() || to.matches(':').count() > 1 {
+            (to, None)
+        } else {
+            to.split_once(':').map_or((to, None), |(address, port)| (address, Some(port)))
+        };
+    let port = match port {
+        Some(port) => Some(number(port)?),
+        None => None,
+    };
+    let (low, high) = addresses.split_once('-').unwrap_or((addresses, addresses));
+    Some((Some(one_of(low.parse().ok()?, high.parse().ok()?)?), port))
+}
+
+/// One of a range's addresses: a hash of the connection's ends tells which, with a seed that nobody knows
+/// (`find_best_ips_proto`).
+fn one_of(low: IpAddr, high: IpAddr) -> Option<Expr> {
+    const MOST: u64 = 256;
+    if low == high {
+        return Some(Expr::Const(Value::Ip(low)));
+    }
+    let (first, last) = match (low, high) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => (u128::from(u32::from(low)), u128::from(u32::from(high))),
+        (IpAddr::V6(low), IpAddr::V6(high)) => (low.into(), high.into()),
+        _ => return None,
+    };
+    let modulus =
+        u64::try_from(last.checked_sub(first)?).ok()?.checked_add(1).filter(|count| *count <= MOST)?;
+    let mut addresses = Elements::new();
+    for number in 0..modulus {
+        let bits = first + u128::from(number);
+        let address = match low {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(bits).ok()?)),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(bits)),
+        };
+        addresses.insert(vec![Pattern::Is(Value::Number(number))], vec![Value::Ip(address)]);
+    }
+    let key = Box::new(Expr::Random { modulus, offset: 0 });
+    Some(Expr::Map { key, map: Lookup::Inline(addresses) })
 }
 
 fn redirect(to: Option<&str>) -> Vec<Statement> {

@@ -25,6 +25,7 @@ pub(super) enum Kind {
     EtherType,
     AddressType,
     PacketType,
+    Dscp,
     Number,
     /// Taken by its looks.
     Guess,
@@ -46,6 +47,7 @@ impl Kind {
             "nf_proto" => Self::Family,
             "ether_type" => Self::EtherType,
             "fib_addrtype" => Self::AddressType,
+            "dscp" => Self::Dscp,
             "mark" => Self::Number,
             _ => Self::Guess,
         }
@@ -81,6 +83,7 @@ impl Kind {
             },
             Self::AddressType => symbols::address_type(text),
             Self::PacketType => symbols::packet_type(text),
+            Self::Dscp => symbols::dscp(text),
             Self::Number => symbols::number(text),
             Self::Guess => {
                 return text.parse::<IpAddr>().ok().map(Value::Ip).or_else(|| {

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 use waymark_proto::text;
 
+use super::super::raw::Base;
 use super::super::rule::{Bitwise, Expr, Field, Lookup};
 use super::super::value::{Elements, Value};
 use super::constant::{self, Kind};
@@ -95,6 +96,16 @@ fn inline_map(data: &Json, kinds: &[Kind]) -> Lookup<Vec<Value>> {
 }
 
 fn payload(json: &Json) -> (Field, Kind) {
+    let number =
+        |key: &str| json.get(key).and_then(Json::as_u64).and_then(|number| u32::try_from(number).ok());
+    if let (Some(base), Some(offset), Some(length)) = (json.get("base"), number("offset"), number("len")) {
+        let base = match base.as_str() {
+            Some("nh") => Base::Network,
+            Some("th") => Base::Transport,
+            _ => return (Field::Unknown(json.to_string()), Kind::Guess),
+        };
+        return (Field::Raw { base, offset, length }, Kind::Number);
+    }
     let text = |key: &str| json.get(key).and_then(Json::as_str).unwrap_or_default();
     let of = |number| Some(number);
     match (text("protocol"), text("field")) {
@@ -104,6 +115,9 @@ fn payload(json: &Json) -> (Field, Kind) {
         ("ip6", "daddr") => (Field::Destination(Some(true)), Kind::Address),
         ("ip", "protocol") => (Field::HeaderProtocol(false), Kind::Protocol),
         ("ip6", "nexthdr") => (Field::HeaderProtocol(true), Kind::Protocol),
+        ("ip", "dscp") => (Field::Dscp(Some(false)), Kind::Dscp),
+        ("ip6", "dscp") => (Field::Dscp(Some(true)), Kind::Dscp),
+        ("ip", "length") => (Field::Length, Kind::Number),
         ("ip", "ttl") => (Field::Ttl(false), Kind::Number),
         ("ip6", "hoplimit") => (Field::Ttl(true), Kind::Number),
         ("th", "sport") => (Field::SourcePort(None), Kind::Port),
@@ -129,6 +143,7 @@ fn meta(key: &str) -> (Field, Kind) {
         "nfproto" => (Field::Family, Kind::Family),
         "protocol" => (Field::EtherType, Kind::EtherType),
         "mark" => (Field::Mark, Kind::Number),
+        "length" => (Field::Length, Kind::Number),
         // A device's index is printed by its name.
         "iifname" | "iif" => (Field::InName, Kind::Device),
         "oifname" | "oif" => (Field::OutName, Kind::Device),

@@ -176,6 +176,18 @@ fn mangle(body: &Json, within: &Within<'_>) -> Option<Statement> {
         return Some(Statement::Unknown(not_modelled(body)));
     };
     let name = |of: &str| key.get(of).and_then(|body| body.get("key")).and_then(Json::as_str);
+    let payload = |of: &str| key.get("payload").and_then(|body| body.get(of)).and_then(Json::as_str);
+    match (payload("protocol"), payload("field")) {
+        (Some(protocol @ ("ip" | "ip6")), Some("dscp")) => {
+            let value = expression::compile(value, Kind::Dscp, within).0;
+            return Some(Statement::SetDscp(Some(protocol == "ip6"), value));
+        }
+        (Some(protocol @ "ip"), Some("ttl")) | (Some(protocol @ "ip6"), Some("hoplimit")) => {
+            let value = expression::compile(value, Kind::Number, within).0;
+            return Some(Statement::SetTtl(Some(protocol == "ip6"), value));
+        }
+        _ => {}
+    }
     let (value, _) = expression::compile(value, Kind::Number, within);
     match (name("meta"), name("ct")) {
         (Some("mark"), _) => Some(Statement::SetMark(value)),

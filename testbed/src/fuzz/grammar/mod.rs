@@ -2,9 +2,10 @@
 //! fails is made smaller part by part.
 //!
 //! * [`pool`]: the addresses, ports and devices of which everything is made
-//! * [`routes`], [`nft`], [`xtables`]: a node's configuration
+//! * [`routes`], [`nft`], [`xtables`], [`ipset`]: a node's configuration
 //! * [`packets`]: what is sent
 
+mod ipset;
 mod nft;
 mod packets;
 pub(super) mod pool;
@@ -50,7 +51,7 @@ pub(super) fn case(packets: usize) -> impl Strategy<Value = Case> {
     let xtables = option::weighted(0.6, (xtables::xtables(false), xtables::xtables(true), any::<bool>()));
     let state = (
         option::weighted(0.6, routes::routing()),
-        xtables::sets(),
+        ipset::sets(),
         xtables,
         option::weighted(0.6, nft::table()),
     );

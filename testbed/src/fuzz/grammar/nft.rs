@@ -184,6 +184,9 @@ fn network(site: Site) -> BoxedStrategy<String> {
         2 => (end.clone(), not.clone(), vec(host(ipv6), 1..4))
             .prop_map(move |(end, not, hosts)| format!("{family} {end} {not}{{ {} }}", hosts.join(", "))),
         2 => (end, not).prop_map(move |(end, not)| format!("{family} {end} {not}@s{digit}")),
+        1 => word(&["cs0", "cs2", "!= cs0"]).prop_map(move |class| format!("{family} dscp {class}")),
+        1 => word(if ipv6 { &["@nh,48,8 6", "@nh,48,8 != 17", "@nh,56,8 64"] } else { &["@nh,72,8 6", "@nh,72,8 != 17", "@nh,64,8 64"] })
+            .prop_map(move |raw| format!("{}{raw}", of_family(site))),
         1 => (word(&["<", ">", "=="]), 1..65u8).prop_map(move |(op, ttl)| {
             format!("{family} {} {op} {ttl}", if ipv6 { "hoplimit" } else { "ttl" })
         }),
@@ -208,6 +211,7 @@ fn transport(site: Site) -> BoxedStrategy<String> {
         }),
         1 => protocol.clone().prop_map(|protocol| format!("{protocol} sport 20000-40000")),
         1 => port().prop_map(|port| format!("meta l4proto {{ tcp, udp }} th dport {port}")),
+        1 => (word(&["", "!= "]), port()).prop_map(|(not, port)| format!("meta l4proto {{ tcp, udp }} @th,16,16 {not}{port}")),
         1 => Just("tcp flags syn".to_owned()),
         1 => word(&["== syn", "!= syn"]).prop_map(|op| format!("tcp flags & (syn|ack) {op}")),
         1 => Just(if site.ipv6 { "icmpv6 type echo-request" } else { "icmp type echo-request" }.to_owned()),
@@ -242,7 +246,7 @@ fn other(site: Site) -> BoxedStrategy<String> {
         way.prop_map(|way| format!("{way} \"p*\"")),
         (not.clone(), mark()).prop_map(|(not, mark)| format!("meta mark {not}{mark}")),
         mark().prop_map(|mark| format!("meta mark & 0x1 == {}", mark & 1)),
-        Just(format!("{}meta length 20-65535", of_family(site))),
+        Just(format!("{}meta length 44-60", of_family(site))),
     ];
     prop_oneof![general, tracked].boxed()
 }
@@ -265,6 +269,10 @@ fn action(site: Site) -> BoxedStrategy<(bool, String)> {
         2 => mark().prop_map(|mark| (false, format!("meta mark set {mark}"))),
         1 => (mark(), word(&["|", "^", "&"]))
             .prop_map(|(mark, op)| (false, format!("meta mark set meta mark {op} {mark}"))),
+        1 => (word(&["cs0", "cs2"]), 1..65u8, any::<bool>()).prop_map(move |(class, ttl, which)| {
+            let (family, field) = if site.ipv6 { ("ip6", "hoplimit") } else { ("ip", "ttl") };
+            (false, if which { format!("{family} dscp set {class}") } else { format!("{family} {field} set {ttl}") })
+        }),
         1 => plain("ct mark set meta mark"),
         1 => plain("meta mark set ct mark"),
     ];
@@ -274,6 +282,7 @@ fn action(site: Site) -> BoxedStrategy<(bool, String)> {
         plain("tcp dport vmap @ports").prop_map(|(_, map)| (true, map)),
         plain("udp dport vmap @ports").prop_map(|(_, map)| (true, map)),
         port().prop_map(|port| (true, format!("tcp dport vmap {{ {port} : drop, 9 : accept }}"))),
+        plain("numgen random mod 2 vmap { 0 : drop, 1 : continue }"),
     ];
     // The deepest chain leads nowhere.
     let decides = if site.level < 3 {

@@ -1,4 +1,4 @@
-//! Rulesets of iptables, with sets of ipset.
+//! Rulesets of iptables.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -39,35 +39,6 @@ impl Xtables {
         }
         lines
     }
-}
-
-/// The sets that rules may name; all of them are there, as `ipset restore` reads them.
-pub(super) fn sets() -> impl Strategy<Value = Vec<String>> {
-    let elements = |ipv6: bool| {
-        let digit = if ipv6 { 6 } else { 4 };
-        let not = word(&["", "", " nomatch"]);
-        let nets = vec((net(ipv6), not), 0..5).prop_map(move |nets| {
-            nets.into_iter().map(|(net, not)| format!("add n{digit} {net}{not} -exist")).collect::<Vec<_>>()
-        });
-        let hosts = vec(host(ipv6), 0..4).prop_map(move |hosts| {
-            hosts.into_iter().map(|host| format!("add h{digit} {host} -exist")).collect::<Vec<_>>()
-        });
-        let pairs = vec((host(ipv6), word(&["tcp", "udp"]), port()), 0..4).prop_map(move |pairs| {
-            let line = |(host, protocol, port)| format!("add p{digit} {host},{protocol}:{port} -exist");
-            pairs.into_iter().map(line).collect::<Vec<_>>()
-        });
-        let create = vec![
-            format!("create n{digit} hash:net family inet{}", if ipv6 { "6" } else { "" }),
-            format!("create h{digit} hash:ip family inet{}", if ipv6 { "6" } else { "" }),
-            format!("create p{digit} hash:ip,port family inet{}", if ipv6 { "6" } else { "" }),
-            format!("create l{digit} list:set"),
-            format!("add l{digit} h{digit}"),
-            format!("add l{digit} n{digit}"),
-        ];
-        (nets, hosts, pairs)
-            .prop_map(move |(nets, hosts, pairs)| [create.clone(), nets, hosts, pairs].concat())
-    };
-    (elements(false), elements(true)).prop_map(|(four, six)| [four, six].concat())
 }
 
 /// Rules of one family.
@@ -131,8 +102,19 @@ fn network(site: Site) -> BoxedStrategy<String> {
             .prop_map(|(not, end, host)| format!("-m iprange {not}{end} {host}-{host}")),
         1 => (not.clone(), word(&["n", "h", "l"]), word(&["src", "dst"]))
             .prop_map(move |(not, set, end)| format!("-m set {not}--match-set {set}{digit} {end}")),
-        1 => (not, word(&["src,src", "dst,dst", "src,dst"]))
+        1 => (not.clone(), word(&["src,src", "dst,dst", "src,dst"]))
             .prop_map(move |(not, ends)| format!("-m set {not}--match-set p{digit} {ends}")),
+        1 => (not.clone(), word(&["src,src", "dst,dst", "src,dst"]))
+            .prop_map(move |(not, ends)| format!("-m set {not}--match-set q{digit} {ends}")),
+        1 => (not.clone(), word(&["src,dst,src", "src,dst,dst", "dst,dst,src"]))
+            .prop_map(move |(not, ends)| format!("-m set {not}--match-set t{digit} {ends}")),
+        1 => (not.clone(), word(&["src", "dst"]))
+            .prop_map(|(not, end)| format!("-m set {not}--match-set ports {end}")),
+        1 => (word(&["eq", "lt", "gt"]), 1..65u8).prop_map(move |(op, ttl)| {
+            if ipv6 { format!("-m hl --hl-{op} {ttl}") } else { format!("-m ttl --ttl-{op} {ttl}") }
+        }),
+        1 => (not.clone(), word(&["-m dscp|--dscp 4", "-m dscp|--dscp 0", "-m tos|--tos 0x10/0xff", "-m length|--length 44:60"]))
+            .prop_map(|(not, test)| test.replace('|', if not.is_empty() { " " } else { " ! " })),
         1 => (word(&["--src-type", "--dst-type"]), word(if ipv6 { &["LOCAL", "UNICAST"] } else { &["LOCAL", "UNICAST", "BROADCAST"] }))
             .prop_map(|(end, kind)| format!("-m addrtype {end} {kind}")),
     ]
@@ -217,6 +199,7 @@ fn target_of(site: Site, chain: &str, level: u8) -> BoxedStrategy<(bool, String)
             2 => (target(site.ipv6), port())
                 .prop_map(move |(host, port)| (true, format!("-j DNAT --to-destination {}", socket(&host, port)))),
             1 => port().prop_map(|port| (true, format!("-j REDIRECT --to-ports {port}"))),
+            1 => Just((false, if site.ipv6 { "-j DNAT --to-destination fd00:2:0::2-fd00:2:0::3" } else { "-j DNAT --to-destination 10.2.0.2-10.2.0.3" }.to_owned())),
         ]
         .boxed(),
         ("nat", "POSTROUTING") => prop_oneof![
@@ -232,7 +215,16 @@ fn target_of(site: Site, chain: &str, level: u8) -> BoxedStrategy<(bool, String)
         .boxed(),
         ("nat", _) => common.boxed(),
         ("filter", _) => prop_oneof![2 => common, 1 => plain("DROP"), 1 => plain("REJECT"), 1 => marks_only()].boxed(),
-        ("mangle", _) => prop_oneof![2 => common, 1 => plain("DROP"), 3 => marks].boxed(),
+        ("mangle", _) => {
+            let headers = prop_oneof![
+                word(&["-j DSCP --set-dscp 0", "-j DSCP --set-dscp 4", "-j TOS --set-tos 0x10", "-j TOS --set-tos 0/0xff"]),
+                (word(&["set", "inc", "dec"]), 1..64u8).prop_map(move |(how, ttl)| {
+                    if site.ipv6 { format!("-j HL --hl-{how} {ttl}") } else { format!("-j TTL --ttl-{how} {ttl}") }
+                }),
+            ];
+            let headers = headers.prop_map(|target| (false, target));
+            prop_oneof![2 => common, 1 => plain("DROP"), 3 => marks, 1 => headers].boxed()
+        }
         _ => prop_oneof![3 => common, 1 => plain("DROP")].boxed(),
     }
 }
