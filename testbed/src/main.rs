@@ -97,11 +97,13 @@ fn run(cli: Cli) -> Result<()> {
             report.verdict()?;
         }
         Command::Fuzz { case: Some(file), fixture, .. } => {
+            catch()?;
             let report = fuzz_case(&file, fixture.as_deref())?;
             say(report.to_string());
             report.verdict()?;
         }
         Command::Fuzz { seed, cases, packets, failures, fixtures, case: None, .. } => {
+            catch()?;
             let options = FuzzOptions { seed, cases, packets, failures, fixtures };
             let mut told = 0;
             let mut failed = 0;

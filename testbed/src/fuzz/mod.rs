@@ -31,7 +31,7 @@ pub use fixture::check_fixture;
 pub use grammar::Case;
 use play::{Outcome, Stage};
 
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// So many configurations may be refused before most are.
 const SOME_REFUSED: u64 = 20;
@@ -161,6 +161,7 @@ fn narrow(stage: &mut Stage, case: Case, packet: usize, difference: String) -> R
 
 /// Plays a case, and says for which packet and how kernel and prediction differ, if they do.
 fn examine(stage: &mut Stage, case: &Case, report: &mut FuzzReport) -> Result<Option<(usize, String)>> {
+    interrupt::check()?;
     let played = match stage.play(case) {
         Ok(played) => played,
         Err(error @ Error::Command { .. }) => {
