@@ -185,13 +185,13 @@ impl Watch {
             }
             HookSet::All => {
                 let mut rules = self.trace_rules()?;
+                rules.tables.iter().try_for_each(|table| table.arm(traced)).map_err(failed)?;
                 if traced.every_rule {
                     if rules.every == 0 {
                         filter::detach(&self.events).map_err(failed)?;
                     }
                     rules.every += 1;
                 }
-                rules.tables.iter().try_for_each(|table| table.arm(traced)).map_err(failed)?;
                 Ok(rules.provider())
             }
         }

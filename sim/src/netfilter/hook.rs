@@ -68,9 +68,8 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
             let before = run.clone();
             for (run, end, again) in self::phase(context, phase, &walk, run) {
                 let refused = if again { refused(namespace, &run.packet) } else { None };
-                match end {
-                    End::Accept if refused.is_some() => {
-                        let (cause, object) = refused.expect("it was just looked at");
+                match (end, refused) {
+                    (End::Accept, Some((cause, object))) => {
                         let (mut walk, left) = branch(walk.clone(), run);
                         walk = walk.dropped(hook, device, cause, object);
                         if let Some(step) = walk.steps.last_mut() {
@@ -78,8 +77,8 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
                         }
                         passages.push(Passage { walk, reroute: false });
                     }
-                    End::Accept => survivors.push((run, reroute || again)),
-                    ended => {
+                    (End::Accept, None) => survivors.push((run, reroute || again)),
+                    (ended, _) => {
                         let remark = rival(context, phase, &phases[at + 1..], &before, &ended)
                             .or_else(|| before_traces(phase));
                         let mut walk = finish(walk.clone(), hook, device, run, ended);

@@ -126,6 +126,10 @@ pub fn fuzz_case(file: &Path, fixture: Option<&Path>) -> Result<FuzzReport> {
     let mut report = FuzzReport::default();
     let mut stage = Stage::new(0)?;
     let examined = examine(&mut stage, &case, &mut report)?;
+    if report.refused > 0 {
+        // Whoever names a case wants to know why it cannot be played.
+        stage.play(&case)?;
+    }
     if let Some(fixture) = fixture {
         let about = fixture.file_stem().unwrap_or_default().to_string_lossy().replace('-', " ");
         keep(&mut stage, &case, &about, fixture)?;
@@ -154,7 +158,11 @@ fn narrow(stage: &mut Stage, case: Case, packet: usize, difference: String) -> R
         Some((_, found)) => (alone, found),
         None => (case, difference),
     };
-    let fails = |case: &Case| Ok::<_, Error>(examine(stage, case, &mut uncounted)?.map(|(_, found)| found));
+    let fails = |case: &Case| match examine(stage, case, &mut uncounted) {
+        // What is left of it may lack what the rest names.
+        Err(Error::Command { .. }) => Ok(None),
+        examined => Ok::<_, Error>(examined?.map(|(_, found)| found)),
+    };
     let (case, found) = shrink::shrink(&case, fails)?;
     Ok(FuzzFailure { seed: 0, case, difference: found.unwrap_or(difference) })
 }

@@ -24,7 +24,7 @@ use super::fixture::Evidence;
 use super::grammar::pool;
 use super::grammar::{Case, From, Sending};
 use super::tell::is_seen;
-use super::world::Site;
+use super::world::{Site, sweep};
 use crate::{Error, Result};
 
 /// The secret of all markers here: nobody forges them.
@@ -62,6 +62,7 @@ impl Stage {
     pub(super) fn new(number: usize) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|source| Error::file("start", "an asynchronous runtime")(source))?;
+        sweep()?;
         let site = Site::new(number);
         let limits = Limits { count: u32::MAX, ..Limits::default() };
         let node = site.node().name.clone();

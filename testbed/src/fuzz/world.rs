@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
@@ -45,6 +46,17 @@ pub(super) struct Site {
 pub(super) struct World<'a> {
     site: &'a Site,
     listeners: Vec<(TcpListener, UdpSocket)>,
+}
+
+/// Takes away what runs left behind that were killed.
+pub(super) fn sweep() -> Result<()> {
+    let owner = |name: &str| name.strip_prefix("wmf-")?.split('-').next()?.parse::<u32>().ok();
+    for name in namespace::all() {
+        if owner(&name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            namespace::remove(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// The letter of a namespace.
