@@ -147,7 +147,7 @@ impl Reading<'_> {
             }
             Field::Length => match self.packet.len {
                 Some(len) => Ok(Value::Number(len.into())),
-                None => unknown(text!(model::NotModelled { what: "length" })),
+                None => unknown(text!(model::PacketLength)),
             },
             Field::Raw { base, offset, length } => match raw::read(self.packet, *base, *offset, *length) {
                 Some(number) => Ok(Value::Number(number)),
