@@ -15,6 +15,7 @@ use std::sync::mpsc;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use waymark_proto::Hook;
 
+use crate::awake::Awake;
 use crate::tool::{LIMIT, Lines, Tool};
 
 const EVENTS: [&str; 5] = [
@@ -55,6 +56,7 @@ pub struct Recorder {
     tool: Tool,
     errors: Lines,
     data: PathBuf,
+    awake: Awake,
 }
 
 impl Recorder {
@@ -67,7 +69,7 @@ impl Recorder {
             (path, file)
         };
         let ((control_path, mut control), (answer_path, mut answer)) = (pipe("control"), pipe("answer"));
-        let data = folder.join("perf.data");
+        let (awake, data) = (Awake::start(), folder.join("perf.data"));
         let mut perf = Command::new("perf");
         perf.args(["record", "--all-cpus", "--clockid=CLOCK_MONOTONIC", "--delay=-1", "-m", PAGES]);
         perf.args([PRIORITY, "--no-buildid", "--no-bpf-event"]);
@@ -89,12 +91,13 @@ impl Recorder {
             tool.close();
             panic!("perf does not record: {:?}", errors.rest());
         }
-        Self { tool, errors, data }
+        Self { tool, errors, data, awake }
     }
 
     /// All that it recorded.
     pub fn finish(self) -> Vec<Freed> {
         self.tool.close();
+        drop(self.awake);
         let told = self.errors.rest();
         leave_out_programs(&self.data);
         let mut script = Command::new("perf");

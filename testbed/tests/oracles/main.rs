@@ -19,10 +19,12 @@
 //! * `wire`: which packet is marked
 //! * `tool`: tools beside a check
 //! * `clock`: the times that they tell
+//! * `awake`: what keeps perf from missing what happens on idle processors
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod awake;
 mod capture;
 mod clock;
 mod compare;
