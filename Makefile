@@ -13,7 +13,7 @@ VERSION ?= 0.1.0
 
 CRDS := deploy/helm/waymark/crds
 
-.PHONY: all helm images demo demo-kubernetes test test-kernels fuzz-kernel accuracy oracles setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood
+.PHONY: all helm images demo demo-kubernetes test test-kernels fuzz-kernel accuracy oracles setup build check crds envtest clean-testbed bench-watch bench-check bench-overhead bench-flood bench-sim
 
 all: build
 
@@ -69,6 +69,10 @@ bench-flood: setup
 bench-check: setup
 	$(CARGO) build --release --workspace --locked
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-testbed --bench check --locked
+
+## bench-sim: what predictions cost, beside the kernel and iptables-restore
+bench-sim: setup
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(SUDO)" $(CARGO) bench --package waymark-testbed --bench sim --locked
 
 ## check: formatting, lints, generated files
 check: setup

@@ -139,6 +139,13 @@ impl waymark_server::Waymark for Api {
         Ok(Response::new(rpc::Document { json: json(facts.told()) }))
     }
 
+    async fn read_inventory(
+        &self,
+        _call: Call<rpc::InventoryRequest>,
+    ) -> Result<Response<rpc::Document>, Refusal> {
+        Ok(Response::new(rpc::Document { json: json(&*self.inventory().await?) }))
+    }
+
     async fn status(&self, _call: Call<rpc::StatusRequest>) -> Result<Response<rpc::Document>, Refusal> {
         let inventory = self.inventory().await?;
         let mut status = status(&inventory, &self.hub);

@@ -17,6 +17,7 @@
 //!
 //! * `target`, `request`, `resolve`: a question, from text to a flow
 //! * `source`: where the inventory comes from
+//! * `snapshot`: the facts of a cluster as a folder; `packed`: documents as files
 //! * `agents`: what is asked of agents, whoever carries it
 //! * `hub`: agents over gRPC
 //! * `gather`: facts and prediction, node by node
@@ -64,11 +65,13 @@ mod metrics;
 mod notices;
 mod observe;
 mod owners;
+mod packed;
 mod reasons;
 mod recording;
 mod request;
 mod resolve;
 mod serve;
+mod snapshot;
 mod source;
 mod target;
 pub mod tls;
@@ -90,13 +93,15 @@ pub use listen::{ListenError, Listener, SocketFile, write_ready_file};
 pub use metrics::Figures;
 pub use notices::{Notice, Notices};
 pub use observe::{Lens, Observed, Walk, observe};
+pub use packed::save;
 pub use reasons::{Meaning, meaning};
-pub use recording::{MAX_RECORDING, PcapngError, RECORDING_API_VERSION, Recording, RecordingError, save};
+pub use recording::{MAX_RECORDING, PcapngError, RECORDING_API_VERSION, Recording, RecordingError};
 pub use request::{
     DEFAULT_COUNT, DEFAULT_INTERVAL, DEFAULT_MAX_PACKETS, DEFAULT_TIMEOUT, DEFAULT_TTL, MAX_COUNT,
     MAX_INTERVAL, MAX_TIMEOUT, MIN_INTERVAL, MIN_TIMEOUT, Request, RequestError,
 };
 pub use resolve::{Ends, ResolveError, resolve};
 pub use serve::{Security, serve};
+pub use snapshot::{MissingNode, SNAPSHOT_API_VERSION, Snapshot, SnapshotError};
 pub use source::{FileSource, Source, SourceError};
 pub use target::{Target, TargetError};

@@ -6,27 +6,26 @@
 //!
 //! It tells names, addresses, rulesets and policies of the nodes on the path: whoever gives it away gives those.
 //!
-//! * `file`: recordings as files, compressed or not
 //! * `pcapng`: their packets for other tools
 //! * `clocks`: the nodes' clocks as one
 
 mod clocks;
-mod file;
 mod pcapng;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use waymark_proto::{CheckId, Facts, Inventory, Text, short};
 
 use crate::engine::Trials;
 use crate::hub::MAX_MESSAGE;
+use crate::packed::{self, PackedError};
 use crate::request::Request;
 use crate::resolve::Ends;
-pub use file::save;
 pub use pcapng::PcapngError;
 
 /// Version of the document's format.
@@ -114,7 +113,25 @@ struct Head {
     api_version: String,
 }
 
+impl From<PackedError> for RecordingError {
+    fn from(error: PackedError) -> Self {
+        match error {
+            PackedError::Io(error) => Self::Io(error),
+            PackedError::Compression(error) => Self::Compression(error),
+            PackedError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
 impl Recording {
+    /// Reads a file. However large it is or would become, no more is read than a recording may have.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the file.
+    pub fn read(path: &Path) -> Result<Self, RecordingError> {
+        Self::from_json(&packed::load(path, MAX_RECORDING)?)
+    }
+
     /// The recording of a check whose inventory may have been out of date.
     #[must_use]
     pub fn doubted(self, doubt: Option<Text>) -> Self {

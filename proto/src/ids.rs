@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// The name as text.
@@ -27,7 +28,7 @@ macro_rules! name {
 
         impl<T: Into<String>> From<T> for $type {
             fn from(name: T) -> Self {
-                Self(name.into())
+                Self(name.into().into())
             }
         }
     };
@@ -51,7 +52,7 @@ impl NetnsName {
 
     /// The namespace of a pod, where nobody says by which name or path it can be opened.
     pub fn of_pod(namespace: &str, name: &str) -> Self {
-        Self(format!("{}{namespace}/{name}", Self::POD))
+        Self(format!("{}{namespace}/{name}", Self::POD).into())
     }
 
     /// `NAMESPACE/NAME` of the pod, if that is all that is known of it.

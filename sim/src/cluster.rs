@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use waymark_proto::{
     DeviceProgram, FACTS_API_VERSION, Facts, Flow, Hook, Inventory, Link, LinkKind, NodeName, Place,
@@ -12,6 +12,7 @@ use waymark_proto::{
 
 use crate::SimError;
 use crate::graph::{Device, Graph, Peer, Segment};
+use crate::layout::Layout;
 use crate::namespace::Namespace;
 use crate::netfilter::{self, Context, Membership};
 
@@ -25,6 +26,8 @@ pub struct Cluster {
     nodes: BTreeSet<NodeName>,
     namespaces: BTreeMap<Place, Arc<Namespace>>,
     graph: Graph,
+    /// Of all that is there now.
+    layout: OnceLock<Layout>,
 }
 
 /// The facts of a node as predictions look them up. Rulesets are compiled here, which is what takes the time, so
@@ -68,6 +71,7 @@ impl Cluster {
             nodes: BTreeSet::new(),
             namespaces: BTreeMap::new(),
             graph: Graph::default(),
+            layout: OnceLock::new(),
         }
     }
 
@@ -115,9 +119,10 @@ impl Cluster {
         flow: &Flow,
     ) -> Vec<Membership> {
         let Some(namespace) = self.namespaces.get(place) else { return Vec::new() };
+        let device: Option<Arc<str>> = device.map(Into::into);
         let (input, output) = match hook {
-            Hook::NetfilterOutput | Hook::NetfilterPostrouting => (None, device),
-            _ => (device, None),
+            Hook::NetfilterOutput | Hook::NetfilterPostrouting => (None, device.as_ref()),
+            _ => (device.as_ref(), None),
         };
         let (port_in, port_out, next_hop) = (None, None, None);
         let at =
@@ -127,7 +132,7 @@ impl Cluster {
 
     /// Whether a namespace of those whose facts are there has an address.
     pub fn has_address(&self, ip: IpAddr) -> bool {
-        self.namespaces().any(|namespace| namespace.is_local(ip))
+        !self.hosts_with(ip).is_empty()
     }
 
     /// Whether rules outside the hooks of IP see what leaves a namespace by a device: of its egress, or of bridges.
@@ -166,6 +171,7 @@ impl Cluster {
         self.namespaces.extend(shared);
         self.nodes.insert(node.clone());
         self.graph = Graph::new(self.namespaces());
+        self.layout = OnceLock::new();
         Ok(())
     }
 
@@ -188,7 +194,7 @@ impl Cluster {
 
     /// Whether any policy rule or route asks for a TOS: then packets go ways of their own by their code points.
     pub fn heeds_dscp(&self) -> bool {
-        self.namespaces().any(Namespace::heeds_dscp)
+        self.namespaces().any(|namespace| namespace.heeds_dscp)
     }
 
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Namespace> + Clone {
@@ -203,14 +209,29 @@ impl Cluster {
         &self.graph
     }
 
-    /// The devices that a frame sent on a device can reach.
-    pub(crate) fn segment(&self, device: &Device) -> Segment {
-        self.graph.segment(device, |place| self.namespace(place))
+    /// The devices that a frame sent on a device can reach, and that device itself.
+    pub(crate) fn segment(&self, device: &Device) -> Arc<Segment> {
+        self.layout().segment(device).cloned().unwrap_or_default()
+    }
+
+    /// Where things are.
+    fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| Layout::new(&self.inventory, &self.namespaces, &self.graph))
+    }
+
+    /// The devices that have a link-layer address.
+    pub(crate) fn with_mac(&self, mac: &str) -> &[Device] {
+        self.layout().with_mac(mac)
+    }
+
+    /// The hosts that take what is sent to an address, in order.
+    pub(crate) fn hosts_with(&self, ip: IpAddr) -> BTreeSet<&Place> {
+        self.layout().hosts_with(ip)
     }
 
     /// Whether any device has a link-layer address.
     pub(crate) fn has_mac(&self, mac: &str) -> bool {
-        self.namespaces().any(|namespace| namespace.links().any(|link| link.mac.as_deref() == Some(mac)))
+        !self.with_mac(mac).is_empty()
     }
 
     /// The devices behind a bridge port.
@@ -220,8 +241,7 @@ impl Cluster {
 
     /// The node that has an address of its own, by the inventory.
     pub(crate) fn node_with(&self, ip: IpAddr) -> Option<&NodeName> {
-        let has = |node: &&waymark_proto::Node| node.ip == ip || node.ip6 == Some(ip);
-        self.inventory.nodes.iter().find(has).map(|node| &node.name)
+        self.layout().node_with(ip)
     }
 
     /// The namespace that has an address by the inventory.
@@ -255,24 +275,13 @@ impl Cluster {
     }
 
     /// The device towards the wire that has an address, where facts are there.
-    pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<Device> {
-        self.uplinks(|namespace, link| {
-            // The address may be that of a bridge over the uplink.
-            let with = namespace.device_with(ip);
-            with.is_some_and(|with| with.index == link.index || link.master == Some(with.index))
-        })
+    pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<&Device> {
+        self.layout().uplink_with(ip)
     }
 
     /// The device towards the wire that has a link-layer address, where facts are there.
-    pub(crate) fn uplink_with_mac(&self, mac: &str) -> Option<Device> {
-        self.uplinks(|_, link| link.mac.as_deref() == Some(mac))
-    }
-
-    fn uplinks(&self, fits: impl Fn(&Namespace, &Link) -> bool) -> Option<Device> {
-        self.namespaces().find_map(|namespace| {
-            let uplink = namespace.links().find(|link| is_uplink(link) && fits(namespace, link))?;
-            Some((namespace.place.clone(), uplink.index))
-        })
+    pub(crate) fn uplink_with_mac(&self, mac: &str) -> Option<&Device> {
+        self.layout().uplink_with_mac(mac)
     }
 }
 

@@ -211,9 +211,8 @@ fn in_table<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<F
 
 /// The route with the longest prefix that can be taken, by its prefix's length; `throw` finds none.
 fn longest<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<(u8, Option<Found<'a>>)> {
-    let routes = namespace.table(key.dst.is_ipv6(), table);
-    let fits = |route: &&Route| (route.tos == 0 || has_tos(key, route.tos)) && route.dst.contains(&key.dst);
-    for route in routes.iter().filter(fits) {
+    let fits = |route: &&Route| route.tos == 0 || has_tos(key, route.tos);
+    for route in namespace.routes_to(table, key.dst).filter(fits) {
         let length = route.dst.prefix_len();
         let refused =
             |cause| Some((length, Some(Found::Refused(cause, Text::verbatim(describe(namespace, route))))));
@@ -242,7 +241,7 @@ fn longest<'a>(namespace: &'a Namespace, table: u32, key: &Key<'_>) -> Option<(u
 fn usable<'a>(namespace: &Namespace, route: &'a Route, oif: Option<u32>) -> Vec<(f64, &'a NextHop)> {
     let ignored = |hop: &NextHop| {
         let family = if route.dst.addr().is_ipv6() { "ipv6" } else { "ipv4" };
-        let device = hop.index.map(|index| namespace.name_of(index)).unwrap_or_default();
+        let device = hop.index.map_or_else(|| "".into(), |index| namespace.name_of(index));
         let key = "ignore_routes_with_linkdown";
         hop.linkdown && namespace.conf(family, &device, key).unwrap_or(0) != 0
     };

@@ -2,10 +2,11 @@
 //!
 //! The only file that names petgraph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use petgraph::graph::{NodeIndex, UnGraph};
-use petgraph::visit::{Dfs, EdgeFiltered, EdgeRef};
+use petgraph::visit::{Dfs, EdgeFiltered, EdgeRef, VisitMap};
 use waymark_proto::{Link, LinkKind, Place};
 
 use crate::namespace::Namespace;
@@ -51,10 +52,37 @@ pub(crate) enum Peer {
 /// Devices that hear one another's frames.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Segment {
-    /// Devices with a network layer of their own: no bridge ports.
-    pub(crate) devices: Vec<Device>,
+    /// Devices with a network layer of their own, no bridge ports, by their namespaces.
+    devices: BTreeMap<Place, Vec<u32>>,
     /// Whether all of the segment is in the facts: it does not touch the wire or an overlay.
     pub(crate) whole: bool,
+}
+
+impl Segment {
+    /// Its devices, in order.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = Device> {
+        let devices = self.devices.iter();
+        devices.flat_map(|(place, indexes)| indexes.iter().map(|index| (place.clone(), *index)))
+    }
+
+    /// Those of a namespace.
+    pub(crate) fn devices_of(&self, place: &Place) -> impl Iterator<Item = Device> {
+        let indexes = self.devices.get(place).into_iter().flatten();
+        indexes.map(|index| (place.clone(), *index))
+    }
+
+    /// Whether a device is one of them.
+    pub(crate) fn has(&self, device: &Device) -> bool {
+        self.devices.get(&device.0).is_some_and(|indexes| indexes.contains(&device.1))
+    }
+
+    fn add(&mut self, (place, index): &Device) {
+        self.devices.entry(place.clone()).or_default().push(*index);
+    }
+
+    fn sort(&mut self) {
+        self.devices.values_mut().for_each(|indexes| indexes.sort_unstable());
+    }
 }
 
 /// The graph.
@@ -137,13 +165,36 @@ impl Graph {
         }
     }
 
-    /// The devices that a frame sent on a device can reach.
-    pub(crate) fn segment<'a>(
+    /// The segments of all devices: those that a frame sent on one can reach, and that one itself.
+    pub(crate) fn segments<'a>(
         &self,
-        device: &Device,
         find: impl Fn(&Place) -> Option<&'a Namespace>,
-    ) -> Segment {
-        self.reach(device, find, |_| true)
+    ) -> HashMap<Device, Arc<Segment>> {
+        let live = EdgeFiltered::from_fn(&self.graph, |edge| edge.weight().alive);
+        let mut all = HashMap::new();
+        let mut search = Dfs::empty(&live);
+        for start in self.graph.node_indices() {
+            if search.discovered.is_visited(&start) {
+                continue;
+            }
+            search.move_to(start);
+            let (mut segment, mut members) = (Segment { whole: true, ..Segment::default() }, Vec::new());
+            while let Some(at) = search.next(&live) {
+                match &self.graph[at] {
+                    Vertex::Wire | Vertex::Overlay => segment.whole = false,
+                    Vertex::Device(device) => {
+                        if is_host_device(device, &find) {
+                            segment.add(device);
+                        }
+                        members.push(device);
+                    }
+                }
+            }
+            segment.sort();
+            let segment = Arc::new(segment);
+            all.extend(members.into_iter().map(|device| (device.clone(), Arc::clone(&segment))));
+        }
+        all
     }
 
     /// The devices behind a bridge port, seen from its bridge.
@@ -152,35 +203,31 @@ impl Graph {
         port: &Device,
         find: impl Fn(&Place) -> Option<&'a Namespace>,
     ) -> Segment {
-        let at = self.at.get(&Vertex::Device(port.clone())).copied();
+        let mut segment = Segment { whole: true, ..Segment::default() };
+        let Some(&start) = self.at.get(&Vertex::Device(port.clone())) else { return Segment::default() };
         // Not back into the bridge.
-        self.reach(port, find, |(kind, a, b)| kind != JointKind::Port || (Some(a) != at && Some(b) != at))
-    }
-
-    fn reach<'a>(
-        &self,
-        from: &Device,
-        find: impl Fn(&Place) -> Option<&'a Namespace>,
-        allowed: impl Fn((JointKind, NodeIndex, NodeIndex)) -> bool,
-    ) -> Segment {
-        let Some(&start) = self.at.get(&Vertex::Device(from.clone())) else { return Segment::default() };
         let live = EdgeFiltered::from_fn(&self.graph, |edge| {
-            edge.weight().alive && allowed((edge.weight().kind, edge.source(), edge.target()))
+            let back =
+                edge.weight().kind == JointKind::Port && (edge.source() == start || edge.target() == start);
+            edge.weight().alive && !back
         });
-        let mut segment = Segment { devices: Vec::new(), whole: true };
         let mut search = Dfs::new(&live, start);
         while let Some(at) = search.next(&live) {
             match &self.graph[at] {
                 Vertex::Wire | Vertex::Overlay => segment.whole = false,
-                Vertex::Device(device) => {
-                    let link = find(&device.0).and_then(|namespace| namespace.link(device.1));
-                    if device != from && link.is_some_and(|link| link.master.is_none()) {
-                        segment.devices.push(device.clone());
-                    }
+                Vertex::Device(device) if device != port && is_host_device(device, &find) => {
+                    segment.add(device);
                 }
+                Vertex::Device(_) => {}
             }
         }
-        segment.devices.sort();
+        segment.sort();
         segment
     }
+}
+
+/// Whether a device has a network layer of its own.
+fn is_host_device<'a>(device: &Device, find: impl Fn(&Place) -> Option<&'a Namespace>) -> bool {
+    let link = find(&device.0).and_then(|namespace| namespace.link(device.1));
+    link.is_some_and(|link| link.master.is_none())
 }

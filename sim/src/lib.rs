@@ -18,14 +18,14 @@
 //! ```
 //!
 //! * `cluster`: what is known: an inventory, and the facts of some nodes
-//! * `namespace`: one network namespace, arranged for looking up
-//! * `graph`: who is on a link with whom
-//! * `predict`: forward walk and answers
+//! * `namespace`: one network namespace, arranged for looking up; `sysctls`: its settings
+//! * `graph`: who is on a link with whom; `layout`: that, and who has an address, arranged once
+//! * `predict`: forward walk and answers; `matrix`: the ends of many
 //! * `sender`: what the sender's own kernel makes of a packet by whoever sends it
 //! * `walk`: one walk, and the loop that drives it
 //! * `stage`: the datapath, a file per stage
 //! * `packet`, `conntrack`: what decides a packet's way, and how answers are translated back
-//! * `fib`: policy rules and routes
+//! * `fib`: policy rules and routes; `table`: a routing table
 //! * `netfilter`: iptables, nftables and ipset, compiled to one form
 //! * `intent`: what the cluster's owner asked for: Services and NetworkPolicies
 //! * `error`: what is wrong with facts
@@ -36,16 +36,21 @@ mod error;
 mod fib;
 mod graph;
 mod intent;
+mod layout;
+mod matrix;
 mod namespace;
 mod netfilter;
 mod packet;
 mod predict;
 mod sender;
 mod stage;
+mod sysctls;
+mod table;
 mod walk;
 
 pub use cluster::{Cluster, Compiled};
 pub use error::SimError;
 pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
+pub use matrix::{Aim, Failure, Outcome, Row, outcome, row};
 pub use netfilter::Membership;
 pub use predict::{Manner, predict, predict_as};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use waymark_proto::{
@@ -10,6 +11,8 @@ use waymark_proto::{
 };
 
 use crate::netfilter::Ruleset;
+use crate::sysctls::Sysctls;
+use crate::table::Table;
 
 /// Number of the table of local addresses.
 pub(crate) const TABLE_LOCAL: u32 = 255;
@@ -50,16 +53,25 @@ fn concerns(fact: &MissingFact, name: &str) -> bool {
 pub(crate) struct Namespace {
     pub(crate) place: Place,
     links: BTreeMap<u32, Link>,
+    /// Names of devices, which are asked for at each step.
+    names: BTreeMap<u32, Arc<str>>,
     pub(crate) programs: Vec<DeviceProgram>,
-    addresses: Vec<Address>,
-    own: BTreeSet<IpAddr>,
-    /// Routes by family and table, the longest prefix and lowest metric first.
-    tables: BTreeMap<(bool, u32), Vec<Route>>,
+    /// Addresses by device.
+    addresses: BTreeMap<u32, Vec<Address>>,
+    /// The device that has an address.
+    own: BTreeMap<IpAddr, u32>,
+    /// Routes by family and table.
+    tables: BTreeMap<(bool, u32), Table>,
     /// Policy rules by family, in the order of priority.
     rules: [Vec<PolicyRule>; 2],
-    neighbours: Vec<Neighbour>,
+    /// Those of others, by device and address.
+    neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
+    /// For whom this host answers, by device.
+    proxied: BTreeSet<(u32, IpAddr)>,
+    /// Whether a policy rule or a route asks for a TOS.
+    pub(crate) heeds_dscp: bool,
     pub(crate) fdb: Vec<FdbEntry>,
-    sysctls: BTreeMap<String, String>,
+    sysctls: Sysctls,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) ruleset: Ruleset,
     missing: Vec<MissingFact>,
@@ -71,30 +83,42 @@ impl Namespace {
     pub(crate) fn new(node: &NodeName, facts: NetnsFacts) -> Self {
         let place = Place { node: node.clone(), netns: facts.netns() };
         let ruleset = Ruleset::compile(&facts.netfilter, &facts.missing);
+        let heeds_dscp = facts.rules.iter().any(|rule| rule.tos.is_some())
+            || facts.routes.iter().any(|route| route.tos != 0);
         let mut tables: BTreeMap<(bool, u32), Vec<Route>> = BTreeMap::new();
         for route in facts.routes {
             tables.entry((route.dst.addr().is_ipv6(), route.table)).or_default().push(route);
-        }
-        for routes in tables.values_mut() {
-            routes.sort_by_key(|route| (u8::MAX - route.dst.prefix_len(), route.metric));
         }
         let (mut v6, mut v4): (Vec<_>, Vec<_>) = facts.rules.into_iter().partition(|rule| rule.ipv6);
         for rules in [&mut v4, &mut v6] {
             rules.sort_by_key(|rule| rule.priority);
         }
         // Nobody answers for an address that is tentative, nor may anything leave with it.
-        let addresses: Vec<Address> =
-            facts.addresses.into_iter().filter(|address| !address.tentative).collect();
+        let mut addresses: BTreeMap<u32, Vec<Address>> = BTreeMap::new();
+        let mut own = BTreeMap::new();
+        for address in facts.addresses.into_iter().filter(|address| !address.tentative) {
+            own.entry(address.address.addr()).or_insert(address.index);
+            addresses.entry(address.index).or_default().push(address);
+        }
+        let (proxied, neighbours): (Vec<_>, Vec<_>) =
+            facts.neighbours.into_iter().partition(|entry| entry.proxy);
+        let mut known = BTreeMap::new();
+        for entry in neighbours {
+            known.entry((entry.index, entry.address)).or_insert(entry);
+        }
         Self {
-            own: addresses.iter().map(|address| address.address.addr()).collect(),
+            names: facts.links.iter().map(|link| (link.index, link.name.as_str().into())).collect(),
             links: facts.links.into_iter().map(|link| (link.index, link)).collect(),
             programs: facts.programs,
             addresses,
-            tables,
+            own,
+            tables: tables.into_iter().map(|(key, routes)| (key, Table::new(routes))).collect(),
             rules: [v4, v6],
-            neighbours: facts.neighbours,
+            neighbours: known,
+            proxied: proxied.into_iter().map(|entry| (entry.index, entry.address)).collect(),
+            heeds_dscp,
             fdb: facts.fdb,
-            sysctls: facts.sysctls,
+            sysctls: Sysctls::new(&facts.sysctls),
             sockets: facts.sockets,
             ruleset,
             doubtful: facts.missing.iter().filter_map(DoubtfulRoute::read).collect(),
@@ -114,8 +138,8 @@ impl Namespace {
     }
 
     /// A device's name, or its index if the facts lack it.
-    pub(crate) fn name_of(&self, index: u32) -> String {
-        self.link(index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
+    pub(crate) fn name_of(&self, index: u32) -> Arc<str> {
+        self.names.get(&index).cloned().unwrap_or_else(|| format!("if{index}").into())
     }
 
     /// The loopback device.
@@ -136,34 +160,32 @@ impl Namespace {
 
     /// The addresses of a device, of a family.
     pub(crate) fn addresses_of(&self, index: u32, ipv6: bool) -> impl Iterator<Item = &Address> {
-        self.addresses
-            .iter()
-            .filter(move |address| address.index == index && address.address.addr().is_ipv6() == ipv6)
+        let on_device = self.addresses.get(&index).into_iter().flatten();
+        on_device.filter(move |address| address.address.addr().is_ipv6() == ipv6)
     }
 
     /// The device that has an address.
     pub(crate) fn device_with(&self, ip: IpAddr) -> Option<&Link> {
-        let address = self.addresses.iter().find(|address| address.address.addr() == ip)?;
-        self.link(address.index)
+        self.link(*self.own.get(&ip)?)
     }
 
     /// Whether an address is one of this host's: the local table says so, or a device has it.
     pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
-        let local = |route: &Route| {
-            matches!(route.kind, RouteType::Local | RouteType::Anycast) && route.dst.contains(&ip)
-        };
-        self.own.contains(&ip) || self.table(ip.is_ipv6(), TABLE_LOCAL).iter().any(local)
+        let local = |route: &Route| matches!(route.kind, RouteType::Local | RouteType::Anycast);
+        self.own.contains_key(&ip) || self.routes_to(TABLE_LOCAL, ip).any(local)
     }
 
-    /// Routes of a table, the most specific first.
-    pub(crate) fn table(&self, ipv6: bool, table: u32) -> &[Route] {
-        self.tables.get(&(ipv6, table)).map_or(&[], Vec::as_slice)
+    /// What this host takes for its own: addresses of devices, and what the local table has.
+    pub(crate) fn local_nets(&self) -> impl Iterator<Item = IpNet> {
+        let local = |route: &&Route| matches!(route.kind, RouteType::Local | RouteType::Anycast);
+        let tables = [false, true].into_iter().filter_map(|ipv6| self.tables.get(&(ipv6, TABLE_LOCAL)));
+        let routes = tables.flat_map(Table::iter).filter(local).map(|route| route.dst);
+        self.own.keys().copied().map(IpNet::from).chain(routes)
     }
 
-    /// Whether a policy rule or a route asks for a TOS.
-    pub(crate) fn heeds_dscp(&self) -> bool {
-        self.rules.iter().flatten().any(|rule| rule.tos.is_some())
-            || self.tables.values().flatten().any(|route| route.tos != 0)
+    /// Routes of a table whose prefix has an address, the most specific first, then by metric.
+    pub(crate) fn routes_to(&self, table: u32, ip: IpAddr) -> impl Iterator<Item = &Route> {
+        self.tables.get(&(ip.is_ipv6(), table)).into_iter().flat_map(move |table| table.to(ip))
     }
 
     /// Policy rules of a family, by priority.
@@ -173,12 +195,12 @@ impl Namespace {
 
     /// The neighbour entry for an address on a device.
     pub(crate) fn neighbour(&self, index: u32, ip: IpAddr) -> Option<&Neighbour> {
-        self.neighbours.iter().find(|entry| entry.index == index && entry.address == ip && !entry.proxy)
+        self.neighbours.get(&(index, ip))
     }
 
     /// What it knows of the link-layer addresses of others.
     pub(crate) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
-        self.neighbours.iter().filter(|entry| !entry.proxy)
+        self.neighbours.values()
     }
 
     /// Whether this host answers for an address on a device by a proxy entry; for IPv6 it must be told to
@@ -186,18 +208,17 @@ impl Namespace {
     pub(crate) fn proxies(&self, index: u32, ip: IpAddr) -> bool {
         let on = |device: &str| self.conf("ipv6", device, "proxy_ndp").unwrap_or(0) != 0;
         let asked = ip.is_ipv4() || on("all") || on(&self.name_of(index));
-        asked
-            && self.neighbours.iter().any(|entry| entry.proxy && entry.index == index && entry.address == ip)
+        asked && self.proxied.contains(&(index, ip))
     }
 
     /// A sysctl below `net` as a number.
     pub(crate) fn sysctl(&self, name: &str) -> Option<i64> {
-        self.sysctls.get(name)?.trim().parse().ok()
+        self.sysctls.get(name)
     }
 
     /// `net.FAMILY.conf.DEVICE.KEY`.
     pub(crate) fn conf(&self, family: &str, device: &str, key: &str) -> Option<i64> {
-        self.sysctl(&format!("{family}.conf.{device}.{key}"))
+        self.sysctls.of_device(family, device, key)
     }
 
     /// The larger of a device's IPv4 setting and that of `all` (`IN_DEV_MAXCONF`, `IN_DEV_ORCONF`).

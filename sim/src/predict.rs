@@ -10,7 +10,7 @@ use waymark_proto::{
 use crate::cluster::Cluster;
 use crate::packet::{INITIAL_TTL, Packet};
 use crate::sender;
-use crate::walk::{self, Stage, Walk};
+use crate::walk::{self, Detail, Stage, Walk};
 
 /// Predicts the walk of a packet that a raw socket in `start` sends, and of its answer.
 ///
@@ -47,7 +47,7 @@ pub fn predict_as(cluster: &Cluster, start: &Place, flow: &Flow, manner: Manner)
     let branches = if cluster.namespace(start).is_some() {
         let packet = Packet { ttl, dscp, len, ..Packet::new(*flow, false) };
         let mut sent = Walk::new(start.clone(), Stage::Inject, packet);
-        sent.tells_matches = matches;
+        sent.detail = if matches { Detail::Matches } else { Detail::Steps };
         let walks = walk::follow(cluster, sent);
         branches(walks, &mut needs, |walk, needs| answer(cluster, start, flow, walk, needs))
     } else {
@@ -80,6 +80,11 @@ fn answer(
     delivered: &Walk,
     needs: &mut BTreeSet<NodeName>,
 ) -> Vec<Branch> {
+    branches(walk::follow(cluster, reply(origin, flow, delivered)), needs, |_, _| Vec::new())
+}
+
+/// The answer to a packet that came to its receiver, as it sets out.
+pub(crate) fn reply(origin: &Place, flow: &Flow, delivered: &Walk) -> Walk {
     let flow_back = delivered.packet.flow.reversed();
     // An echo reply has the code point of its request (`icmp_reply`); a listening socket has its own.
     let is_echo = flow_back.protocol == Protocol::Icmp;
@@ -87,10 +92,10 @@ fn answer(
     let len = delivered.packet.len.filter(|_| is_echo);
     let packet = Packet { dscp, len, ..Packet::new(flow_back, true) };
     let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
-    back.tells_matches = delivered.tells_matches;
+    back.detail = delivered.detail;
     back.connections.clone_from(&delivered.connections);
     back.expected = Some((origin.clone(), flow.reversed()));
-    branches(walk::follow(cluster, back), needs, |_, _| Vec::new())
+    back
 }
 
 /// Finished walks as branches, the likeliest first. Walks with the same steps are one branch.

@@ -12,8 +12,8 @@ use crate::conntrack;
 use crate::packet::Packet;
 use crate::stage;
 
-/// Steps after which a walk is given up; the longest real ones have some eighty.
-const MAX_STEPS: usize = 512;
+/// Stages after which a walk is given up; the longest real ones have some eighty.
+const MAX_STAGES: usize = 512;
 /// Branches after which no more are followed.
 const MAX_BRANCHES: usize = 4096;
 
@@ -93,11 +93,24 @@ pub(crate) struct Walk {
     pub(crate) choices: Vec<Choice>,
     pub(crate) fate: Option<Disposition>,
     pub(crate) needs: Option<NodeName>,
-    /// Whether steps tell all rules that match.
-    pub(crate) tells_matches: bool,
+    /// How much of it is told.
+    pub(crate) detail: Detail,
     /// The answer's receiver and its flow, if this is the walk of an answer.
     pub(crate) expected: Option<(Place, Flow)>,
     visited: BTreeSet<(Place, u32, Flow, u32, usize)>,
+    /// How many it went through.
+    stages: usize,
+}
+
+/// How much of a walk is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Detail {
+    /// Its last step alone, if that decided.
+    Fate,
+    /// All its steps.
+    Steps,
+    /// With all rules that matched.
+    Matches,
 }
 
 impl Walk {
@@ -116,7 +129,8 @@ impl Walk {
             choices: Vec::new(),
             fate: None,
             needs: None,
-            tells_matches: false,
+            detail: Detail::Steps,
+            stages: 0,
             expected: None,
             visited: BTreeSet::new(),
         }
@@ -127,8 +141,25 @@ impl Walk {
         self.carried.first().map_or(self.packet.flow, |(inner, _)| inner.flow)
     }
 
-    /// Adds a step here and returns it for details.
-    pub(crate) fn step(&mut self, hook: Hook, device: Option<&str>, action: Action) -> &mut Step {
+    /// Whether all steps are told.
+    pub(crate) fn tells_steps(&self) -> bool {
+        self.detail >= Detail::Steps
+    }
+
+    /// Tells a step here, of which `fill` says more.
+    pub(crate) fn step(
+        &mut self,
+        hook: Hook,
+        device: Option<&str>,
+        action: Action,
+        fill: impl FnOnce(&mut Step),
+    ) {
+        if self.tells_steps() {
+            fill(self.add_step(hook, device, action));
+        }
+    }
+
+    fn add_step(&mut self, hook: Hook, device: Option<&str>, action: Action) -> &mut Step {
         let mut step = Step::new(self.at.clone(), hook, action);
         step.device = device.map(str::to_owned);
         step.flow = Some(self.flow());
@@ -153,7 +184,7 @@ impl Walk {
         object: impl Into<Option<Text>>,
     ) -> Self {
         let action = if cause.fate() == Disposition::Rejected { Action::Rejected } else { Action::Dropped };
-        let step = self.step(hook, device, action);
+        let step = self.add_step(hook, device, action);
         step.cause = Some(cause);
         step.object = object.into();
         self.fate = Some(cause.fate());
@@ -171,14 +202,14 @@ impl Walk {
 
     /// Ends the walk: what happens here cannot be said.
     pub(crate) fn unknown(mut self, hook: Hook, device: Option<&str>, why: Text) -> Self {
-        self.step(hook, device, Action::Unknown).note = Some(why);
+        self.add_step(hook, device, Action::Unknown).note = Some(why);
         self.fate = Some(Disposition::InsufficientInfo);
         self
     }
 
     /// Ends the walk at its receiver.
-    pub(crate) fn delivered(mut self, device: Option<&str>, object: Text) -> Self {
-        self.step(Hook::Socket, device, Action::Delivered).object = Some(object);
+    pub(crate) fn delivered(mut self, device: Option<&str>, object: impl FnOnce() -> Text) -> Self {
+        self.step(Hook::Socket, device, Action::Delivered, |step| step.object = Some(object()));
         self.fate = Some(Disposition::Delivered);
         self
     }
@@ -194,10 +225,11 @@ impl Walk {
 pub(crate) fn follow(cluster: &Cluster, start: Walk) -> Vec<Walk> {
     let mut ended = Vec::new();
     let mut open = vec![start];
-    while let Some(walk) = open.pop() {
+    while let Some(mut walk) = open.pop() {
+        walk.stages += 1;
         if walk.fate.is_some() {
             ended.push(walk);
-        } else if walk.steps.len() > MAX_STEPS || open.len() + ended.len() > MAX_BRANCHES {
+        } else if walk.stages > MAX_STAGES || open.len() + ended.len() > MAX_BRANCHES {
             ended.push(walk.unknown(Hook::Ip, None, text!(model::TooManySteps)));
         } else {
             open.extend(stage::process(cluster, walk));

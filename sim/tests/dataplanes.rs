@@ -10,10 +10,10 @@ fn every_pair_is_delivered_and_answered() {
     for dataplane in DATAPLANES {
         let lab = Lab::new(dataplane);
         for (start, src, dst) in [
-            ("pod11", "10.244.1.10", "10.244.2.11"),
-            ("pod11", "10.244.1.10", "10.244.1.11"),
-            ("pod21", "10.244.2.10", "10.244.1.10"),
-            ("pod11", "10.244.1.10", "10.244.1.10"),
+            ("pod1-1", "10.244.1.10", "10.244.2.11"),
+            ("pod1-1", "10.244.1.10", "10.244.1.11"),
+            ("pod2-1", "10.244.2.10", "10.244.1.10"),
+            ("pod1-1", "10.244.1.10", "10.244.1.10"),
             ("node1", "192.168.77.1", "10.244.1.10"),
             ("node1", "192.168.77.1", "10.244.2.10"),
         ] {
@@ -39,16 +39,16 @@ fn every_pair_is_delivered_and_answered() {
 #[test]
 fn host_gateway_step_by_step() {
     let lab = Lab::new(Dataplane::HostGw);
-    let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80));
     let wanted = [
-        "pod11 inject injected",
-        "pod11 route eth0",
-        "pod11 netfilter-output eth0",
-        "pod11 netfilter-postrouting eth0",
-        "pod11 neighbour eth0",
-        "pod11 qdisc eth0",
-        "pod11 driver-tx eth0",
-        "node1 driver-rx veth11",
+        "pod1-1 inject injected",
+        "pod1-1 route eth0",
+        "pod1-1 netfilter-output eth0",
+        "pod1-1 netfilter-postrouting eth0",
+        "pod1-1 neighbour eth0",
+        "pod1-1 qdisc eth0",
+        "pod1-1 driver-tx eth0",
+        "node1 driver-rx veth1-1",
         "node1 netfilter-prerouting cni0",
         "node1 bridge cni0",
         "node1 driver-rx cni0",
@@ -68,23 +68,23 @@ fn host_gateway_step_by_step() {
         "node2 qdisc cni0",
         "node2 driver-tx cni0",
         "node2 bridge cni0",
-        "node2 qdisc veth21",
-        "node2 driver-tx veth21",
-        "pod21 driver-rx eth0",
-        "pod21 netfilter-prerouting eth0",
-        "pod21 route lo",
-        "pod21 netfilter-input eth0",
-        "pod21 socket eth0 delivered",
+        "node2 qdisc veth2-1",
+        "node2 driver-tx veth2-1",
+        "pod2-1 driver-rx eth0",
+        "pod2-1 netfilter-prerouting eth0",
+        "pod2-1 route lo",
+        "pod2-1 netfilter-input eth0",
+        "pod2-1 socket eth0 delivered",
     ];
     assert_eq!(steps(&branch), wanted);
-    assert_eq!(steps(&branch.answer[0])[0], "pod21 route eth0");
+    assert_eq!(steps(&branch.answer[0])[0], "pod2-1 route eth0");
 }
 
 #[test]
 fn vxlan_step_by_step() {
     let lab = Lab::new(Dataplane::Vxlan);
     let flow = udp("10.244.1.10", "10.244.2.10", 53);
-    let branch = lab.one("pod11", &flow);
+    let branch = lab.one("pod1-1", &flow);
     let wanted = [
         "node1 neighbour flannel.1",
         "node1 qdisc flannel.1",
@@ -123,16 +123,16 @@ fn vxlan_step_by_step() {
 #[test]
 fn same_bridge_is_filtered_by_br_netfilter() {
     let lab = Lab::new(Dataplane::HostGw);
-    let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.1.11", 80));
+    let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.1.11", 80));
     let in_node: Vec<String> = steps(&branch).into_iter().filter(|step| step.starts_with("node1")).collect();
     let wanted = [
-        "node1 driver-rx veth11",
+        "node1 driver-rx veth1-1",
         "node1 netfilter-prerouting cni0",
         "node1 bridge cni0",
         "node1 netfilter-forward cni0",
         "node1 netfilter-postrouting cni0",
-        "node1 qdisc veth12",
-        "node1 driver-tx veth12",
+        "node1 qdisc veth1-2",
+        "node1 driver-tx veth1-2",
     ];
     assert_eq!(in_node, wanted);
 }
@@ -142,7 +142,7 @@ fn facts_are_asked_for_as_the_walk_reaches_them() {
     let lab = Lab::new(Dataplane::HostGw);
     let mut cluster = waymark_sim::Cluster::new(&lab.inventory);
     let flow = tcp("10.244.1.10", "10.244.2.10", 80);
-    let start = support::place("pod11");
+    let start = support::place("pod1-1");
     let paths = waymark_sim::predict(&cluster, &start, &flow);
     assert_eq!(paths.needs, ["n1".into()]);
     assert_eq!(paths.branches[0].path.steps().len(), 1);

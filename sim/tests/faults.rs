@@ -39,14 +39,14 @@ fn routes() {
     for dataplane in DATAPLANES {
         let mut lab = Lab::new(dataplane);
         lab.netns("node1").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
-        let branch = lab.one("pod11", &across());
+        let branch = lab.one("pod1-1", &across());
         assert_eq!(branch.path.disposition(), Disposition::ExitsCluster, "the default route takes it");
         assert_eq!(branch.path.last().hook, Hook::Wire);
         let note = branch.path.last().note.as_deref();
         assert_eq!(note, Some("next hop 192.168.77.254 belongs to no node of the cluster"));
         lab.netns("node1").routes.retain(|route| route.dst.prefix_len() != 0);
         check(
-            &last(&lab, "pod11", &across()),
+            &last(&lab, "pod1-1", &across()),
             "node1",
             Hook::Route,
             "-",
@@ -62,7 +62,7 @@ fn routes() {
             let mut lab = Lab::new(dataplane);
             lab.netns("node1").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
             lab.netns("node1").routes.push(route(254, "10.244.2.0/24", kind, None, None));
-            check(&last(&lab, "pod11", &across()), "node1", Hook::Route, "-", cause, text);
+            check(&last(&lab, "pod1-1", &across()), "node1", Hook::Route, "-", cause, text);
         }
     }
 }
@@ -73,19 +73,19 @@ fn forwarding_and_source_validation() {
         let mut lab = Lab::new(dataplane);
         lab.netns("node2").sysctls.insert("ipv4.ip_forward".into(), "0".into());
         let device = if dataplane == Dataplane::Vxlan { "flannel.1" } else { "eth0" };
-        let step = last(&lab, "pod11", &across());
+        let step = last(&lab, "pod1-1", &across());
         check(&step, "node2", Hook::Route, device, Cause::ForwardingDisabled, "net.ipv4.ip_forward = 0");
 
         let mut lab = Lab::new(dataplane);
         lab.netns("node2").sysctls.insert("ipv4.conf.all.rp_filter".into(), "1".into());
-        assert_eq!(last(&lab, "pod11", &across()).cause, None, "symmetric routes pass the strict filter");
+        assert_eq!(last(&lab, "pod1-1", &across()).cause, None, "symmetric routes pass the strict filter");
         let index = if dataplane == Dataplane::Routed { 11 } else { 3 };
         let wrong = route(254, "10.244.1.0/24", RouteType::Unicast, None, Some(index));
         lab.netns("node2").routes.insert(0, wrong);
-        let step = last(&lab, "pod11", &across());
+        let step = last(&lab, "pod1-1", &across());
         check(&step, "node2", Hook::Route, device, Cause::SourceValidation, "rp_filter");
         lab.netns("node2").sysctls.insert("ipv4.conf.all.rp_filter".into(), "2".into());
-        let loose = lab.one("pod11", &across());
+        let loose = lab.one("pod1-1", &across());
         assert!(loose.path.steps().iter().all(|step| step.cause != Some(Cause::SourceValidation)));
     }
 }
@@ -93,54 +93,61 @@ fn forwarding_and_source_validation() {
 #[test]
 fn devices() {
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.link("node1", "veth11").up = false;
-    lab.link("node1", "veth11").carrier = false;
-    lab.link("node1", "veth11").bridge_port.as_mut().unwrap().state = 0;
-    lab.link("pod11", "eth0").carrier = false;
-    let step = last(&lab, "pod11", &across());
-    check(&step, "pod11", Hook::Qdisc, "eth0", Cause::NoCarrier, "peer veth11 in node1 is down");
+    lab.link("node1", "veth1-1").up = false;
+    lab.link("node1", "veth1-1").carrier = false;
+    lab.link("node1", "veth1-1").bridge_port.as_mut().unwrap().state = 0;
+    lab.link("pod1-1", "eth0").carrier = false;
+    let step = last(&lab, "pod1-1", &across());
+    check(&step, "pod1-1", Hook::Qdisc, "eth0", Cause::NoCarrier, "peer veth1-1 in node1 is down");
     // Towards that pod: with a warm neighbour entry the bridge drops, without one nobody answers.
     let back = tcp("10.244.2.10", "10.244.1.10", 80);
-    let step = last(&lab, "pod21", &back);
+    let step = last(&lab, "pod2-1", &back);
     check(&step, "node1", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved, "10.244.1.10 dev cni0");
     lab.netns("node1").neighbours.push(waymark_proto::Neighbour {
         index: 3,
         address: ip("10.244.1.10"),
-        mac: Some(support::mac(1, 0x11)),
+        mac: Some(support::mac(1, 1, 1)),
         state: "stale".into(),
         proxy: false,
     });
-    let step = last(&lab, "pod21", &back);
+    let step = last(&lab, "pod2-1", &back);
     // An entry that nobody on the link bears out is still used by the kernel.
     assert!(matches!(step.hook, Hook::Bridge), "{step:?}");
-    check(&step, "node1", Hook::Bridge, "cni0", Cause::BridgePort, "veth11");
+    check(&step, "node1", Hook::Bridge, "cni0", Cause::BridgePort, "veth1-1");
 
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.link("pod11", "eth0").up = false;
-    let step = last(&lab, "pod11", &across());
-    check(&step, "pod11", Hook::Qdisc, "eth0", Cause::DeviceDown, "link eth0 down");
+    lab.link("pod1-1", "eth0").up = false;
+    let step = last(&lab, "pod1-1", &across());
+    check(&step, "pod1-1", Hook::Qdisc, "eth0", Cause::DeviceDown, "link eth0 down");
 
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.link("node1", "veth11").bridge_port.as_mut().unwrap().state = 4;
+    lab.link("node1", "veth1-1").bridge_port.as_mut().unwrap().state = 4;
     let step = last(&lab, "node1", &tcp("192.168.77.1", "10.244.1.10", 80));
     assert_eq!(step.cause, Some(Cause::NeighbourUnresolved));
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.link("node1", "veth11").master = None;
+    lab.link("node1", "veth1-1").master = None;
     // A device that left its bridge answers for all addresses of its host (arp_ignore = 0) …
-    let branch = lab.one("pod11", &across());
+    let branch = lab.one("pod1-1", &across());
     assert_eq!(branch.path.disposition(), Disposition::Delivered);
     let answer = branch.answer[0].path.last();
     check(answer, "node1", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved, "10.244.1.10");
     // … but does not take frames to the bridge's address, which the pod may remember.
-    lab.netns("pod11").neighbours.push(waymark_proto::Neighbour {
+    lab.netns("pod1-1").neighbours.push(waymark_proto::Neighbour {
         index: 2,
         address: ip("10.244.1.1"),
-        mac: Some(support::mac(1, 2)),
+        mac: Some(support::mac(1, 0, 3)),
         state: "reachable".into(),
         proxy: false,
     });
-    let branch = lab.one("pod11", &across());
-    check(branch.path.last(), "node1", Hook::Ip, "veth11", Cause::OtherHost, "veth11 has 02:00:00:00:01:21");
+    let branch = lab.one("pod1-1", &across());
+    check(
+        branch.path.last(),
+        "node1",
+        Hook::Ip,
+        "veth1-1",
+        Cause::OtherHost,
+        "veth1-1 has 02:00:00:02:01:01",
+    );
 }
 
 /// An entry that was learnt from another node than the one that has the next hop.
@@ -155,7 +162,7 @@ fn neighbours_that_were_learnt_from_strangers() {
             state: "reachable".into(),
             proxy: false,
         });
-        let branch = lab.one("pod11", &across());
+        let branch = lab.one("pod1-1", &across());
         let neighbour = |step: &&Step| step.hook == Hook::Neighbour && step.place.netns.as_str() == "node1";
         let step = branch.path.steps().iter().find(neighbour).cloned();
         step.and_then(|step| step.object).map(|object| (object.id().to_owned(), object.to_string()))
@@ -173,7 +180,7 @@ fn a_node_that_has_lost_its_address() {
     let lost = |address: &waymark_proto::Address| address.address.addr() == ip("192.168.77.2");
     lab.netns("node2").addresses.retain(|address| !lost(address));
     lab.netns("node2").routes.retain(|route| route.dst.addr() != ip("192.168.77.2"));
-    let step = last(&lab, "pod11", &across());
+    let step = last(&lab, "pod1-1", &across());
     check(&step, "node2", Hook::Route, "-", Cause::AddressMissing, "192.168.77.2 is an address of no device");
 }
 
@@ -187,29 +194,35 @@ fn neighbours() {
         state: "permanent".into(),
         proxy: false,
     });
-    let step = last(&lab, "pod11", &across());
+    let step = last(&lab, "pod1-1", &across());
     check(&step, "node1", Hook::Neighbour, "eth0", Cause::WrongNeighbour, "02:00:00:00:99:99 PERMANENT");
 
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.netns("pod11").routes.retain(|route| route.dst.prefix_len() != 0);
-    lab.netns("pod11").routes.push(route(254, "0.0.0.0/0", RouteType::Unicast, Some("10.244.1.99"), Some(2)));
-    let step = last(&lab, "pod11", &across());
-    check(&step, "pod11", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "10.244.1.99 dev eth0");
+    lab.netns("pod1-1").routes.retain(|route| route.dst.prefix_len() != 0);
+    lab.netns("pod1-1").routes.push(route(
+        254,
+        "0.0.0.0/0",
+        RouteType::Unicast,
+        Some("10.244.1.99"),
+        Some(2),
+    ));
+    let step = last(&lab, "pod1-1", &across());
+    check(&step, "pod1-1", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "10.244.1.99 dev eth0");
 
     let mut lab = Lab::new(Dataplane::Routed);
-    lab.netns("pod11").neighbours.clear();
-    assert_eq!(last(&lab, "pod11", &across()).cause, None, "the host answers for the gateway");
-    lab.netns("node1").sysctls.insert("ipv4.conf.veth11.proxy_arp".into(), "0".into());
-    let step = last(&lab, "pod11", &across());
-    check(&step, "pod11", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "169.254.1.1");
+    lab.netns("pod1-1").neighbours.clear();
+    assert_eq!(last(&lab, "pod1-1", &across()).cause, None, "the host answers for the gateway");
+    lab.netns("node1").sysctls.insert("ipv4.conf.veth1-1.proxy_arp".into(), "0".into());
+    let step = last(&lab, "pod1-1", &across());
+    check(&step, "pod1-1", Hook::Neighbour, "eth0", Cause::NeighbourUnresolved, "169.254.1.1");
 
     // Somebody else has the address that this pod wants: the kernel makes no local route, and does not answer.
     let mut lab = Lab::new(Dataplane::HostGw);
-    for address in &mut lab.netns("pod21").addresses {
+    for address in &mut lab.netns("pod2-1").addresses {
         address.tentative = address.index != 1;
     }
-    lab.netns("pod21").routes.retain(|route| route.kind != RouteType::Local);
-    let step = last(&lab, "pod11", &across());
+    lab.netns("pod2-1").routes.retain(|route| route.kind != RouteType::Local);
+    let step = last(&lab, "pod1-1", &across());
     check(&step, "node2", Hook::Neighbour, "cni0", Cause::NeighbourUnresolved, "10.244.2.10");
 }
 
@@ -217,14 +230,14 @@ fn neighbours() {
 fn tunnels() {
     let mut lab = Lab::new(Dataplane::Vxlan);
     lab.netns("node1").fdb.clear();
-    let step = last(&lab, "pod11", &across());
+    let step = last(&lab, "pod1-1", &across());
     check(&step, "node1", Hook::Tunnel, "flannel.1", Cause::TunnelNoRemote, "fdb of flannel.1: no entry");
 
     let mut lab = Lab::new(Dataplane::Vxlan);
     if let LinkKind::Vxlan { vni, .. } = &mut lab.link("node2", "flannel.1").kind {
         *vni = 42;
     }
-    let step = last(&lab, "pod11", &across());
+    let step = last(&lab, "pod1-1", &across());
     check(
         &step,
         "node2",
@@ -236,14 +249,14 @@ fn tunnels() {
     if let LinkKind::Vxlan { port, .. } = &mut lab.link("node2", "flannel.1").kind {
         *port = 4789;
     }
-    check(&last(&lab, "pod11", &across()), "node2", Hook::Socket, "-", Cause::NoListener, "8472");
+    check(&last(&lab, "pod1-1", &across()), "node2", Hook::Socket, "-", Cause::NoListener, "8472");
     // The outer packet is filtered, too.
     let mut lab = Lab::new(Dataplane::Vxlan);
     lab.iptables(
         "node2",
         "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p udp -m udp --dport 8472 -j DROP\nCOMMIT\n",
     );
-    let step = last(&lab, "pod11", &across());
+    let step = last(&lab, "pod1-1", &across());
     check(&step, "node2", Hook::NetfilterInput, "eth0", Cause::FilterDrop, "--dport 8472");
     assert_eq!(step.flow, Some(across()));
 }
@@ -254,8 +267,8 @@ fn filters() {
         let mut lab = Lab::new(dataplane);
         let rules = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.9.0.0/16 -j DROP\n-A FORWARD -d 10.244.2.10/32 -j DROP\nCOMMIT\n";
         lab.iptables("node1", rules);
-        let input = if dataplane == Dataplane::Routed { "veth11" } else { "cni0" };
-        let step = last(&lab, "pod11", &across());
+        let input = if dataplane == Dataplane::Routed { "veth1-1" } else { "cni0" };
+        let step = last(&lab, "pod1-1", &across());
         check(
             &step,
             "node1",
@@ -264,9 +277,9 @@ fn filters() {
             Cause::FilterDrop,
             "rule 2: -A FORWARD -d 10.244.2.10/32 -j DROP",
         );
-        lab.iptables("pod11", "*filter\n:OUTPUT DROP [0:0]\nCOMMIT\n");
-        let step = last(&lab, "pod11", &across());
-        check(&step, "pod11", Hook::NetfilterOutput, "eth0", Cause::FilterDrop, "ip filter OUTPUT policy");
+        lab.iptables("pod1-1", "*filter\n:OUTPUT DROP [0:0]\nCOMMIT\n");
+        let step = last(&lab, "pod1-1", &across());
+        check(&step, "pod1-1", Hook::NetfilterOutput, "eth0", Cause::FilterDrop, "ip filter OUTPUT policy");
     }
 }
 
@@ -274,7 +287,7 @@ fn filters() {
 fn an_answer_that_is_dropped_leaves_the_forward_walk_delivered() {
     let mut lab = Lab::new(Dataplane::HostGw);
     lab.iptables("node2", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.244.2.0/24 -m conntrack ! --ctstate NEW -j REJECT\nCOMMIT\n");
-    let branch = lab.one("pod11", &across());
+    let branch = lab.one("pod1-1", &across());
     assert_eq!(branch.path.disposition(), Disposition::Delivered);
     let last = branch.answer[0].path.last();
     check(last, "node2", Hook::NetfilterForward, "cni0", Cause::FilterReject, "-A FORWARD -s 10.244.2.0/24");
@@ -283,22 +296,22 @@ fn an_answer_that_is_dropped_leaves_the_forward_walk_delivered() {
 #[test]
 fn sockets() {
     let lab = Lab::new(Dataplane::HostGw);
-    let closed = last(&lab, "pod11", &tcp("10.244.1.10", "10.244.2.10", 81));
-    check(&closed, "pod21", Hook::Socket, "eth0", Cause::NoListener, "nobody listens on tcp 10.244.2.10:81");
-    assert_eq!(last(&lab, "pod11", &udp("10.244.1.10", "10.244.2.10", 80)).cause, Some(Cause::NoListener));
+    let closed = last(&lab, "pod1-1", &tcp("10.244.1.10", "10.244.2.10", 81));
+    check(&closed, "pod2-1", Hook::Socket, "eth0", Cause::NoListener, "nobody listens on tcp 10.244.2.10:81");
+    assert_eq!(last(&lab, "pod1-1", &udp("10.244.1.10", "10.244.2.10", 80)).cause, Some(Cause::NoListener));
     let mut lab = Lab::new(Dataplane::HostGw);
-    for socket in &mut lab.netns("pod21").sockets {
+    for socket in &mut lab.netns("pod2-1").sockets {
         socket.address = ip("127.0.0.1");
     }
-    assert_eq!(last(&lab, "pod11", &across()).cause, Some(Cause::NoListener));
-    for socket in &mut lab.netns("pod21").sockets {
+    assert_eq!(last(&lab, "pod1-1", &across()).cause, Some(Cause::NoListener));
+    for socket in &mut lab.netns("pod2-1").sockets {
         socket.address = ip("::");
     }
-    assert_eq!(last(&lab, "pod11", &across()).cause, None);
-    for socket in &mut lab.netns("pod21").sockets {
+    assert_eq!(last(&lab, "pod1-1", &across()).cause, None);
+    for socket in &mut lab.netns("pod2-1").sockets {
         socket.v6only = true;
     }
-    assert_eq!(last(&lab, "pod11", &across()).cause, Some(Cause::NoListener));
+    assert_eq!(last(&lab, "pod1-1", &across()).cause, Some(Cause::NoListener));
 }
 
 #[test]
@@ -312,7 +325,7 @@ fn loops_end() {
         Some("192.168.77.1"),
         Some(2),
     ));
-    let branch = lab.one("pod11", &across());
+    let branch = lab.one("pod1-1", &across());
     assert_eq!(branch.path.disposition(), Disposition::Loop);
     assert_eq!(branch.path.last().cause, Some(Cause::RoutingLoop));
 }
@@ -327,19 +340,23 @@ fn policy_rules() {
     lab.netns("node1").rules.push(rule.clone());
     lab.netns("node1").routes.push(route(100, "0.0.0.0/0", RouteType::Blackhole, None, None));
     check(
-        &last(&lab, "pod11", &across()),
+        &last(&lab, "pod1-1", &across()),
         "node1",
         Hook::Route,
         "-",
         Cause::BlackholeRoute,
         "blackhole default table 100",
     );
-    assert_eq!(last(&lab, "pod12", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None);
+    assert_eq!(last(&lab, "pod1-2", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None);
     let rules = &mut lab.netns("node1").rules;
     rules.last_mut().unwrap().unmodelled = vec!["uidrange".into()];
-    let step = last(&lab, "pod11", &across());
+    let step = last(&lab, "pod1-1", &across());
     assert!(step.note.unwrap().contains("uidrange"));
-    assert_eq!(last(&lab, "pod12", &tcp("10.244.1.11", "10.244.2.10", 80)).cause, None, "its source decides");
+    assert_eq!(
+        last(&lab, "pod1-2", &tcp("10.244.1.11", "10.244.2.10", 80)).cause,
+        None,
+        "its source decides"
+    );
 }
 
 #[test]
@@ -351,9 +368,9 @@ fn policy_rules_select_by_protocol_and_ports() {
         (rule.priority, rule.action) = (100, RuleAction::Prohibit);
         change(&mut rule);
         lab.netns(netns).rules.push(rule);
-        last(&lab, "pod11", flow)
+        last(&lab, "pod1-1", flow)
     };
-    for netns in ["pod11", "node1"] {
+    for netns in ["pod1-1", "node1"] {
         let cause = |change: &dyn Fn(&mut PolicyRule)| refuses(change, netns, &across()).cause;
         let prohibited = Some(Cause::ProhibitRoute);
         assert_eq!(cause(&|rule| rule.ip_protocol = Some(6)), prohibited);
@@ -382,11 +399,11 @@ fn policy_rules_select_by_protocol_and_ports() {
 fn what_rules_see_of_an_application_and_not_of_the_prober_is_told() {
     let by = |change: &dyn Fn(&mut PolicyRule)| {
         let mut lab = Lab::new(Dataplane::HostGw);
-        let mut rule = lab.netns("pod11").rules[1].clone();
+        let mut rule = lab.netns("pod1-1").rules[1].clone();
         (rule.priority, rule.action) = (100, RuleAction::Prohibit);
         change(&mut rule);
-        lab.netns("pod11").rules.push(rule);
-        let detour = lab.predict("pod11", &across()).detour;
+        lab.netns("pod1-1").rules.push(rule);
+        let detour = lab.predict("pod1-1", &across()).detour;
         detour.map(|detour| [detour.application, detour.prober].map(|way| way.to_string()))
     };
     let port = PortRange { first: 80, last: 80 };
@@ -407,31 +424,31 @@ fn the_source_of_a_socket_that_is_not_bound() {
         let taken = |change: &dyn Fn(&mut Lab)| {
             let mut lab = Lab::new(dataplane);
             change(&mut lab);
-            lab.predict("pod11", &across()).unbound_source
+            lab.predict("pod1-1", &across()).unbound_source
         };
         assert_eq!(taken(&|_| {}), None, "the pod's own");
         let prefers = |lab: &mut Lab| {
-            for route in &mut lab.netns("pod11").routes {
+            for route in &mut lab.netns("pod1-1").routes {
                 route.prefsrc = (route.table == 254).then(|| ip("10.9.9.9"));
             }
         };
         assert_eq!(taken(&prefers), Some(ip("10.9.9.9")));
         // Another address of the device comes after that of the gateway's net, or of the pod.
-        let more = |lab: &mut Lab| lab.netns("pod11").addresses.push(address(2, "10.9.9.9/32"));
+        let more = |lab: &mut Lab| lab.netns("pod1-1").addresses.push(address(2, "10.9.9.9/32"));
         assert_eq!(taken(&more), None);
-        let instead = |lab: &mut Lab| lab.netns("pod11").addresses[1] = address(2, "10.9.9.9/32");
+        let instead = |lab: &mut Lab| lab.netns("pod1-1").addresses[1] = address(2, "10.9.9.9/32");
         assert_eq!(taken(&instead), Some(ip("10.9.9.9")));
         // An address for the host alone is none for packets that leave it.
         let inward = |lab: &mut Lab| {
             let mut first = address(2, "10.9.9.9/32");
             first.inward = true;
-            lab.netns("pod11").addresses.insert(1, first);
+            lab.netns("pod1-1").addresses.insert(1, first);
         };
         assert_eq!(taken(&inward), None);
         let unread = |lab: &mut Lab| {
             instead(lab);
             let why = "it went away".to_owned();
-            lab.netns("pod11").missing.push(MissingFact { what: "addresses".into(), why });
+            lab.netns("pod1-1").missing.push(MissingFact { what: "addresses".into(), why });
         };
         assert_eq!(taken(&unread), None);
     }
@@ -447,7 +464,7 @@ fn equal_cost_routes_are_branches() {
     two.next_hops.push(other);
     lab.netns("node1").routes.retain(|route| route.dst.to_string() != "10.244.2.0/24");
     lab.netns("node1").routes.push(two);
-    let paths = lab.predict("pod11", &across());
+    let paths = lab.predict("pod1-1", &across());
     assert_eq!(paths.branches.len(), 2, "{}", render(&paths));
     assert!((paths.branches[0].probability - 0.75).abs() < 1e-9);
     assert_eq!(paths.branches[0].path.disposition(), Disposition::ExitsCluster);

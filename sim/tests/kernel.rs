@@ -12,12 +12,12 @@ fn across() -> Flow {
 }
 
 fn last(lab: &Lab) -> Step {
-    lab.one("pod11", &across()).path.last().clone()
+    lab.one("pod1-1", &across()).path.last().clone()
 }
 
 /// The first step of a hook after the packet was wrapped.
 fn outer(lab: &Lab, hook: Hook) -> Step {
-    let paths = lab.predict("pod11", &across());
+    let paths = lab.predict("pod1-1", &across());
     let steps = paths.branches[0].path.steps();
     let found = steps.iter().find(|step| step.outer.is_some() && step.hook == hook);
     found.unwrap_or_else(|| panic!("{}", render(&paths))).clone()
@@ -27,7 +27,7 @@ fn outer(lab: &Lab, hook: Hook) -> Step {
 fn only_the_own_remote_of_a_tunnel_is_bound_to_its_underlying_device() {
     let mut lab = Lab::new(Dataplane::Vxlan);
     let node = lab.netns("node1");
-    node.links.push(link(20, "eth9", mac(1, 9), LinkKind::Veth { peer_index: 9, peer_netns: None }));
+    node.links.push(link(20, "eth9", mac(1, 0, 9), LinkKind::Veth { peer_index: 9, peer_netns: None }));
     node.addresses.push(address(20, "192.168.99.1/24"));
     let LinkKind::Vxlan { local, remote, underlay, .. } = &mut lab.link("node1", "flannel.1").kind else {
         unreachable!()
@@ -133,7 +133,7 @@ fn forwarding_is_asked_before_the_source() {
         assert_eq!(last(&lab).cause, Some(Cause::ForwardingDisabled));
         // What is for the host itself is not forwarded, but its source is validated.
         if dataplane == Dataplane::Routed {
-            let step = lab.one("pod11", &tcp("10.244.1.10", "192.168.77.2", 80)).path.last().clone();
+            let step = lab.one("pod1-1", &tcp("10.244.1.10", "192.168.77.2", 80)).path.last().clone();
             assert_eq!(step.cause, Some(Cause::SourceValidation));
         }
     }
@@ -180,7 +180,7 @@ fn foreign(family: &str, hook: &str, policy: &str, expr: &str) -> [String; 2] {
     [
         format!(
             r#"{{"chain":{{"family":"{family}","table":"x","name":"o","type":"filter","hook":"{hook}","prio":0,"policy":"{policy}"{}}}}}"#,
-            if family == "netdev" { r#","dev":"veth11""# } else { "" }
+            if family == "netdev" { r#","dev":"veth1-1""# } else { "" }
         ),
         format!(r#"{{"rule":{{"family":"{family}","table":"x","chain":"o","handle":2,"expr":{expr}}}}}"#),
     ]
@@ -191,7 +191,7 @@ fn chains_of_bridges_and_devices_are_told_of() {
     let notes = |objects: &[String]| {
         let mut lab = Lab::new(Dataplane::HostGw);
         load(&mut lab, objects);
-        let branch = lab.one("pod11", &across());
+        let branch = lab.one("pod1-1", &across());
         assert_eq!(branch.path.disposition(), Disposition::Delivered);
         let answer = branch.answer[0].path.clone();
         let steps = branch.path.steps().iter().chain(answer.steps()).cloned().collect::<Vec<_>>();
@@ -213,11 +213,11 @@ fn chains_of_bridges_and_devices_are_told_of() {
     );
     assert_eq!(
         notes(&foreign("netdev", "ingress", "accept", DROP)),
-        [told(Hook::DriverRx, "veth11", "netdev x o at hook ingress")]
+        [told(Hook::DriverRx, "veth1-1", "netdev x o at hook ingress")]
     );
     assert_eq!(
         notes(&foreign("netdev", "egress", "accept", r#"[{"jump":{"target":"y"}}]"#)),
-        [told(Hook::Qdisc, "veth11", "netdev x o at hook egress")]
+        [told(Hook::Qdisc, "veth1-1", "netdev x o at hook egress")]
     );
     for (family, hook) in [("bridge", "input"), ("netdev", "ingress")] {
         assert_eq!(notes(&foreign(family, hook, "accept", pass)), []);
@@ -234,19 +234,19 @@ fn rules_see_the_bridge_port_of_a_routed_packet() {
                 "*{table}\n:{chain} ACCEPT [0:0]\n-A {chain} -m physdev --physdev-in {port} -j DROP\nCOMMIT\n"
             )
         };
-        lab.iptables("node1", &rules("veth11"));
+        lab.iptables("node1", &rules("veth1-1"));
         assert_eq!(last(&lab).cause, Some(Cause::FilterDrop), "{chain}");
-        lab.iptables("node1", &rules("veth12"));
+        lab.iptables("node1", &rules("veth1-2"));
         assert_eq!(last(&lab).cause, None, "{chain}");
         // Without br_netfilter nobody notes the port.
-        lab.iptables("node1", &rules("veth11"));
+        lab.iptables("node1", &rules("veth1-1"));
         lab.netns("node1").sysctls.insert("bridge.bridge-nf-call-iptables".into(), "0".into());
         assert_eq!(last(&lab).cause, None, "{chain}");
         // It is forgotten on the way to another node.
         let mut lab = Lab::new(Dataplane::HostGw);
-        lab.iptables("node2", &rules("veth21").replace("veth21", "if11"));
+        lab.iptables("node2", &rules("veth2-1").replace("veth2-1", "if11"));
         assert_eq!(last(&lab).cause, None, "{chain}");
-        lab.iptables("node2", &rules("veth21"));
+        lab.iptables("node2", &rules("veth2-1"));
         assert_eq!(last(&lab).cause, None, "{chain}");
     }
 }
@@ -256,17 +256,17 @@ fn masquerade_takes_the_address_nearest_to_the_next_hop() {
     let mut lab = Lab::new(Dataplane::HostGw);
     lab.netns("node1").addresses.insert(0, address(2, "10.244.99.1/16"));
     lab.iptables("node1", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n");
-    let branch = lab.one("pod11", &across());
+    let branch = lab.one("pod1-1", &across());
     assert_eq!(branch.path.last().flow.unwrap().src, ip("192.168.77.1"));
 }
 
-/// pod11 with an IPv6 route out of its only device, and a host that forwards.
+/// pod1-1 with an IPv6 route out of its only device, and a host that forwards.
 fn ipv6_lab(proxy_ndp: &str) -> Lab {
     let mut lab = Lab::new(Dataplane::Routed);
-    lab.netns("pod11").routes.push(route(254, "fd00::/64", RouteType::Unicast, None, Some(2)));
+    lab.netns("pod1-1").routes.push(route(254, "fd00::/64", RouteType::Unicast, None, Some(2)));
     let node = lab.netns("node1");
     node.sysctls.insert("ipv6.conf.all.forwarding".into(), "1".into());
-    node.sysctls.insert("ipv6.conf.veth11.proxy_ndp".into(), proxy_ndp.into());
+    node.sysctls.insert("ipv6.conf.veth1-1.proxy_ndp".into(), proxy_ndp.into());
     node.neighbours.push(Neighbour {
         index: 11,
         address: ip("fd00::9"),
@@ -280,7 +280,7 @@ fn ipv6_lab(proxy_ndp: &str) -> Lab {
 #[test]
 fn ipv6_proxy_entries_answer_only_where_allowed() {
     let flow = tcp("fd00::1", "fd00::9", 80);
-    let last = |lab: Lab| lab.one("pod11", &flow).path.last().clone();
+    let last = |lab: Lab| lab.one("pod1-1", &flow).path.last().clone();
     let step = last(ipv6_lab("0"));
     assert_eq!((step.hook, step.cause), (Hook::Neighbour, Some(Cause::NeighbourUnresolved)));
     let step = last(ipv6_lab("1"));
@@ -295,9 +295,9 @@ fn ipv6_loopback_addresses_do_not_come_to_prerouting() {
         backend: IptablesBackend::Legacy,
         text: "*raw\n:PREROUTING DROP [0:0]\nCOMMIT\n".into(),
     }];
-    let step = lab.one("pod11", &tcp("::1", "fd00::9", 80)).path.last().clone();
+    let step = lab.one("pod1-1", &tcp("::1", "fd00::9", 80)).path.last().clone();
     assert_eq!((step.hook, step.cause), (Hook::Ip, Some(Cause::MartianAddress)));
-    assert_eq!(step.device.as_deref(), Some("veth11"));
-    let step = lab.one("pod11", &tcp("fd00::1", "fd00::9", 80)).path.last().clone();
+    assert_eq!(step.device.as_deref(), Some("veth1-1"));
+    let step = lab.one("pod1-1", &tcp("fd00::1", "fd00::9", 80)).path.last().clone();
     assert_eq!(step.cause, Some(Cause::FilterDrop));
 }

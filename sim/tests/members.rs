@@ -12,7 +12,7 @@ fn flow() -> Flow {
 /// What the sets say where the packet of the flow is predicted to die: `set: packet in element`, and the rule that
 /// would have matched.
 fn said(lab: &Lab) -> Vec<String> {
-    let branch = lab.one("pod11", &flow());
+    let branch = lab.one("pod1-1", &flow());
     let last = branch.path.last();
     let (rule, device) = (last.rule.as_ref().expect("a rule decides"), last.device.as_deref());
     let memberships = lab.cluster().memberships(&last.place, last.hook, device, rule, &last.flow.unwrap());

@@ -40,7 +40,7 @@ fn no_packet_is_lost_for_lack_of_facts() {
     let fine = [Disposition::Delivered, Disposition::InsufficientInfo, Disposition::ExitsCluster];
     for dataplane in DATAPLANES {
         for kind in KINDS {
-            for netns in ["node1", "node2", "pod11", "pod21", "pod12"] {
+            for netns in ["node1", "node2", "pod1-1", "pod2-1", "pod1-2"] {
                 let mut lab = Lab::new(dataplane);
                 // A policy and a filter that need names of devices and local addresses to let packets pass.
                 let ports = if dataplane == Dataplane::Routed { "veth+" } else { "cni0" };
@@ -54,8 +54,8 @@ fn no_packet_is_lost_for_lack_of_facts() {
                 }
                 lose(lab.netns(netns), kind);
                 for (start, flow) in [
-                    ("pod11", across()),
-                    ("pod11", tcp("10.244.1.10", "10.244.1.11", 80)),
+                    ("pod1-1", across()),
+                    ("pod1-1", tcp("10.244.1.10", "10.244.1.11", 80)),
                     ("node1", udp("192.168.77.1", "192.168.77.2", 53)),
                 ] {
                     let paths = lab.predict(start, &flow);
@@ -74,9 +74,9 @@ fn no_packet_is_lost_for_lack_of_facts() {
     }
 }
 
-/// How pod11's packet ends.
+/// How pod1-1's packet ends.
 fn end(lab: &Lab) -> (Option<Cause>, String) {
-    let step = lab.one("pod11", &across()).path.last().clone();
+    let step = lab.one("pod1-1", &across()).path.last().clone();
     (step.cause, step.note.unwrap_or_default().to_string())
 }
 
@@ -94,11 +94,11 @@ fn verdicts_that_rest_on_what_is_missing_are_taken_back() {
 
     // A remark on one entry concerns those who use it.
     let mut lab = Lab::new(Dataplane::Vxlan);
-    let entry = format!("{} on device 4: remote port 99, which is not modelled", mac(2, 3));
+    let entry = format!("{} on device 4: remote port 99, which is not modelled", mac(2, 0, 4));
     note(lab.netns("node1"), "fdb", &entry);
     assert_eq!(end(&lab).1, format!("fdb of flannel.1: {entry}"));
-    lab.netns("node1").fdb[0].mac = mac(3, 3);
-    lab.netns("node1").missing[0].why = entry.replace(&mac(2, 3), &mac(3, 3));
+    lab.netns("node1").fdb[0].mac = mac(3, 0, 4);
+    lab.netns("node1").missing[0].why = entry.replace(&mac(2, 0, 4), &mac(3, 0, 4));
     assert_eq!(end(&lab).0, Some(Cause::TunnelNoRemote));
 
     let mut lab = Lab::new(Dataplane::HostGw);
@@ -112,7 +112,7 @@ fn verdicts_that_rest_on_what_is_missing_are_taken_back() {
     // A remark on one device leaves the others alone.
     let mut lab = Lab::new(Dataplane::Vxlan);
     lab.netns("node1").fdb.clear();
-    lab.netns("node1").links.push(link(30, "other", mac(1, 30), LinkKind::Dummy));
+    lab.netns("node1").links.push(link(30, "other", mac(1, 0, 30), LinkKind::Dummy));
     note(lab.netns("node1"), "links", "other: takes its VNI and remote from each packet");
     assert_eq!(end(&lab).0, Some(Cause::TunnelNoRemote));
     note(lab.netns("node1"), "links", "flannel.1: takes its VNI and remote from each packet");

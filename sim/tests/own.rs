@@ -11,7 +11,7 @@ fn across() -> Flow {
 }
 
 fn last(lab: &Lab) -> Step {
-    lab.one("pod11", &across()).path.last().clone()
+    lab.one("pod1-1", &across()).path.last().clone()
 }
 
 #[test]
@@ -20,33 +20,33 @@ fn an_address_without_its_local_route_is_there_all_the_same() {
     let own = |route: &waymark_proto::Route| {
         route.kind == RouteType::Local && route.dst.addr() == ip("10.244.2.10")
     };
-    lab.netns("pod21").routes.retain(|route| !own(route));
+    lab.netns("pod2-1").routes.retain(|route| !own(route));
     let step = last(&lab);
     assert_eq!(
         (step.place.netns.as_str(), step.hook, step.cause),
-        ("pod21", Hook::Route, Some(Cause::NoRoute))
+        ("pod2-1", Hook::Route, Some(Cause::NoRoute))
     );
     let object = step.object.unwrap();
     assert_eq!(&*object, "table local has no route to 10.244.2.10, though eth0 has that address");
 
     // Nor does a route help that no rule asks for.
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.netns("pod21").rules.retain(|rule| rule.table != 255);
+    lab.netns("pod2-1").rules.retain(|rule| rule.table != 255);
     let step = last(&lab);
     assert_eq!(step.cause, Some(Cause::NoRoute));
     assert!(step.object.unwrap().starts_with("no rule asks the local table for 10.244.2.10 first"));
 
     // An address that is not there is another matter: nobody answers for it.
     let mut lab = Lab::new(Dataplane::HostGw);
-    lab.netns("pod21").routes.retain(|route| !own(route));
-    lab.netns("pod21").addresses.retain(|address| address.address.addr() != ip("10.244.2.10"));
+    lab.netns("pod2-1").routes.retain(|route| !own(route));
+    lab.netns("pod2-1").addresses.retain(|address| address.address.addr() != ip("10.244.2.10"));
     assert_eq!(last(&lab).cause, Some(Cause::NeighbourUnresolved));
 }
 
 #[test]
 fn a_listener_of_another_device_is_named() {
     let mut lab = Lab::new(Dataplane::HostGw);
-    for socket in &mut lab.netns("pod21").sockets {
+    for socket in &mut lab.netns("pod2-1").sockets {
         socket.device = Some(1);
     }
     let step = last(&lab);
@@ -67,7 +67,7 @@ fn refused(protocol: Protocol, tos: u8, dscp: u8) -> [Option<Cause>; 2] {
     assert!(lab.cluster().heeds_dscp());
     let flow = Flow { protocol, ..across() };
     let PathSet { branches, .. } =
-        predict_as(&lab.cluster(), &place("pod11"), &flow, Manner { dscp, ..Manner::default() });
+        predict_as(&lab.cluster(), &place("pod1-1"), &flow, Manner { dscp, ..Manner::default() });
     let answer = branches[0].answer.first().and_then(|answer| answer.path.last().cause);
     [branches[0].path.last().cause, answer]
 }
@@ -92,7 +92,7 @@ fn an_echo_reply_has_the_code_point_of_its_request() {
     let answer = |protocol| {
         let flow = Flow { protocol, ..across() };
         let paths =
-            predict_as(&lab.cluster(), &place("pod11"), &flow, Manner { dscp: 4, ..Manner::default() });
+            predict_as(&lab.cluster(), &place("pod1-1"), &flow, Manner { dscp: 4, ..Manner::default() });
         paths.branches[0].answer[0].path.last().cause
     };
     assert_eq!(answer(Protocol::Icmp), Some(Cause::BlackholeRoute));

@@ -27,11 +27,11 @@ fn lab(dataplane: usize, rules: usize) -> Lab {
 
 fn flow(which: usize) -> (&'static str, Flow) {
     match which % 5 {
-        0 => ("pod11", tcp("10.244.1.10", "10.96.0.10", 80)),
-        1 => ("pod11", tcp("10.244.1.10", "10.244.2.10", 80)),
+        0 => ("pod1-1", tcp("10.244.1.10", "10.96.0.10", 80)),
+        1 => ("pod1-1", tcp("10.244.1.10", "10.244.2.10", 80)),
         2 => ("node2", udp("192.168.77.2", "10.244.1.11", 53)),
-        3 => ("pod12", tcp("10.244.1.11", "10.96.0.11", 80)),
-        _ => ("pod22", udp("10.244.2.11", "10.244.2.10", 53)),
+        3 => ("pod1-2", tcp("10.244.1.11", "10.96.0.11", 80)),
+        _ => ("pod2-2", udp("10.244.2.11", "10.244.2.10", 53)),
     }
 }
 
@@ -149,7 +149,7 @@ proptest! {
         which in 0usize..5,
         chain in prop::sample::select(vec!["INPUT", "FORWARD", "OUTPUT"]),
         net in prop::sample::select(vec!["10.244.1.0/24", "10.244.2.10/32", "0.0.0.0/0", "10.96.0.0/12"]),
-        node in prop::sample::select(vec!["node1", "node2", "pod11", "pod21"]),
+        node in prop::sample::select(vec!["node1", "node2", "pod1-1", "pod2-1"]),
         first in any::<bool>(),
     ) {
         let share = |lab: &Lab| {

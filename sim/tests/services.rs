@@ -34,7 +34,7 @@ fn a_service_is_two_branches_with_answers_translated_back() {
     for dataplane in support::DATAPLANES {
         for (mode, lab) in labs(dataplane) {
             let flow = tcp("10.244.1.11", "10.96.0.10", 80);
-            let paths = lab.predict("pod12", &flow);
+            let paths = lab.predict("pod1-2", &flow);
             let text = render(&paths);
             assert_eq!(paths.branches.len(), 2, "{mode} {dataplane:?}\n{text}");
             for backend in ["10.244.1.10:80", "10.244.2.10:80"] {
@@ -61,16 +61,16 @@ fn a_service_is_two_branches_with_answers_translated_back() {
 #[test]
 fn a_local_backend_stays_in_the_bridge() {
     let [(_, lab), _] = labs(Dataplane::HostGw);
-    let branch = to(&lab.predict("pod12", &tcp("10.244.1.11", "10.96.0.10", 80)), "10.244.1.10");
+    let branch = to(&lab.predict("pod1-2", &tcp("10.244.1.11", "10.96.0.10", 80)), "10.244.1.10");
     let in_node: Vec<String> = steps(&branch).into_iter().filter(|step| step.starts_with("node1")).collect();
     let wanted = [
-        "node1 driver-rx veth12",
+        "node1 driver-rx veth1-2",
         "node1 netfilter-prerouting cni0 translated",
         "node1 bridge cni0",
         "node1 netfilter-forward cni0",
         "node1 netfilter-postrouting cni0",
-        "node1 qdisc veth11",
-        "node1 driver-tx veth11",
+        "node1 qdisc veth1-1",
+        "node1 driver-tx veth1-1",
     ];
     assert_eq!(in_node, wanted);
 }
@@ -78,7 +78,7 @@ fn a_local_backend_stays_in_the_bridge() {
 #[test]
 fn a_backend_that_calls_itself_is_masqueraded() {
     for (mode, lab) in labs(Dataplane::HostGw) {
-        let paths = lab.predict("pod11", &tcp("10.244.1.10", "10.96.0.10", 80));
+        let paths = lab.predict("pod1-1", &tcp("10.244.1.10", "10.96.0.10", 80));
         let branch = to(&paths, "10.244.1.10:80");
         assert_eq!(branch.path.disposition(), Disposition::Delivered, "{mode}\n{}", render(&paths));
         let arrived = branch.path.last().flow.unwrap();
@@ -104,12 +104,12 @@ fn a_node_reaches_a_service_masqueraded() {
 #[test]
 fn a_service_without_endpoints_is_rejected() {
     for (mode, lab) in labs(Dataplane::Routed) {
-        let branch = lab.one("pod11", &tcp("10.244.1.10", "10.96.0.11", 80));
+        let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.96.0.11", 80));
         let last = branch.path.last();
         assert_eq!(last.cause, Some(Cause::ServiceWithoutEndpoints), "{mode}");
         assert_eq!((last.hook, last.action), (Hook::NetfilterForward, Action::Rejected));
         assert!(last.rule.is_some());
-        let other = lab.one("pod11", &tcp("10.244.1.10", "10.96.0.10", 81));
+        let other = lab.one("pod1-1", &tcp("10.244.1.10", "10.96.0.10", 81));
         if mode == "nft" {
             assert_eq!(other.path.last().cause, Some(Cause::FilterReject), "a port that the Service lacks");
         }
@@ -130,7 +130,7 @@ fn a_service_without_local_endpoints_is_dropped() {
         } else {
             lab.iptables("node1", &iptables);
         }
-        let branch = lab.one("pod11", &tcp("10.244.1.10", "10.96.0.11", 80));
+        let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.96.0.11", 80));
         let last = branch.path.last();
         assert_eq!(last.cause, Some(Cause::ServiceWithoutLocalEndpoints), "{mode}");
         assert_eq!((last.hook, last.action), (Hook::NetfilterForward, Action::Dropped));
@@ -153,22 +153,22 @@ fn handles_of_iptables_nft_come_by_position() {
         {"rule":{"family":"ip","table":"filter","chain":"FORWARD","handle":7,"expr":[{"xt":{"type":"match","name":"udp"}},{"accept":null}]}},
         {"rule":{"family":"ip","table":"filter","chain":"FORWARD","handle":9,"expr":[{"drop":null}]}}]}"#;
     lab.nft("node1", json);
-    let rule = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 80)).path.last().rule.clone().unwrap();
+    let rule = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80)).path.last().rule.clone().unwrap();
     assert_eq!(
         (rule.handle, rule.position, rule.text.as_deref()),
         (Some(9), Some(2), Some("-A FORWARD -j DROP"))
     );
-    let udp = lab.one("pod11", &udp("10.244.1.10", "10.244.2.10", 53));
+    let udp = lab.one("pod1-1", &udp("10.244.1.10", "10.244.2.10", 53));
     assert_eq!(udp.path.disposition(), Disposition::Delivered);
 }
 
-/// Loads iptables rules into `filter FORWARD` of node1 and gives the cause and note of pod11's walk.
+/// Loads iptables rules into `filter FORWARD` of node1 and gives the cause and note of pod1-1's walk.
 fn forward(rules: &[&str], ipset: Option<&str>) -> Result<(), String> {
     let mut lab = Lab::new(Dataplane::Routed);
     let lines = rules.iter().map(|rule| format!("-A FORWARD {rule}\n")).collect::<Vec<_>>().concat();
     lab.iptables("node1", &format!("*filter\n:FORWARD ACCEPT [0:0]\n:X - [0:0]\n{lines}COMMIT\n"));
     lab.netns("node1").netfilter.ipset = ipset.map(str::to_owned);
-    let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80));
     let last = branch.path.last();
     match (last.cause, &last.note) {
         (None, None) => Ok(()),
@@ -239,7 +239,7 @@ fn statistic_makes_branches() {
     let mut lab = Lab::new(Dataplane::Routed);
     let rule = "-A FORWARD -m statistic --mode random --probability 0.25000000000 -j DROP";
     lab.iptables("node1", &format!("*filter\n:FORWARD ACCEPT [0:0]\n{rule}\nCOMMIT\n"));
-    let paths = lab.predict("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let paths = lab.predict("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80));
     let fates: Vec<_> = paths.branches.iter().map(|b| (b.path.disposition(), b.probability)).collect();
     assert_eq!(fates, [(Disposition::Delivered, 0.75), (Disposition::Dropped, 0.25)]);
     assert_eq!(support::choices(&paths.branches[1]), ["filter FORWARD rule 1 matches (prob 0.25)"]);
@@ -255,7 +255,7 @@ fn a_list_of_recent_senders_makes_branches() {
          -A FORWARD -m recent --rcheck --seconds 10800 --reap --name SEP --mask 255.255.255.255 --rsource -j SEEN\n\
          -A SEEN -m recent --set --name SEP --mask 255.255.255.255 --rsource -j DROP\nCOMMIT\n",
     );
-    let paths = lab.predict("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let paths = lab.predict("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80));
     let fates: Vec<_> = paths.branches.iter().map(|b| (b.path.disposition(), b.probability)).collect();
     assert_eq!(fates, [(Disposition::Delivered, 0.5), (Disposition::Dropped, 0.5)]);
 }
@@ -268,12 +268,12 @@ fn notrack_makes_answers_invalid() {
         "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -s 10.244.1.10/32 -j CT --notrack\nCOMMIT\n\
          *filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
     );
-    let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80));
     assert_eq!(branch.path.disposition(), Disposition::Delivered);
     assert_eq!(branch.answer[0].path.last().cause, Some(Cause::FilterDrop));
 }
 
-/// One nft rule in a forward chain of node1, as a verdict on pod11's walk.
+/// One nft rule in a forward chain of node1, as a verdict on pod1-1's walk.
 fn nft_forward(expr: &str) -> Result<(), String> {
     let mut lab = Lab::new(Dataplane::Routed);
     let json = format!(
@@ -284,7 +284,7 @@ fn nft_forward(expr: &str) -> Result<(), String> {
         {{"rule":{{"family":"inet","table":"t","chain":"c","handle":5,"expr":{expr}}}}}]}}"#
     );
     lab.nft("node1", &json);
-    let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 80));
+    let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 80));
     let last = branch.path.last();
     match (last.cause, &last.note) {
         (None, None) => Ok(()),
@@ -349,7 +349,7 @@ fn a_dump_of_many_expressions_is_read() {
     let mut lab = Lab::new(Dataplane::Routed);
     lab.nft("node1", include_str!("fixtures/misc-nft.json"));
     // The map and the redirection before it miss; then all TCP goes to 10.0.0.1:80, by the default route.
-    let branch = lab.one("pod11", &tcp("10.244.1.10", "10.244.2.10", 443));
+    let branch = lab.one("pod1-1", &tcp("10.244.1.10", "10.244.2.10", 443));
     let dnat = branch.path.steps().iter().find(|step| step.action == Action::Translated).unwrap();
     let rule = dnat.rule.clone().unwrap();
     let text = "meta l4proto tcp dnat ip to 10.0.0.1:80";
@@ -357,7 +357,7 @@ fn a_dump_of_many_expressions_is_read() {
     assert_eq!(dnat.flow.unwrap().dst.to_string(), "10.0.0.1");
     assert_eq!(branch.path.disposition(), Disposition::ExitsCluster);
     // UDP gets there by a map of numgen's outcomes; in forward, which two rules further on drops.
-    let paths = lab.predict("pod11", &udp("10.244.1.10", "10.244.2.10", 443));
+    let paths = lab.predict("pod1-1", &udp("10.244.1.10", "10.244.2.10", 443));
     let choices: Vec<_> = paths.branches.iter().flat_map(support::choices).collect();
     for backend in ["10.0.0.1", "10.0.0.2"] {
         let wanted = format!("backend {backend}:443 (prob 0.50)");

@@ -106,6 +106,7 @@ pub use instance::{AGENT_METRICS, Instance, UpOptions};
 pub use plan::{Cluster, Control, Dataplane, NodePlan, PodPlan, Proxy};
 pub use process::detach;
 pub use programs::Programs;
+pub use proxy::iptables_rules as iptables_of_services;
 pub use record::{RecordOptions, record};
 pub use script::{Script, Tool};
 pub use server::{Manner, serve};

@@ -23,6 +23,11 @@ pub fn scripts(cluster: &Cluster, node: &NodePlan) -> Vec<Script> {
     }
 }
 
+/// The rules of Services of one family in the iptables mode, as `iptables-restore` reads them.
+pub fn iptables_rules(ipv6: bool, services: &[Service]) -> Vec<String> {
+    iptables::tables(ipv6, &services.iter().collect::<Vec<_>>())
+}
+
 /// The script that makes one backend of a Service lead elsewhere, as a rule does that kube-proxy failed
 /// to update.
 pub fn redirect(

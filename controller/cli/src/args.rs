@@ -235,18 +235,22 @@ pub(crate) struct PredictArguments {
     pub(crate) tongue: Tongue,
     #[command(flatten)]
     pub(crate) answerer: Answerer,
-    /// Predict from saved facts instead of asking anybody.
-    #[arg(long, value_name = "FILE", value_parser = path, num_args = 1.., requires = "inventory", conflicts_with = "local")]
+    /// Predict from saved facts instead of asking anybody: the folder that `waymark facts --cluster` wrote, or files of
+    /// nodes, with --inventory.
+    #[arg(long, value_name = "PATH", value_parser = path, num_args = 1.., conflicts_with = "local")]
     pub(crate) facts: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FactsArguments {
     /// The node.
-    #[arg(value_parser = node)]
-    pub(crate) node: NodeName,
-    /// Write to this file instead of standard output.
-    #[arg(long, value_name = "FILE", value_parser = path)]
+    #[arg(value_parser = node, required_unless_present = "cluster")]
+    pub(crate) node: Option<NodeName>,
+    /// Collect those of all nodes, with the inventory, in a folder from which predictions can be made anywhere.
+    #[arg(long, requires = "out", conflicts_with = "node")]
+    pub(crate) cluster: bool,
+    /// Write to this file, or with --cluster to this folder, instead of standard output.
+    #[arg(short, long, value_name = "PATH", value_parser = path)]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) answerer: Answerer,

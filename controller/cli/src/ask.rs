@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use waymark_controller::{
-    Agents, Prediction, Progress, Request, Status, check_and_record, predict_offline, resolve,
+    Agents, Prediction, Progress, Request, Snapshot, Status, check_and_record, predict_offline, resolve,
 };
 use waymark_proto::rpc::{self, check_event};
-use waymark_proto::{CheckResult, Facts, Inventory, short};
+use waymark_proto::{CheckResult, Facts, Inventory, NodeName, short};
 
-use crate::args::{Answerer, CheckArguments, FactsArguments, Line, PredictArguments};
+use crate::args::{Answerer, CheckArguments, Line, PredictArguments};
 use crate::dial::Controller;
 use crate::failure::{Exit, Failure};
 use crate::local::LocalAgents;
@@ -62,8 +62,7 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<(CheckResult, Re
 pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, Failure> {
     let request = arguments.question.request()?;
     if !arguments.facts.is_empty() {
-        let inventory = inventory(&arguments.answerer)?;
-        let facts = arguments.facts.iter().map(|path| saved_facts(path)).collect::<Result<_, _>>()?;
+        let (inventory, facts) = saved(arguments)?;
         return Ok(predict_offline(&inventory, facts, &request)?);
     }
     if let Some(inventory) = local(&arguments.answerer)? {
@@ -77,21 +76,50 @@ pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, 
     document(&controller.ask(async |mut client| client.predict(message).await).await?.json)
 }
 
-/// Collects facts.
-pub(crate) async fn facts(arguments: &FactsArguments) -> Result<Facts, Failure> {
-    if let Some(inventory) = local(&arguments.answerer)? {
-        LocalAgents::may_look()?;
-        if inventory.node(&arguments.node).is_none() {
-            let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
-            let node = short(arguments.node.as_str());
-            let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
-            return Err(Failure::new(Exit::Usage, message));
+/// Who collects facts.
+pub(crate) enum Collector {
+    Here(LocalAgents, Inventory),
+    Controller(Box<Controller>),
+}
+
+impl Collector {
+    pub(crate) async fn new(answerer: &Answerer) -> Result<Self, Failure> {
+        if let Some(inventory) = local(answerer)? {
+            LocalAgents::may_look()?;
+            return Ok(Self::Here(LocalAgents::new(inventory.clone()), inventory));
         }
-        return Ok(LocalAgents::new(inventory).facts(&arguments.node).await?.told().clone());
+        Ok(Self::Controller(Box::new(Controller::dial(&answerer.line).await?)))
     }
-    let request = rpc::FactsRequest { node: arguments.node.to_string() };
-    let controller = Controller::dial(&arguments.answerer.line).await?;
-    document(&controller.ask(async |mut client| client.collect_facts(request).await).await?.json)
+
+    /// What there is.
+    pub(crate) async fn inventory(&self) -> Result<Inventory, Failure> {
+        match self {
+            Self::Here(_, inventory) => Ok(inventory.clone()),
+            Self::Controller(controller) => {
+                let request = rpc::InventoryRequest {};
+                document(&controller.ask(async |mut client| client.read_inventory(request).await).await?.json)
+            }
+        }
+    }
+
+    /// The facts of a node.
+    pub(crate) async fn facts(&self, node: &NodeName) -> Result<Facts, Failure> {
+        match self {
+            Self::Here(agents, inventory) => {
+                if inventory.node(node).is_none() {
+                    let known: Vec<&str> = inventory.nodes.iter().map(|node| node.name.as_str()).collect();
+                    let node = short(node.as_str());
+                    let message = format!("there is no node {node}: the inventory has {}", known.join(", "));
+                    return Err(Failure::new(Exit::Usage, message));
+                }
+                Ok(agents.facts(node).await?.told().clone())
+            }
+            Self::Controller(controller) => {
+                let request = rpc::FactsRequest { node: node.to_string() };
+                document(&controller.ask(async |mut client| client.collect_facts(request).await).await?.json)
+            }
+        }
+    }
 }
 
 /// Asks for the controller's status.
@@ -125,6 +153,21 @@ fn inventory(answerer: &Answerer) -> Result<Inventory, Failure> {
         .ok_or_else(|| Failure::new(Exit::Usage, "--inventory FILE is needed"))?;
     Inventory::from_json(&read(path)?)
         .map_err(|error| Failure::new(Exit::Data, format!("{}: {error}", path.display())))
+}
+
+/// Facts that were saved, with their inventory: all of a cluster in a folder, or file by file.
+fn saved(arguments: &PredictArguments) -> Result<(Inventory, Vec<Facts>), Failure> {
+    if let [folder] = arguments.facts.as_slice()
+        && folder.is_dir()
+    {
+        let snapshot = Snapshot::read(folder)?;
+        return Ok(match arguments.answerer.inventory {
+            Some(_) => (inventory(&arguments.answerer)?, snapshot.facts),
+            None => (snapshot.inventory, snapshot.facts),
+        });
+    }
+    let facts = arguments.facts.iter().map(|path| saved_facts(path)).collect::<Result<_, _>>()?;
+    Ok((inventory(&arguments.answerer)?, facts))
 }
 
 fn saved_facts(path: &Path) -> Result<Facts, Failure> {

@@ -12,6 +12,7 @@
 //! * `recording`: checks that are kept, and answered again
 //! * `render`: results as text
 //! * `show`: results of the past
+//! * `snapshot`: the facts of a cluster in a folder
 //! * `trace`: traffic that is there anyway
 //! * `watch`: continuous probing
 
@@ -26,6 +27,7 @@ mod progress;
 mod recording;
 mod render;
 mod show;
+mod snapshot;
 mod trace;
 mod validate;
 mod values;
@@ -38,10 +40,13 @@ use std::process::ExitCode;
 
 use waymark_proto::{Disposition, Facts, Verdict, command_line};
 
-use args::{Arguments, Command, Expect, FactsArguments, Format};
+use args::{Arguments, Command, Expect, Format};
 use failure::{Exit, Failure};
 use render::Paint;
-use waymark_controller::Prediction;
+use waymark_controller::{MissingNode, Prediction};
+
+/// The exit code of answers that are not certain.
+const UNDETERMINED: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments: Arguments = match command_line::parse(program()) {
@@ -106,8 +111,17 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(verdict_code(foreseen(&prediction), arguments.question.expect)))
         }
         Command::Facts(arguments) => {
-            let facts = ask::facts(&arguments).await?;
-            keep(&arguments, &facts)?;
+            let collector = ask::Collector::new(&arguments.answerer).await?;
+            let (Some(node), out) = (&arguments.node, &arguments.out) else {
+                let folder =
+                    arguments.out.as_deref().ok_or_else(|| Failure::new(Exit::Usage, "--out is needed"))?;
+                let missing = snapshot::take(&collector, folder).await?;
+                for MissingNode { node, why } in &missing {
+                    eprintln!("waymark: without node {node}: {why}");
+                }
+                return Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNDETERMINED) });
+            };
+            keep(out.as_deref(), &collector.facts(node).await?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Watch { command } => watch::run(command).await,
@@ -133,7 +147,7 @@ async fn run(command: Command) -> Result<ExitCode, Failure> {
 fn verdict_code(verdict: Verdict, expect: Expect) -> u8 {
     match (verdict, expect) {
         (Verdict::Reachable, Expect::Reachable) | (Verdict::Unreachable, Expect::Unreachable) => 0,
-        (Verdict::Undetermined, _) => 2,
+        (Verdict::Undetermined, _) => UNDETERMINED,
         (Verdict::Reachable | Verdict::Unreachable | Verdict::Inconsistent, _) => 1,
     }
 }
@@ -192,9 +206,9 @@ fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-fn keep(arguments: &FactsArguments, facts: &Facts) -> Result<(), Failure> {
+fn keep(out: Option<&Path>, facts: &Facts) -> Result<(), Failure> {
     let text = pretty(facts);
-    match &arguments.out {
+    match out {
         None => write_out(text.as_bytes()),
         Some(path) => std::fs::write(path, text).map_err(|error| {
             Failure::new(Exit::CannotCreate, format!("cannot write {}: {error}", path.display()))

@@ -1,6 +1,7 @@
 //! What the variables of a text stand for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -107,6 +108,7 @@ macro_rules! names {
 }
 
 names!(
+    Arc<str>,
     Cause,
     CheckId,
     Flow,

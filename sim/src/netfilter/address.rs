@@ -18,8 +18,7 @@ pub(super) fn of_ipv4(namespace: &Namespace, address: Ipv4Addr) -> Result<u64, S
         return Ok(symbols::RTN_MULTICAST);
     }
     let address = IpAddr::V4(address);
-    let routes = namespace.table(false, TABLE_LOCAL);
-    match routes.iter().find(|route| route.dst.contains(&address)) {
+    match namespace.routes_to(TABLE_LOCAL, address).next() {
         Some(route) => Ok(number(route.kind)),
         None => match namespace.lacks("routes") {
             Some(why) => Err(Stop::Unknown(why)),

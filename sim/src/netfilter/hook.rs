@@ -13,7 +13,7 @@ use crate::conntrack;
 use crate::fib::{self, Found};
 use crate::namespace::Namespace;
 use crate::packet::Packet;
-use crate::walk::Walk;
+use crate::walk::{Detail, Walk};
 
 /// Where a packet passes a hook. Devices are given by index.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,12 +41,12 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
     let context = Context {
         namespace,
         hook,
-        input: input.as_deref(),
-        output: output.as_deref(),
-        port_in: port_in.as_deref(),
-        port_out: port_out.as_deref(),
+        input: input.as_ref(),
+        output: output.as_ref(),
+        port_in: port_in.as_ref(),
+        port_out: port_out.as_ref(),
         next_hop: at.next_hop,
-        tells_matches: walk.tells_matches,
+        tells_matches: walk.detail == Detail::Matches,
     };
     // Postrouting and output are named after the device ahead, the others after the one behind.
     let leaving = matches!(hook, Hook::NetfilterOutput | Hook::NetfilterPostrouting);
@@ -225,13 +225,15 @@ fn through(walk: Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
         let table = walk.connections.entry(walk.at.clone()).or_default();
         conntrack::confirm(&mut walk.packet, table);
     }
-    let step = walk.step(hook, device, if translated { Action::Translated } else { Action::Forwarded });
-    step.rule = left.translated_by.filter(|_| translated);
-    step.matched = left.matched;
-    if translated && step.rule.is_none() {
-        step.object = Some(text!(object::Connection));
-    }
-    step.note = joined(left.notes);
+    let action = if translated { Action::Translated } else { Action::Forwarded };
+    walk.step(hook, device, action, |step| {
+        step.rule = left.translated_by.filter(|_| translated);
+        step.matched = left.matched;
+        if translated && step.rule.is_none() {
+            step.object = Some(text!(object::Connection));
+        }
+        step.note = joined(left.notes);
+    });
     walk
 }
 

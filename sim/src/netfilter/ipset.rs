@@ -97,7 +97,7 @@ fn patterns(dimension: Dimension, part: &str) -> Option<Vec<Pattern>> {
         Dimension::BarePort => range(part).map(|pattern| vec![pattern]),
         Dimension::Interface => {
             let name = part.strip_prefix("physdev:").map_or(Some(part), |_| None)?;
-            Some(vec![Pattern::Is(Value::Text(name.to_owned()))])
+            Some(vec![Pattern::Is(Value::text(name))])
         }
         Dimension::Unknown => None,
     }

@@ -2,6 +2,7 @@
 //!
 //! * [`ruleset`]: what runs at each hook, in order
 //! * [`rule`]: rules in one form; [`value`]: what they compare; [`symbols`]: names for numbers
+//! * [`index`]: which rules of a chain a packet may match
 //! * [`iptables`], [`nft`], [`ipset`]: the three notations
 //! * [`hook`]: a packet passes a hook
 //! * [`run`]: a packet in the chains of one hook; [`read`]: what tests read; [`nat`]: translations
@@ -12,6 +13,7 @@
 
 mod address;
 mod hook;
+mod index;
 mod ipset;
 mod iptables;
 mod members;

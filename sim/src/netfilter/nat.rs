@@ -1,6 +1,6 @@
 //! Address translation by a rule.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use waymark_proto::{Hook, RuleRef, text};
 
@@ -20,8 +20,16 @@ pub(crate) fn end_at(hook: Hook) -> Option<End> {
     }
 }
 
-/// Settles a run's translation as a rule says.
-pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleRef) -> Result<(), Stop> {
+/// What a rule makes of one end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Translation {
+    end: End,
+    address: IpAddr,
+    port: u16,
+}
+
+/// What a rule translates a packet to.
+pub(crate) fn translation(reading: &Reading<'_>, nat: &Nat) -> Result<Translation, Stop> {
     let end = match nat.kind {
         NatKind::Source | NatKind::Masquerade => End::Source,
         NatKind::Destination | NatKind::Redirect => End::Destination,
@@ -29,7 +37,7 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
     if end_at(reading.at.hook) != Some(end) {
         return Err(Stop::Unknown(text!(model::TranslationHere)));
     }
-    let flow = run.packet.flow;
+    let flow = reading.packet.flow;
     let (address, port) =
         if end == End::Source { (flow.src, flow.src_port) } else { (flow.dst, flow.dst_port) };
     let (given, given_port) = operands(reading, nat)?;
@@ -43,18 +51,25 @@ pub(crate) fn apply(reading: &Reading<'_>, nat: &Nat, run: &mut Run, rule: RuleR
     }
     // An echo identifier is not a port: rules cannot name it.
     let port = if flow.protocol.has_ports() { given_port.unwrap_or(port) } else { port };
-    conntrack::settle(&mut run.packet, end, Some((address, port)));
-    run.translated_by = Some(rule);
-    if end == End::Destination && !run.chances.is_empty() {
-        run.chances.clear();
-        let to = if flow.protocol.has_ports() {
-            std::net::SocketAddr::new(address, port).to_string()
-        } else {
-            address.to_string()
-        };
-        run.backend = Some(to);
+    Ok(Translation { end, address, port })
+}
+
+impl Translation {
+    /// Settles it for a run's connection.
+    pub(crate) fn settle(self, run: &mut Run, rule: RuleRef) {
+        let Self { end, address, port } = self;
+        conntrack::settle(&mut run.packet, end, Some((address, port)));
+        run.translated_by = Some(rule);
+        if end == End::Destination && !run.chances.is_empty() {
+            run.chances.clear();
+            let to = if run.packet.flow.protocol.has_ports() {
+                SocketAddr::new(address, port).to_string()
+            } else {
+                address.to_string()
+            };
+            run.backend = Some(to);
+        }
     }
-    Ok(())
 }
 
 fn operands(reading: &Reading<'_>, nat: &Nat) -> Result<(Option<IpAddr>, Option<u16>), Stop> {
@@ -82,7 +97,7 @@ fn operands(reading: &Reading<'_>, nat: &Nat) -> Result<(Option<IpAddr>, Option<
 /// (`nf_nat_masquerade_ipv4`, `nf_nat_masquerade_ipv6`).
 fn masquerade(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
     let namespace = reading.at.namespace;
-    let device = reading.at.output.and_then(|name| namespace.links().find(|link| link.name == name));
+    let device = reading.at.output.and_then(|name| namespace.links().find(|link| *link.name == **name));
     let dst = reading.packet.flow.dst;
     let towards = reading.at.next_hop.filter(|next_hop| next_hop.is_ipv4() && dst.is_ipv4()).unwrap_or(dst);
     device
@@ -98,7 +113,7 @@ fn redirect(reading: &Reading<'_>) -> Result<IpAddr, Stop> {
         return Ok(if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
     }
     let namespace = reading.at.namespace;
-    let device = reading.at.input.and_then(|name| namespace.links().find(|link| link.name == name));
+    let device = reading.at.input.and_then(|name| namespace.links().find(|link| *link.name == **name));
     device
         .and_then(|device| namespace.addresses_of(device.index, ipv6).next())
         .map(|address| address.address.addr())

@@ -7,7 +7,7 @@ use waymark_proto::Protocol;
 use crate::packet::Packet;
 
 /// Which header a rule counts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Base {
     Network,
     Transport,

@@ -1,7 +1,9 @@
 //! What tests read of a packet, and how they decide.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use smallvec::SmallVec;
 use waymark_proto::{Flow, Hook, Text, text};
 
 use super::address;
@@ -20,16 +22,19 @@ use crate::packet::Packet;
 pub(crate) struct Context<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) hook: Hook,
-    pub(crate) input: Option<&'a str>,
-    pub(crate) output: Option<&'a str>,
+    pub(crate) input: Option<&'a Arc<str>>,
+    pub(crate) output: Option<&'a Arc<str>>,
     /// Bridge ports, while the packet is bridged.
-    pub(crate) port_in: Option<&'a str>,
-    pub(crate) port_out: Option<&'a str>,
+    pub(crate) port_in: Option<&'a Arc<str>>,
+    pub(crate) port_out: Option<&'a Arc<str>>,
     /// The next hop, where it is chosen.
     pub(crate) next_hop: Option<IpAddr>,
     /// Whether all rules that match are to be told.
     pub(crate) tells_matches: bool,
 }
+
+/// The operands of an expression, mostly one.
+pub(crate) type Operands = SmallVec<[Value; 1]>;
 
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,23 +61,27 @@ fn unknown<T>(why: Text) -> Result<T, Stop> {
 
 impl Reading<'_> {
     /// The operands of an expression.
-    pub(crate) fn expr(&self, expr: &Expr) -> Result<Vec<Value>, Stop> {
+    pub(crate) fn expr(&self, expr: &Expr) -> Result<Operands, Stop> {
+        let one = |value: Value| Operands::from_buf([value]);
         match expr {
-            Expr::Const(value) => Ok(vec![value.clone()]),
-            Expr::Field(field) => self.field(field).map(|value| vec![value]),
+            Expr::Const(value) => Ok(one(value.clone())),
+            Expr::Field(field) => self.field(field).map(one),
             Expr::Concat(parts) => {
-                let parts: Result<Vec<_>, _> = parts.iter().map(|part| self.expr(part)).collect();
-                Ok(parts?.into_iter().flatten().collect())
+                let mut operands = Operands::new();
+                for part in parts {
+                    operands.extend(self.expr(part)?);
+                }
+                Ok(operands)
             }
-            Expr::Binary(op, left, right) => self.binary(*op, left, right),
+            Expr::Binary(op, left, right) => self.binary(*op, left, right).map(one),
             Expr::Random { modulus, offset } => match self.random {
-                Some(number) => Ok(vec![Value::Number(offset.saturating_add(number % modulus.max(&1)))]),
+                Some(number) => Ok(one(Value::Number(offset.saturating_add(number % modulus.max(&1))))),
                 None => Err(Stop::Random(*modulus)),
             },
             Expr::Map { key, map } => {
                 let key = self.expr(key)?;
                 let maps = &self.at.namespace.ruleset.maps;
-                find(lookup(map, maps)?, &key)?.cloned().ok_or(Stop::Break)
+                find(lookup(map, maps)?, &key)?.map(|data| data.as_slice().into()).ok_or(Stop::Break)
             }
             Expr::Unknown(what) => unknown(text!(model::NotModelled { what })),
         }
@@ -86,34 +95,40 @@ impl Reading<'_> {
         }
     }
 
-    fn binary(&self, op: Bitwise, left: &Expr, right: &Expr) -> Result<Vec<Value>, Stop> {
+    fn binary(&self, op: Bitwise, left: &Expr, right: &Expr) -> Result<Value, Stop> {
         let left = self.expr(left)?;
         let right = self.expr(right)?;
-        let value = match (op, left.as_slice(), right.as_slice()) {
+        match (op, left.as_slice(), right.as_slice()) {
             (Bitwise::And, [Value::Ip(address)], [Value::Ip(mask)]) => {
-                Value::Ip(super::value::masked(*address, *mask))
+                Ok(Value::Ip(super::value::masked(*address, *mask)))
             }
             (_, [Value::Number(left)], [Value::Number(right)]) => {
                 let shift = u32::try_from(*right).unwrap_or(u32::MAX);
-                Value::Number(match op {
+                Ok(Value::Number(match op {
                     Bitwise::And => left & right,
                     Bitwise::Or => left | right,
                     Bitwise::Xor => left ^ right,
                     // Registers have 32 bits.
                     Bitwise::ShiftLeft => left.checked_shl(shift).unwrap_or(0) & 0xffff_ffff,
                     Bitwise::ShiftRight => left.checked_shr(shift).unwrap_or(0),
-                })
+                }))
             }
-            _ => return unknown(text!(model::Bitwise)),
-        };
-        Ok(vec![value])
+            _ => unknown(text!(model::Bitwise)),
+        }
+    }
+
+    /// What a field holds; `None` if the packet has no such field, or it is not known.
+    pub(crate) fn known(&self, field: &Field) -> Option<Value> {
+        self.field(field).ok()
     }
 
     fn field(&self, field: &Field) -> Result<Value, Stop> {
         let flow = &self.packet.flow;
         let ipv6 = flow.is_ipv6();
         let number = flow.protocol.number(ipv6);
-        let name = |device: Option<&str>| Ok(Value::Text(device.unwrap_or_default().to_owned()));
+        let name = |device: Option<&Arc<str>>| {
+            Ok(device.map_or_else(|| Value::text(""), |name| Value::Text(name.clone())))
+        };
         let when = |known: bool, value: Value| if known { Ok(value) } else { Err(Stop::Break) };
         let port = |protocol: &Option<u8>, port: u16| {
             let there = flow.protocol.has_ports() && protocol.is_none_or(|wanted| wanted == number);
@@ -230,11 +245,11 @@ impl Reading<'_> {
             Found::Unicast(_, hops) => {
                 let by_input = hops
                     .iter()
-                    .any(|(_, hop)| hop.index.is_some_and(|index| namespace.name_of(index) == input));
+                    .any(|(_, hop)| hop.index.is_some_and(|index| namespace.name_of(index) == *input));
                 Ok(Value::Number(u64::from(by_input)))
             }
             Found::Unknown(why) => unknown(why),
-            Found::Local(_) => Ok(Value::Number(u64::from(input == "lo"))),
+            Found::Local(_) => Ok(Value::Number(u64::from(&**input == "lo"))),
             Found::Nothing | Found::Refused(..) => Ok(Value::Number(0)),
         }
     }
@@ -324,7 +339,7 @@ impl Reading<'_> {
                 Dimension::BarePort => key.push(Value::Number(port.into())),
                 Dimension::Interface => {
                     let device = if destination { self.at.output } else { self.at.input };
-                    key.push(Value::Text(device.unwrap_or_default().to_owned()));
+                    key.push(device.map_or_else(|| Value::text(""), |name| Value::Text(name.clone())));
                 }
                 Dimension::Unknown => return unknown(text!(model::IpsetKind)),
             }

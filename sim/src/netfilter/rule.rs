@@ -5,6 +5,7 @@
 
 use waymark_proto::{RuleRef, Text};
 
+use super::index::Index;
 use super::raw::Base;
 use super::value::{Elements, Pattern, Value};
 
@@ -19,6 +20,8 @@ pub(crate) struct Chain {
     pub(crate) table: String,
     pub(crate) name: String,
     pub(crate) rules: Vec<Rule>,
+    /// Of long chains, once they are complete.
+    index: Option<Index>,
 }
 
 /// A rule.
@@ -64,6 +67,25 @@ impl Rule {
 }
 
 impl Chain {
+    /// A chain without rules yet.
+    pub(crate) fn new(family: &str, table: &str, name: &str) -> Self {
+        let [family, table, name] = [family, table, name].map(str::to_owned);
+        Self { family, table, name, rules: Vec::new(), index: None }
+    }
+
+    /// Prepares it to be asked, when it has all its rules.
+    pub(crate) fn complete(&mut self) {
+        self.index = Index::new(&self.rules);
+    }
+
+    /// The position of the first rule from one on that a packet may match, or the chain's end.
+    pub(crate) fn next(&self, from: usize, read: impl Fn(&Field) -> Option<Value>) -> usize {
+        match &self.index {
+            Some(index) => index.next(from, read).unwrap_or(self.rules.len()),
+            None => from,
+        }
+    }
+
     /// What names one of its rules.
     pub(crate) fn rule_ref(&self, rule: &Rule) -> RuleRef {
         RuleRef {
@@ -275,7 +297,7 @@ pub(crate) enum Bitwise {
 }
 
 /// What can be read of a packet at a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Field {
     /// Addresses; with a family, a packet of the other has no such field.
     Source(Option<bool>),

@@ -116,6 +116,7 @@ impl Ruleset {
         nft::compile(&objects, &taken, &mut ruleset);
         ruleset.rank(&nft::chain_order(&objects));
         ruleset.order();
+        ruleset.chains.iter_mut().for_each(Chain::complete);
         ruleset
     }
 

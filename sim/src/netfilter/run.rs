@@ -70,75 +70,86 @@ pub(crate) enum End {
     Unknown(Option<RuleRef>, Text),
 }
 
+/// A branch, and how it ended if it did.
+type Branch = (Run, Option<End>);
+
 /// What a statement did.
-#[derive(Clone, Debug, PartialEq)]
 enum Next {
     /// On to the next statement, rule or chain.
     On,
     End(End),
+    /// It depends on chance: the runs that are there now.
+    Branches(Vec<Branch>),
 }
 
 /// Runs one base chain.
 pub(crate) fn chain(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, End)> {
-    run.frames = vec![Frame { chain: base.chain, rule: 0, statement: 0 }];
+    run.frames.clear();
+    run.frames.push(Frame { chain: base.chain, rule: 0, statement: 0 });
     let mut ended = Vec::new();
     let mut open = vec![run];
     let mut statements = 0;
-    while let Some(run) = open.pop() {
+    while let Some(mut run) = open.pop() {
         statements += 1;
         if statements > MAX_STATEMENTS || open.len() + ended.len() > MAX_RUNS {
             ended.push((run, End::Unknown(None, text!(model::TooManyRules))));
             continue;
         }
-        for (run, next) in statement(at, base, run) {
-            match next {
-                Next::On => open.push(run),
-                Next::End(end) => ended.push((run, end)),
+        match statement(at, base, &mut run) {
+            Next::On => open.push(run),
+            Next::End(end) => ended.push((run, end)),
+            Next::Branches(branches) => {
+                for (run, end) in branches {
+                    match end {
+                        None => open.push(run),
+                        Some(end) => ended.push((run, end)),
+                    }
+                }
             }
         }
     }
     ended
 }
 
-/// Runs the next statement.
-fn statement(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, Next)> {
+/// Runs the next statement of a rule that the packet may match.
+fn statement(at: Context<'_>, base: &BaseChain, run: &mut Run) -> Next {
     let chains = &at.namespace.ruleset.chains;
-    let Some(frame) = run.frames.last().copied() else {
-        let end = policy(base, chains);
-        return vec![(run, Next::End(end))];
+    let Some(top) = run.frames.last_mut() else { return Next::End(policy(base, chains)) };
+    let Some(chain) = chains.get(top.chain) else {
+        return Next::End(End::Unknown(None, text!(model::SomeChainAbsent)));
     };
-    let Some(chain) = chains.get(frame.chain) else {
-        return vec![(run, Next::End(End::Unknown(None, text!(model::SomeChainAbsent))))];
-    };
-    let Some(rule) = chain.rules.get(frame.rule) else {
+    if top.statement == 0 {
+        let reading = Reading { at, packet: &run.packet, random: None };
+        top.rule = chain.next(top.rule, |field| reading.known(field));
+    }
+    let Some(rule) = chain.rules.get(top.rule) else {
         // Its end: back to where it was called from.
         run.frames.pop();
-        return vec![(run, Next::On)];
+        return Next::On;
     };
-    let Some(statement) = rule.statements.get(frame.statement) else {
+    let Some(statement) = rule.statements.get(top.statement) else {
+        next_rule(run);
         if !rule.statements.is_empty() {
-            note_match(at, &mut run, || chain.rule_ref(rule));
+            note_match(at, run, || chain.rule_ref(rule));
         }
-        next_rule(&mut run);
-        return vec![(run, Next::On)];
+        return Next::On;
     };
-    if let Some(top) = run.frames.last_mut() {
-        top.statement += 1;
-    }
+    top.statement += 1;
     if let Statement::Test(Test::Random(probability)) = statement {
-        return by_chance(&run, *probability, chain, rule);
+        return Next::Branches(by_chance(run, *probability, chain, rule));
     }
-    let asked = run.clone();
     match execute(at, chain, rule, statement, run, None) {
-        Ok(done) => vec![done],
-        Err(modulus) => {
-            if let Some(modulus) = u32::try_from(modulus).ok().filter(|modulus| *modulus as usize <= MAX_RUNS)
-            {
-                return by_number(at, chain, rule, statement, &asked, modulus);
+        Ok(None) => Next::On,
+        Ok(Some(end)) => Next::End(end),
+        Err(modulus) => match u32::try_from(modulus) {
+            Ok(modulus) if modulus as usize <= MAX_RUNS => {
+                Next::Branches(by_number(at, chain, rule, statement, run, modulus))
             }
-            let why = text!(model::TooManyOutcomes { modulus });
-            vec![(asked, Next::End(End::Unknown(Some(chain.rule_ref(rule)), why)))]
-        }
+            _ => {
+                let why = text!(model::TooManyOutcomes { modulus });
+                Next::End(End::Unknown(Some(chain.rule_ref(rule)), why))
+            }
+        },
     }
 }
 
@@ -166,7 +177,7 @@ fn policy(base: &BaseChain, chains: &[Chain]) -> End {
 }
 
 /// Branches: the rule matches, or it does not.
-fn by_chance(run: &Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<(Run, Next)> {
+fn by_chance(run: &Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<Branch> {
     let mut branches = Vec::new();
     let name = chain.rule_ref(rule);
     for (matches, share) in [(true, probability), (false, 1.0 - probability)] {
@@ -184,7 +195,7 @@ fn by_chance(run: &Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<(Ru
         if !matches {
             next_rule(&mut branch);
         }
-        branches.push((branch, Next::On));
+        branches.push((branch, None));
     }
     branches
 }
@@ -197,139 +208,131 @@ fn by_number(
     statement: &Statement,
     asked: &Run,
     modulus: u32,
-) -> Vec<(Run, Next)> {
-    let mut branches: Vec<(Run, Next)> = Vec::new();
+) -> Vec<Branch> {
+    let mut branches: Vec<Branch> = Vec::new();
     for number in 0..u64::from(modulus) {
         let mut branch = asked.clone();
         branch.probability /= f64::from(modulus);
         let taken = format!("{} {} outcome {number} of {modulus}", chain.table, chain.name);
         let probability = 1.0 / f64::from(modulus);
         branch.chances.push(Choice { kind: ChoiceKind::Rule, taken, probability });
-        let Ok((run, next)) = execute(at, chain, rule, statement, branch, Some(number)) else { continue };
+        let Ok(end) = execute(at, chain, rule, statement, &mut branch, Some(number)) else { continue };
         let twin = branches.iter_mut().find(|(twin, other)| {
-            *other == next
-                && twin.frames == run.frames
-                && twin.packet == run.packet
-                && twin.backend == run.backend
+            *other == end
+                && twin.frames == branch.frames
+                && twin.packet == branch.packet
+                && twin.backend == branch.backend
         });
         match twin {
-            Some((twin, _)) => twin.probability += run.probability,
-            None => branches.push((run, next)),
+            Some((twin, _)) => twin.probability += branch.probability,
+            None => branches.push((branch, end)),
         }
     }
     branches
 }
 
-/// Executes a statement. The error asks for a random number below so much.
+/// Executes a statement; tells how the chain ended if it did. The error asks for a random number below so much, and leaves
+/// the run as it was.
 fn execute(
     at: Context<'_>,
     chain: &Chain,
     rule: &Rule,
     statement: &Statement,
-    mut run: Run,
+    run: &mut Run,
     random: Option<u64>,
-) -> Result<(Run, Next), u64> {
+) -> Result<Option<End>, u64> {
     let rule_ref = || chain.rule_ref(rule);
-    let statement = match statement {
-        Statement::IfTracked(_) if !matches!(run.packet.tracking, Tracking::Tracked { .. }) => {
-            return Ok((run, Next::On));
+    match effect(at, rule_ref, statement, run, random) {
+        Ok(end) => Ok(end),
+        Err(Stop::Random(modulus)) if random.is_none() => Err(modulus),
+        Err(Stop::Random(_)) => Ok(Some(End::Unknown(Some(rule_ref()), text!(model::TwoRandomNumbers)))),
+        Err(Stop::Break) => {
+            next_rule(run);
+            Ok(None)
         }
-        Statement::IfTracked(inner) => inner,
-        other => other,
-    };
-    let packet = run.packet.clone();
-    let reading = Reading { at, packet: &packet, random };
-    let outcome = match statement {
-        Statement::Test(test) => reading.test(test).map(|holds| {
-            if !holds {
-                next_rule(&mut run);
+        Err(Stop::Unknown(why)) => Ok(Some(End::Unknown(Some(rule_ref()), why))),
+    }
+}
+
+/// What a statement does to a packet.
+fn effect(
+    at: Context<'_>,
+    rule: impl Fn() -> RuleRef,
+    statement: &Statement,
+    run: &mut Run,
+    random: Option<u64>,
+) -> Result<Option<End>, Stop> {
+    let reading = Reading { at, packet: &run.packet, random };
+    match statement {
+        Statement::IfTracked(inner) => {
+            if matches!(run.packet.tracking, Tracking::Tracked { .. }) {
+                return effect(at, rule, inner, run, random);
             }
-            Next::On
-        }),
-        Statement::SetMark(value) => reading.number(value).map(|mark| {
-            run.packet.mark = mark as u32;
-            Next::On
-        }),
-        Statement::SetConnMark(value) => reading.number(value).map(|mark| {
+        }
+        Statement::Test(test) => {
+            if !reading.test(test)? {
+                return Err(Stop::Break);
+            }
+        }
+        Statement::SetMark(value) => run.packet.mark = reading.number(value)? as u32,
+        Statement::SetConnMark(value) => {
+            let mark = reading.number(value)? as u32;
             if let Tracking::Tracked { connection, .. } = &mut run.packet.tracking {
-                connection.mark = mark as u32;
+                connection.mark = mark;
             }
-            Next::On
-        }),
+        }
         Statement::SetDscp(Some(family), _) | Statement::SetTtl(Some(family), _)
             if *family != run.packet.flow.is_ipv6() =>
         {
-            Err(Stop::Break)
+            return Err(Stop::Break);
         }
-        Statement::SetDscp(_, value) => reading.number(value).map(|dscp| {
-            run.packet.dscp = (dscp & 0x3f) as u8;
-            Next::On
-        }),
-        Statement::SetTtl(_, value) => reading.number(value).map(|ttl| {
-            run.packet.ttl = (ttl & 0xff) as u8;
-            Next::On
-        }),
+        Statement::SetDscp(_, value) => run.packet.dscp = (reading.number(value)? & 0x3f) as u8,
+        Statement::SetTtl(_, value) => run.packet.ttl = (reading.number(value)? & 0xff) as u8,
         Statement::AddTtl(more) => {
             let ttl = i16::from(run.packet.ttl).saturating_add(*more).clamp(0, 255);
             run.packet.ttl = u8::try_from(ttl).unwrap_or_default();
-            Ok(Next::On)
         }
-        Statement::Verdict(verdict) => Ok(self::verdict(at, verdict, &mut run, rule_ref)),
-        Statement::Vmap { key, map } => reading.expr(key).and_then(|key| {
+        Statement::Verdict(verdict) => return Ok(self::verdict(at, verdict, run, rule)),
+        Statement::Vmap { key, map } => {
+            let key = reading.expr(key)?;
             let maps = &at.namespace.ruleset.vmaps;
             // A miss ends the rule (nft_lookup_eval).
             let verdict = read::find(read::lookup(map, maps)?, &key)?.ok_or(Stop::Break)?;
             run.without_endpoints |=
                 matches!(map, super::rule::Lookup::Named(_, name) if name.starts_with("no-endpoint"));
-            Ok(self::verdict(at, verdict, &mut run, rule_ref))
-        }),
-        Statement::Nat(nat) => nat::apply(&reading, nat, &mut run, rule_ref()).map(|()| {
-            note_match(at, &mut run, rule_ref);
-            Next::End(End::Accept)
-        }),
+            return Ok(self::verdict(at, verdict, run, rule));
+        }
+        Statement::Nat(nat) => {
+            nat::translation(&reading, nat)?.settle(run, rule());
+            note_match(at, run, rule);
+            return Ok(Some(End::Accept));
+        }
         Statement::Notrack => {
             if run.packet.tracking == Tracking::None {
                 run.packet.tracking = Tracking::Untracked;
             }
-            Ok(Next::On)
         }
-        Statement::Note(note) => {
-            run.notes.push(note.clone());
-            Ok(Next::On)
-        }
-        Statement::Unknown(why) => Err(Stop::Unknown(why.clone())),
-        Statement::IfTracked(_) => Ok(Next::On),
-    };
-    match outcome {
-        Ok(next) => Ok((run, next)),
-        Err(Stop::Random(modulus)) if random.is_none() => Err(modulus),
-        Err(Stop::Random(_)) => {
-            let why = text!(model::TwoRandomNumbers);
-            Ok((run, Next::End(End::Unknown(Some(rule_ref()), why))))
-        }
-        Err(Stop::Break) => {
-            next_rule(&mut run);
-            Ok((run, Next::On))
-        }
-        Err(Stop::Unknown(why)) => Ok((run, Next::End(End::Unknown(Some(rule_ref()), why)))),
+        Statement::Note(note) => run.notes.push(note.clone()),
+        Statement::Unknown(why) => return Err(Stop::Unknown(why.clone())),
     }
+    Ok(None)
 }
 
-fn verdict(at: Context<'_>, verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Next {
+fn verdict(at: Context<'_>, verdict: &Verdict, run: &mut Run, rule: impl Fn() -> RuleRef) -> Option<End> {
     if *verdict != Verdict::Continue {
         note_match(at, run, &rule);
     }
     match verdict {
-        Verdict::Accept => Next::End(End::Accept),
-        Verdict::Drop => Next::End(End::Drop(rule())),
-        Verdict::Reject => Next::End(End::Reject(rule())),
-        Verdict::Unknown(why) => Next::End(End::Unknown(Some(rule()), why.clone())),
+        Verdict::Accept => Some(End::Accept),
+        Verdict::Drop => Some(End::Drop(rule())),
+        Verdict::Reject => Some(End::Reject(rule())),
+        Verdict::Unknown(why) => Some(End::Unknown(Some(rule()), why.clone())),
         Verdict::Return => {
             run.frames.pop();
-            Next::On
+            None
         }
         // On with the rule's next expression, if it has one (nft_do_chain).
-        Verdict::Continue => Next::On,
+        Verdict::Continue => None,
         Verdict::Jump(target) | Verdict::Goto(target) => {
             if matches!(verdict, Verdict::Goto(_)) {
                 run.frames.pop();
@@ -337,10 +340,10 @@ fn verdict(at: Context<'_>, verdict: &Verdict, run: &mut Run, rule: impl Fn() ->
                 next_rule(run);
             }
             if run.frames.len() >= MAX_DEPTH {
-                return Next::End(End::Unknown(Some(rule()), text!(model::TooDeep)));
+                return Some(End::Unknown(Some(rule()), text!(model::TooDeep)));
             }
             run.frames.push(Frame { chain: *target, rule: 0, statement: 0 });
-            Next::On
+            None
         }
     }
 }

@@ -1,20 +1,30 @@
 //! What netfilter compares: values, patterns, and sets of them.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 /// One operand: a header field, a mark, a device name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Value {
     /// Marks, ports, protocols, types, flags.
     Number(u64),
     /// An address.
     Ip(IpAddr),
     /// A device name.
-    Text(String),
+    Text(Arc<str>),
+}
+
+impl Value {
+    /// A device name.
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Text(text.into())
+    }
 }
 
 impl fmt::Display for Value {
@@ -47,6 +57,14 @@ impl Pattern {
             return Self::Is(Value::Ip(net.addr()));
         }
         Self::Range(Value::Ip(net.network()), Value::Ip(net.broadcast()))
+    }
+
+    /// The prefix that it is, of more than one address.
+    pub(crate) fn as_net(&self) -> Option<IpNet> {
+        match self {
+            Self::Range(low, high) => prefix(low, high),
+            _ => None,
+        }
     }
 
     /// Whether a value fits.
@@ -121,16 +139,24 @@ pub(crate) fn masked(ip: IpAddr, mask: IpAddr) -> IpAddr {
 }
 
 /// A set or map: keys of one or more operands, each with its data (`()` for sets).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Elements<D> {
     exact: BTreeMap<Vec<Value>, D>,
+    /// Prefixes that are the only operand, by length.
+    nets: BTreeMap<Reverse<u8>, BTreeMap<IpAddr, D>>,
     ranges: Vec<(Vec<Pattern>, D)>,
     unread: Option<String>,
 }
 
+impl<D> Default for Elements<D> {
+    fn default() -> Self {
+        Self { exact: BTreeMap::new(), nets: BTreeMap::new(), ranges: Vec::new(), unread: None }
+    }
+}
+
 impl<D> Elements<D> {
     pub(crate) fn new() -> Self {
-        Self { exact: BTreeMap::new(), ranges: Vec::new(), unread: None }
+        Self::default()
     }
 
     /// Adds an element. Of equal keys the last one stays.
@@ -146,8 +172,26 @@ impl<D> Elements<D> {
             Some(values) => {
                 self.exact.insert(values, data);
             }
-            None => self.ranges.push((key, data)),
+            None => match <[Pattern; 1]>::try_from(key) {
+                Ok([only]) => match only.as_net() {
+                    Some(net) => {
+                        let same = self.nets.entry(Reverse(net.prefix_len())).or_default();
+                        same.insert(net.network(), data);
+                    }
+                    None => self.ranges.push((vec![only], data)),
+                },
+                Err(key) => self.ranges.push((key, data)),
+            },
         }
+    }
+
+    /// All keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Vec<Pattern>> {
+        let exact = self.exact.keys().map(|key| key.iter().cloned().map(Pattern::Is).collect());
+        let nets = self.nets.iter().flat_map(|(&Reverse(length), nets)| {
+            nets.keys().filter_map(move |&ip| Some(vec![Pattern::net(IpNet::new(ip, length).ok()?)]))
+        });
+        exact.chain(nets).chain(self.ranges.iter().map(|(key, _)| key.clone()))
     }
 
     /// Notes an element that could not be read: that a key is not found says nothing then.
@@ -162,7 +206,8 @@ impl<D> Elements<D> {
 
     /// The number that is its only element.
     pub(crate) fn single(&self) -> Option<u64> {
-        match (self.exact.len(), self.ranges.len(), self.exact.keys().next().map(Vec::as_slice)) {
+        let others = self.ranges.len() + self.nets.len();
+        match (self.exact.len(), others, self.exact.keys().next().map(Vec::as_slice)) {
             (1, 0, Some([Value::Number(number)])) => Some(*number),
             _ => None,
         }
@@ -170,7 +215,7 @@ impl<D> Elements<D> {
 
     /// The data of the most specific element that a key falls into.
     pub(crate) fn get(&self, key: &[Value]) -> Option<&D> {
-        self.exact.get(key).or_else(|| self.range(key).map(|(_, data)| data))
+        self.exact.get(key).or_else(|| self.wider(key).map(|(_, data)| data))
     }
 
     /// That element, operand by operand, for people.
@@ -178,18 +223,39 @@ impl<D> Elements<D> {
         if self.exact.contains_key(key) {
             return Some(key.iter().map(Value::to_string).collect());
         }
-        self.range(key).map(|(patterns, _)| patterns.iter().map(Pattern::to_string).collect())
+        self.wider(key).map(|(patterns, _)| patterns.iter().map(Pattern::to_string).collect())
     }
 
-    fn range(&self, key: &[Value]) -> Option<&(Vec<Pattern>, D)> {
-        self.ranges
-            .iter()
-            .filter(|(patterns, _)| {
-                patterns.len() == key.len() && patterns.iter().zip(key).all(|(p, v)| p.matches(v))
-            })
-            // Of ipset's pairs of networks the first decides before the second (`mtype_test_cidrs`).
-            .min_by_key(|(patterns, _)| patterns.iter().map(Pattern::breadth).collect::<Vec<_>>())
+    /// The most specific element of more than one value.
+    fn wider(&self, key: &[Value]) -> Option<(Cow<'_, [Pattern]>, &D)> {
+        let net = self.net(key).map(|(net, data)| (vec![Pattern::net(net)].into(), data));
+        let range = self.range(key).map(|(patterns, data)| (patterns.into(), data));
+        // Of ipset's pairs of networks the first decides before the second (`mtype_test_cidrs`).
+        net.into_iter().chain(range).min_by_key(|(patterns, _): &(Cow<'_, [Pattern]>, _)| breadth(patterns))
     }
+
+    /// The longest prefix that an address is in.
+    fn net(&self, key: &[Value]) -> Option<(IpNet, &D)> {
+        let &[Value::Ip(ip)] = key else { return None };
+        self.nets.iter().find_map(|(&Reverse(length), nets)| {
+            let net = IpNet::new(ip, length).ok()?.trunc();
+            nets.get(&net.addr()).map(|data| (net, data))
+        })
+    }
+
+    fn range(&self, key: &[Value]) -> Option<(&[Pattern], &D)> {
+        let fits = |patterns: &[Pattern]| {
+            patterns.len() == key.len() && patterns.iter().zip(key).all(|(p, v)| p.matches(v))
+        };
+        let fitting = self.ranges.iter().filter(|(patterns, _)| fits(patterns));
+        let narrowest = fitting.min_by_key(|(patterns, _)| breadth(patterns));
+        narrowest.map(|(patterns, data)| (patterns.as_slice(), data))
+    }
+}
+
+/// How much a key covers, operand by operand; less is more specific.
+fn breadth(patterns: &[Pattern]) -> Vec<u32> {
+    patterns.iter().map(Pattern::breadth).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use super::Here;
 use super::neighbour::{self, Resolved};
 use crate::cluster::is_uplink;
 use crate::fib::{self, Found, Transport};
-use crate::graph::Device;
 use crate::netfilter::{At, pass};
 use crate::walk::{Stage, Walk};
 
@@ -119,9 +118,10 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
         return vec![walk.unknown(Hook::Bridge, on, text!(model::VlanFiltering { bridge: &bridge.name }))];
     }
     if from.is_some() && is_for_host(here, bridge, walk.packet.mac.as_deref()) {
-        let step = walk.step(Hook::Bridge, on, Action::Forwarded);
-        step.object = Some(text!(object::UpTo { bridge: &bridge.name }));
-        step.note = here.namespace.ruleset.remark_on_bridge(&["prerouting", "input"]);
+        walk.step(Hook::Bridge, on, Action::Forwarded, |step| {
+            step.object = Some(text!(object::UpTo { bridge: &bridge.name }));
+            step.note = here.namespace.ruleset.remark_on_bridge(&["prerouting", "input"]);
+        });
         walk.packet.mac = None;
         return vec![walk.to(Stage::Receive(bridge.index))];
     }
@@ -131,10 +131,11 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
                 Some(_) => &["prerouting", "forward", "postrouting"],
                 None => &["output", "postrouting"],
             };
-            let object = to_port(here, &walk, bridge, port);
-            let step = walk.step(Hook::Bridge, on, Action::Forwarded);
-            step.object = Some(object);
-            step.note = here.namespace.ruleset.remark_on_bridge(hooks);
+            let object = walk.tells_steps().then(|| to_port(here, &walk, bridge, port));
+            walk.step(Hook::Bridge, on, Action::Forwarded, |step| {
+                step.object = object;
+                step.note = here.namespace.ruleset.remark_on_bridge(hooks);
+            });
             across(here, walk, bridge, from, port)
         }
         Chosen::Nobody(object) => vec![walk.dropped(Hook::Bridge, on, Cause::BridgePort, object)],
@@ -146,9 +147,11 @@ fn to_port(here: Here<'_>, walk: &Walk, bridge: &Link, port: &Link) -> Text {
     let port = &port.name;
     let Some(mac) = walk.packet.mac.as_deref() else { return text!(object::ToPort { port }) };
     let segment = here.cluster.segment(&(walk.at.clone(), bridge.index));
-    let has =
-        |device: &&Device| here.cluster.link(device).is_some_and(|link| link.mac.as_deref() == Some(mac));
-    let hosts: BTreeSet<&Place> = segment.devices.iter().filter(has).map(|(place, _)| place).collect();
+    let with_mac = here.cluster.with_mac(mac).iter().filter(|device| {
+        // Not the bridge itself.
+        segment.has(device) && **device != (walk.at.clone(), bridge.index)
+    });
+    let hosts: BTreeSet<&Place> = with_mac.map(|(place, _)| place).collect();
     if hosts.len() < 2 {
         return text!(object::ToPort { port });
     }
@@ -222,12 +225,10 @@ fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> 
             Some(object) => Chosen::Nobody(object),
         };
     }
+    let with_mac = mac.map_or(&[][..], |mac| here.cluster.with_mac(mac));
     let leads = |port: &&Link| {
         let behind = here.cluster.behind(&(walk.at.clone(), port.index));
-        behind
-            .devices
-            .iter()
-            .any(|device| here.cluster.link(device).is_some_and(|link| link.mac.as_deref() == mac))
+        with_mac.iter().any(|device| behind.has(device))
     };
     let open = || {
         namespace
@@ -235,7 +236,8 @@ fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> 
             .filter(|port| refuses(here, bridge, port, from).is_none())
             .filter(|port| port.bridge_port.is_none_or(|state| state.flood))
     };
-    let port = mac.and_then(|_| open().find(leads)).or_else(|| open().find(|port| is_uplink(port)));
+    let anywhere = !with_mac.is_empty();
+    let port = anywhere.then(|| open().find(leads)).flatten().or_else(|| open().find(|port| is_uplink(port)));
     match port {
         Some(port) => Chosen::Port(port),
         None => Chosen::Nobody(nobody(here, walk, bridge, from)),

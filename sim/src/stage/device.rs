@@ -22,8 +22,9 @@ pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk>
         let object = no_carrier(here, &walk, link);
         return vec![walk.dropped(Hook::Qdisc, on, Cause::NoCarrier, object)];
     }
-    walk.step(Hook::Qdisc, on, Action::Forwarded).note =
-        here.namespace.ruleset.remark_on_device("egress", &link.name);
+    walk.step(Hook::Qdisc, on, Action::Forwarded, |step| {
+        step.note = here.namespace.ruleset.remark_on_device("egress", &link.name);
+    });
     if link.kind == LinkKind::Dummy {
         let object = text!(object::Dummy { link: &link.name });
         return vec![walk.dropped(Hook::DriverTx, on, Cause::KernelDrop, object)];
@@ -31,7 +32,7 @@ pub(super) fn transmit(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk>
     if let LinkKind::Other { kind } = &link.kind {
         return vec![walk.unknown(Hook::DriverTx, on, text!(model::DeviceKind { kind }))];
     }
-    walk.step(Hook::DriverTx, on, Action::Forwarded);
+    walk.step(Hook::DriverTx, on, Action::Forwarded, |_| {});
     let name = link.name.clone();
     match &link.kind {
         LinkKind::Loopback => vec![walk.to(Stage::Receive(device))],
@@ -85,8 +86,9 @@ pub(super) fn receive(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> 
         let object = text!(object::LinkDown { link: &link.name });
         return vec![walk.dropped(Hook::DriverRx, on, Cause::DeviceDown, object)];
     }
-    walk.step(Hook::DriverRx, on, Action::Forwarded).note =
-        here.namespace.ruleset.remark_on_device("ingress", &link.name);
+    walk.step(Hook::DriverRx, on, Action::Forwarded, |step| {
+        step.note = here.namespace.ruleset.remark_on_device("ingress", &link.name);
+    });
     walk.next_hop = None;
     let Some(master) = link.master else { return vec![walk.to(Stage::Ip(device))] };
     if here.namespace.bridge_of(link).is_some() {

@@ -33,16 +33,19 @@ pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Wa
     }
     if !link.up || !link.carrier {
         // Nothing can be asked on such a device; what is wrong with it is told there.
-        walk.step(Hook::Neighbour, on, Action::Forwarded).note =
-            Some(text!(model::NotAsked { next_hop: egress.next_hop }));
+        walk.step(Hook::Neighbour, on, Action::Forwarded, |step| {
+            step.note = Some(text!(model::NotAsked { next_hop: egress.next_hop }));
+        });
         return vec![walk.to(next)];
     }
     match lookup(here, &walk.at, link, egress.next_hop) {
         Resolved::To(mac, remark) => {
             walk.packet.mac.clone_from(&mac);
-            let step = walk.step(Hook::Neighbour, on, Action::Forwarded);
-            let told = |mac| Text::verbatim(format!("{} dev {} lladdr {mac}", egress.next_hop, link.name));
-            step.object = remark.or(mac.map(told));
+            walk.step(Hook::Neighbour, on, Action::Forwarded, |step| {
+                let told =
+                    |mac| Text::verbatim(format!("{} dev {} lladdr {mac}", egress.next_hop, link.name));
+                step.object = remark.or(mac.map(told));
+            });
             vec![walk.to(next)]
         }
         Resolved::Fails(cause, object) => vec![walk.dropped(Hook::Neighbour, on, cause, object)],
@@ -72,10 +75,8 @@ fn mac_of(here: Here<'_>, device: &Device) -> Option<String> {
 
 /// The devices of a segment whose host has an address; those that carry it themselves first.
 fn owners(here: Here<'_>, at: &Place, segment: &Segment, ip: IpAddr) -> Vec<Device> {
-    let has = |device: &&Device| {
-        device.0 != *at && here.cluster.namespace(&device.0).is_some_and(|namespace| namespace.is_local(ip))
-    };
-    let mut owners: Vec<Device> = segment.devices.iter().filter(has).cloned().collect();
+    let others = here.cluster.hosts_with(ip).into_iter().filter(|place| *place != at);
+    let mut owners: Vec<Device> = others.flat_map(|place| segment.devices_of(place)).collect();
     owners.sort_by_key(|device| {
         let namespace = here.cluster.namespace(&device.0);
         namespace.and_then(|namespace| namespace.device_with(ip)).is_none_or(|link| link.index != device.1)
@@ -93,7 +94,7 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
     let wrong = |object| Resolved::Fails(Cause::WrongNeighbour, object);
     if !matches!(entry.state.to_ascii_lowercase().as_str(), "permanent" | "noarp") {
         // Learnt: if it is out of date, the frame goes to the old place, and what is there will tell.
-        let remark = misled(here, shown(), &mac, entry.address, segment, owners);
+        let remark = misled(here, link, shown(), &mac, entry.address, segment, owners);
         return Resolved::To(Some(mac), remark);
     }
     let truths: Vec<(&Device, String)> =
@@ -122,6 +123,7 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
 /// hop. The frame goes there, and what becomes of it there tells whether that is a fault: the other may pass it on.
 fn misled(
     here: Here<'_>,
+    link: &Link,
     entry: String,
     mac: &str,
     ip: IpAddr,
@@ -137,7 +139,9 @@ fn misled(
         return None;
     }
     let owner = *rightful.first()?;
-    let stranger = segment.devices.iter().find(has_it);
+    let is_own = |(place, index): &Device| *place == here.namespace.place && *index == link.index;
+    let mut with_mac = here.cluster.with_mac(mac).iter();
+    let stranger = with_mac.find(|device| segment.has(device) && !is_own(device));
     let name = |device: &Device| here.cluster.link(device).map(|link| link.name.clone()).unwrap_or_default();
     Some(text!(object::MisledNeighbour {
         entry,
@@ -169,7 +173,7 @@ fn ask(
     let answerer = owners
         .first()
         .cloned()
-        .or_else(|| segment.devices.iter().find(|device| proxies(here, at, device, next_hop)).cloned());
+        .or_else(|| segment.devices().find(|device| proxies(here, at, device, next_hop)));
     match answerer {
         Some(device) => Resolved::To(mac_of(here, &device), None),
         None if !segment.whole => Resolved::To(None, None),

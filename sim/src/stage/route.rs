@@ -28,8 +28,9 @@ pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u3
         // IPv4 then takes everything to be on the link (ip_route_output_key_hash_rcu).
         (Found::Nothing | Found::Refused(..), Some(device)) if !flow.is_ipv6() => {
             let name = here.namespace.name_of(device);
-            walk.step(Hook::Route, Some(&name), Action::Forwarded).object =
-                Some(text!(object::TakenOnLink { dst: flow.dst, device: &name }));
+            walk.step(Hook::Route, Some(&name), Action::Forwarded, |step| {
+                step.object = Some(text!(object::TakenOnLink { dst: flow.dst, device: &name }));
+            });
             let egress = Egress { device, next_hop: flow.dst, local: false };
             vec![walk.to(behind(egress, again))]
         }
@@ -67,8 +68,9 @@ fn behind(egress: Egress, again: bool) -> Stage {
 
 fn forwarded(here: Here<'_>, walk: &mut Walk, route: &Route, egress: &Egress) {
     let device = here.namespace.name_of(egress.device);
-    walk.step(Hook::Route, Some(&device), Action::Forwarded).object =
-        Some(Text::verbatim(fib::describe(here.namespace, route)));
+    walk.step(Hook::Route, Some(&device), Action::Forwarded, |step| {
+        step.object = Some(Text::verbatim(fib::describe(here.namespace, route)));
+    });
 }
 
 /// Branches over next hops.
@@ -118,7 +120,7 @@ fn refuse(here: Here<'_>, walk: Walk, device: Option<&str>, found: Found<'_>) ->
 /// Routes a packet that came in on a device.
 pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let name = here.namespace.name_of(device);
-    let on = Some(name.as_str());
+    let on = Some(&*name);
     if !walk.visit(device) {
         let object = text!(object::CameBefore { flow: walk.flow(), device: &name });
         return vec![walk.dropped(Hook::Route, on, Cause::RoutingLoop, object)];
@@ -146,10 +148,10 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
             if validates && let Some(walk) = source::validate(here, &walk, device, None) {
                 return vec![walk];
             }
-            let loopback =
-                here.namespace.loopback().map_or_else(|| "lo".to_owned(), |link| link.name.clone());
-            walk.step(Hook::Route, Some(&loopback), Action::Forwarded).object =
-                Some(Text::verbatim(fib::describe(here.namespace, route)));
+            let loopback = here.namespace.loopback().map_or("lo", |link| link.name.as_str());
+            walk.step(Hook::Route, Some(loopback), Action::Forwarded, |step| {
+                step.object = Some(Text::verbatim(fib::describe(here.namespace, route)));
+            });
             vec![walk.to(Stage::FilterInput(device))]
         }
         // It might be for this host.
@@ -201,8 +203,7 @@ fn transit(
 /// or no rule asks that table in time.
 fn homeless(here: Here<'_>, dst: IpAddr) -> Option<Text> {
     let device = here.namespace.device_with(dst)?;
-    let local = |route: &Route| route.kind == RouteType::Local && route.dst.contains(&dst);
-    let in_table = here.namespace.table(dst.is_ipv6(), TABLE_LOCAL).iter().any(local);
+    let in_table = here.namespace.routes_to(TABLE_LOCAL, dst).any(|route| route.kind == RouteType::Local);
     Some(text!(object::NoLocalRoute { dst, device: &device.name, in_table }))
 }
 

@@ -10,7 +10,7 @@ use crate::walk::Walk;
 /// Delivers a packet to this host (`tcp_v4_rcv`, `udp_rcv`, `icmp_rcv` and their IPv6 relatives).
 pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
     let name = here.namespace.name_of(device);
-    let on = Some(name.as_str());
+    let on = Some(&*name);
     if let Some((origin, expected)) = walk.expected.clone() {
         return vec![answered(walk, on, &origin, &expected)];
     }
@@ -25,7 +25,7 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
                 Text::verbatim(format!("net.{sysctl} = 1")),
             )];
         }
-        return vec![walk.delivered(on, text!(object::Responder { ip: flow.dst }))];
+        return vec![walk.delivered(on, || text!(object::Responder { ip: flow.dst }))];
     }
     let fits = |socket: &&Socket| {
         socket.protocol == flow.protocol
@@ -34,11 +34,14 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
             && takes(socket, flow.dst)
     };
     if let Some(socket) = here.namespace.sockets.iter().find(fits) {
-        let bound = std::net::SocketAddr::new(socket.address, socket.port);
-        let holder = socket.holder.as_ref().map(|SocketHolder { pid, command, cgroup }| {
-            text!(object::Holder { command, pid: *pid, cgroup: cgroup.as_deref() })
-        });
-        return vec![walk.delivered(on, text!(object::Socket { protocol: flow.protocol, bound, holder }))];
+        let object = || {
+            let bound = std::net::SocketAddr::new(socket.address, socket.port);
+            let holder = socket.holder.as_ref().map(|SocketHolder { pid, command, cgroup }| {
+                text!(object::Holder { command, pid: *pid, cgroup: cgroup.as_deref() })
+            });
+            text!(object::Socket { protocol: flow.protocol, bound, holder })
+        };
+        return vec![walk.delivered(on, object)];
     }
     if let Some(why) = here.namespace.lacks("sockets") {
         return vec![walk.unknown(Hook::Socket, on, why)];
@@ -89,7 +92,7 @@ fn answered(
 ) -> Walk {
     let flow = walk.packet.flow;
     if walk.at == *origin && flow == *expected {
-        return walk.delivered(on, text!(object::Sender));
+        return walk.delivered(on, || text!(object::Sender));
     }
     let object = if walk.at == *origin {
         text!(object::AnswerDiffers { answer: flow, expected })

@@ -11,7 +11,7 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32, output: Option<
     let namespace = here.namespace;
     let name = namespace.name_of(device);
     let flow = walk.packet.flow;
-    let on = Some(name.as_str());
+    let on = Some(&*name);
     let mode = namespace.conf_max(&name, "rp_filter");
     let accepts_local = namespace.conf_max(&name, "accept_local") != 0;
     // Rules beyond the standard three make the kernel look the source up even with the filter off.
@@ -27,7 +27,7 @@ pub(super) fn validate(here: Here<'_>, walk: &Walk, device: u32, output: Option<
     let mark = if marked { walk.packet.mark } else { 0 };
     let transport = Transport::of(&flow.reversed());
     // The way back is looked up as that of a packet which comes from there.
-    let from = output.map_or_else(|| "lo".to_owned(), |output| namespace.name_of(output));
+    let from = output.map_or_else(|| "lo".into(), |output| namespace.name_of(output));
     let key = fib::Key {
         dst: flow.src,
         src: flow.dst,

@@ -82,8 +82,9 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     inner.scrub(false);
     walk.port = None;
     walk.carried.push((inner, Outer { kind: "vxlan".to_owned(), src, dst: to, vni: Some(vni) }));
-    walk.step(Hook::Tunnel, on, Action::Encapsulated).object =
-        Some(Text::verbatim(format!("remote {to} id {vni}")));
+    walk.step(Hook::Tunnel, on, Action::Encapsulated, |step| {
+        step.object = Some(Text::verbatim(format!("remote {to} id {vni}")));
+    });
     vec![walk.to(Stage::RouteOutput { again: false, oif })]
 }
 
@@ -181,6 +182,6 @@ pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
     if let Some((inner, _)) = walk.carried.pop() {
         walk.packet = Packet { mark, ..inner };
     }
-    walk.step(Hook::Tunnel, Some(&link.name), Action::Decapsulated);
+    walk.step(Hook::Tunnel, Some(&link.name), Action::Decapsulated, |_| {});
     vec![walk.to(Stage::Receive(link.index))]
 }

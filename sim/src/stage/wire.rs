@@ -25,7 +25,7 @@ enum Receiver {
 /// Crosses the wire from a device.
 pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     let name = here.namespace.name_of(device);
-    let on = Some(name.as_str());
+    let on = Some(&*name);
     let (place, index) = match receiver(here, &walk, device) {
         Receiver::Device(device) => device,
         Receiver::Routed(device) => {
@@ -39,18 +39,18 @@ pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
         }
         Receiver::Unclear(why) => return vec![walk.unknown(Hook::Wire, on, why)],
         Receiver::Addressless(place, ip) => {
-            walk.step(Hook::Wire, on, Action::Forwarded);
+            walk.step(Hook::Wire, on, Action::Forwarded, |_| {});
             walk.at = place;
             let object = text!(object::AddressOfNoDevice { ip });
             return vec![walk.dropped(Hook::Route, None, Cause::AddressMissing, object)];
         }
         Receiver::Nobody(note) => {
-            walk.step(Hook::Wire, on, Action::Forwarded).note = Some(note);
+            walk.step(Hook::Wire, on, Action::Forwarded, |step| step.note = Some(note));
             walk.fate = Some(Disposition::ExitsCluster);
             return vec![walk];
         }
     };
-    walk.step(Hook::Wire, on, Action::Forwarded);
+    walk.step(Hook::Wire, on, Action::Forwarded, |_| {});
     walk.packet.scrub(true);
     walk.port = None;
     walk.at = place;
@@ -59,11 +59,11 @@ pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
 
 fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
     let cluster = here.cluster;
-    let other = |found: &Device| *found != (walk.at.clone(), device);
+    let other = |(place, index): &&Device| *place != walk.at || *index != device;
     let by_mac = walk.packet.mac.as_deref().and_then(|mac| cluster.uplink_with_mac(mac)).filter(other);
     let by_address = walk.next_hop.and_then(|ip| cluster.uplink_with(ip)).filter(other);
     let of_another =
-        |found: &Device| cluster.link(found).and_then(|link| link.mac.as_ref()) != walk.packet.mac.as_ref();
+        |found: &&Device| cluster.link(found).and_then(|link| link.mac.as_ref()) != walk.packet.mac.as_ref();
     if by_mac.is_none()
         && by_address.as_ref().is_some_and(of_another)
         && let Some(node) = walk.packet.mac.as_deref().and_then(|mac| cluster.may_know(mac))
@@ -71,7 +71,7 @@ fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
         return Receiver::Needs(node.clone());
     }
     if let Some(device) = by_mac.or(by_address) {
-        return Receiver::Device(device);
+        return Receiver::Device(device.clone());
     }
     if let Some(node) = walk.next_hop.and_then(|ip| cluster.node_with(ip)) {
         if !cluster.has(node) {
@@ -87,7 +87,7 @@ fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {
     let dst = walk.packet.flow.dst;
     if let Some(node) = cluster.node_with(dst).filter(|node| **node != walk.at.node) {
         return match cluster.uplink_with(dst) {
-            Some(device) => Receiver::Routed(device),
+            Some(device) => Receiver::Routed(device.clone()),
             None if cluster.has(node) => match cluster.has_lost(node, dst) {
                 Some(place) => Receiver::Addressless(place, dst),
                 None => Receiver::Unclear(text!(model::UplinkWithout { node, ip: dst })),

@@ -55,7 +55,7 @@ pub(super) fn scripts(netns: &str, services: &[Service]) -> Vec<Script> {
         .into()
 }
 
-fn tables(ipv6: bool, services: &[&Service]) -> Vec<String> {
+pub(super) fn tables(ipv6: bool, services: &[&Service]) -> Vec<String> {
     let mut filter: Vec<_> = FILTER_HEAD.map(str::to_owned).into();
     filter.extend(firewall(ipv6));
     let mut chains = Vec::new();

@@ -227,12 +227,12 @@ fn device(name: &str) -> Pattern {
     match name.strip_suffix('+') {
         Some("") => Pattern::Any,
         Some(start) => Pattern::StartsWith(start.to_owned()),
-        None => Pattern::Is(Value::Text(name.to_owned())),
+        None => Pattern::Is(Value::text(name)),
     }
 }
 
 fn present(field: Field, negated: bool) -> Statement {
-    Statement::Test(Test::field(field, vec![Pattern::Is(Value::Text(String::new()))], !negated))
+    Statement::Test(Test::field(field, vec![Pattern::Is(Value::text(""))], !negated))
 }
 
 /// `80`, `1000:2000`, `:1023`, `1024:`; a comma separates alternatives.

@@ -89,13 +89,7 @@ fn declare(declared: &str, family: &str, ipv6: bool, table: &mut Table, ruleset:
     let mut words = declared.split_whitespace();
     let Some(name) = words.next() else { return };
     let policy = words.next().unwrap_or("-");
-    let chain = Chain {
-        family: family.to_owned(),
-        table: table.name.clone(),
-        name: name.to_owned(),
-        rules: Vec::new(),
-    };
-    let id = ruleset.add_chain(chain);
+    let id = ruleset.add_chain(Chain::new(family, &table.name, name));
     table.chains.insert(name.to_owned(), id);
     let Some((hook, priority, kind)) = builtin(&table.name, name).filter(|_| policy != "-") else { return };
     let policy = match policy {

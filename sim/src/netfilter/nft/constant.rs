@@ -56,7 +56,7 @@ impl Kind {
     fn read(self, text: &str) -> Option<Value> {
         let number = match self {
             Self::Address => return text.parse::<IpAddr>().ok().map(Value::Ip),
-            Self::Device => return Some(Value::Text(text.to_owned())),
+            Self::Device => return Some(Value::text(text)),
             Self::Protocol => symbols::protocol(text),
             Self::Port => symbols::port(text),
             Self::ConnState => symbols::conn_state(text),
@@ -88,7 +88,7 @@ impl Kind {
             Self::Guess => {
                 return text.parse::<IpAddr>().ok().map(Value::Ip).or_else(|| {
                     let number = symbols::protocol(text).or_else(|| symbols::port(text));
-                    Some(number.map_or_else(|| Value::Text(text.to_owned()), Value::Number))
+                    Some(number.map_or_else(|| Value::text(text), Value::Number))
                 });
             }
         };

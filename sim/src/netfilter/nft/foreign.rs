@@ -71,7 +71,7 @@ pub(super) fn name_rules(objects: &[(&str, &Json)], ruleset: &mut Ruleset) {
         let names = Names::of(rule, "chain").filter(|at| matches!(at.family.as_str(), "bridge" | "netdev"));
         let Some(names) = names else { continue };
         let Names { family, table, name } = names.clone();
-        let new = || ruleset.add_chain(Chain { family, table, name, rules: Vec::new() });
+        let new = || ruleset.add_chain(Chain::new(&family, &table, &name));
         let id = *known.entry(names).or_insert_with(new);
         let handle = rule.get("handle").and_then(Json::as_u64);
         let position = ruleset.chains[id].rules.len() as u32 + 1;

@@ -172,12 +172,7 @@ pub(crate) fn compile(objects: &[(&str, &Json)], taken: &[(String, String)], rul
 
 fn chain(names: &Names, body: &Json, ruleset: &mut Ruleset) -> ChainId {
     let text = |key: &str| body.get(key).and_then(Json::as_str);
-    let id = ruleset.add_chain(Chain {
-        family: names.family.clone(),
-        table: names.table.clone(),
-        name: names.name.clone(),
-        rules: Vec::new(),
-    });
+    let id = ruleset.add_chain(Chain::new(&names.family, &names.table, &names.name));
     let hook = match text("hook") {
         Some("prerouting") => Hook::NetfilterPrerouting,
         Some("input") => Hook::NetfilterInput,

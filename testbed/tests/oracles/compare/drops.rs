@@ -22,8 +22,9 @@ use crate::waymark::Look;
 const APART_NS: u64 = 2_000_000;
 /// The same, to be sure that an event is of a certain packet.
 const CLOSE_NS: u64 = 20_000;
-/// How long after its last sighting a tracer is armed for certain: it gathers what it sees for two milliseconds before it
-/// tells that, and is disarmed once something is told.
+/// How long after a sighting a tracer is armed for certain: it gathers what it sees for two milliseconds before it tells
+/// that, and is disarmed once something is told, or once nothing moved for long. So a packet that waited for its neighbour
+/// may be dropped just when the time for it is over, and one that moves may not.
 const ARMED_NS: u64 = 100_000;
 /// Ethernet's header, which is part of what is sent, and no more of what was received.
 const ETHERNET: u32 = 14;
@@ -55,7 +56,7 @@ pub fn compare(look: &Look, freed: &[Freed]) -> Vec<Disagreement> {
         let Some(index) = next.map(|next| came + 1 + next) else { continue };
         let What::Dropped { protocol, .. } = &freed[index].what else { continue };
         let last = look.armed_until_ns(sighting.marker.check, &sighting.place.node);
-        let until = last.unwrap_or_default() + ARMED_NS;
+        let until = last.unwrap_or_default().max(sighting.at_ns + ARMED_NS);
         if IP.contains(protocol) && freed[index].at_ns <= until && explained.insert(index) {
             let nothing = format!("no drop until {until}");
             told.push(disagreement(look, sighting, nothing, &drops(&freed[index..=index])));

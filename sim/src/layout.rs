@@ -1,0 +1,117 @@
+//! Where things are in a cluster, arranged once for all predictions: who has an address, who is on a link with whom.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use waymark_proto::{Inventory, Node, NodeName, Place};
+
+use crate::cluster::is_uplink;
+use crate::graph::{Device, Graph, Segment};
+use crate::namespace::Namespace;
+
+/// The index of a cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Layout {
+    /// Devices by their link-layer addresses.
+    by_mac: HashMap<String, Vec<Device>>,
+    /// Of those towards the wire the first, by link-layer address, and by the addresses of their hosts there.
+    uplinks_by_mac: HashMap<String, Device>,
+    uplinks_by_ip: HashMap<IpAddr, Device>,
+    /// Nodes by their addresses, as the inventory has them.
+    nodes: HashMap<IpAddr, NodeName>,
+    /// Hosts that take what is sent to an address, or to one of a prefix.
+    hosts: HashMap<IpAddr, BTreeSet<Place>>,
+    wide_hosts: BTreeMap<IpNet, BTreeSet<Place>>,
+    segments: HashMap<Device, Arc<Segment>>,
+}
+
+impl Layout {
+    /// Arranges what is known.
+    pub(crate) fn new(
+        inventory: &Inventory,
+        namespaces: &BTreeMap<Place, Arc<Namespace>>,
+        graph: &Graph,
+    ) -> Self {
+        let mut layout = Self::default();
+        for node in &inventory.nodes {
+            layout.add_node(node);
+        }
+        for namespace in namespaces.values() {
+            layout.add_namespace(namespace);
+        }
+        layout.segments = graph.segments(|place| namespaces.get(place).map(Arc::as_ref));
+        layout
+    }
+
+    fn add_node(&mut self, node: &Node) {
+        for ip in [Some(node.ip), node.ip6].into_iter().flatten() {
+            self.nodes.entry(ip).or_insert_with(|| node.name.clone());
+        }
+    }
+
+    fn add_namespace(&mut self, namespace: &Namespace) {
+        let place = &namespace.place;
+        for link in namespace.links() {
+            let device = || (place.clone(), link.index);
+            if let Some(mac) = &link.mac {
+                self.by_mac.entry(mac.clone()).or_default().push(device());
+            }
+            if !is_uplink(link) {
+                continue;
+            }
+            if let Some(mac) = &link.mac {
+                self.uplinks_by_mac.entry(mac.clone()).or_insert_with(device);
+            }
+            // The address may be that of a bridge over the uplink.
+            for index in [Some(link.index), link.master].into_iter().flatten() {
+                for address in [false, true].into_iter().flat_map(|ipv6| namespace.addresses_of(index, ipv6))
+                {
+                    let ip = address.address.addr();
+                    if namespace.device_with(ip).is_some_and(|first| first.index == index) {
+                        self.uplinks_by_ip.entry(ip).or_insert_with(device);
+                    }
+                }
+            }
+        }
+        for net in namespace.local_nets() {
+            if net.prefix_len() == net.max_prefix_len() {
+                self.hosts.entry(net.addr()).or_default().insert(place.clone());
+            } else {
+                self.wide_hosts.entry(net.trunc()).or_default().insert(place.clone());
+            }
+        }
+    }
+
+    /// The devices that have a link-layer address.
+    pub(crate) fn with_mac(&self, mac: &str) -> &[Device] {
+        self.by_mac.get(mac).map_or(&[], Vec::as_slice)
+    }
+
+    /// The device towards the wire that has a link-layer address.
+    pub(crate) fn uplink_with_mac(&self, mac: &str) -> Option<&Device> {
+        self.uplinks_by_mac.get(mac)
+    }
+
+    /// The device towards the wire that has an address.
+    pub(crate) fn uplink_with(&self, ip: IpAddr) -> Option<&Device> {
+        self.uplinks_by_ip.get(&ip)
+    }
+
+    /// The node that has an address of its own, by the inventory.
+    pub(crate) fn node_with(&self, ip: IpAddr) -> Option<&NodeName> {
+        self.nodes.get(&ip)
+    }
+
+    /// The hosts that take what is sent to an address, in order.
+    pub(crate) fn hosts_with(&self, ip: IpAddr) -> BTreeSet<&Place> {
+        let wide = self.wide_hosts.iter().filter(|(net, _)| net.contains(&ip)).flat_map(|(_, places)| places);
+        self.hosts.get(&ip).into_iter().flatten().chain(wide).collect()
+    }
+
+    /// The devices that a frame sent on a device can reach, and that device itself.
+    pub(crate) fn segment(&self, device: &Device) -> Option<&Arc<Segment>> {
+        self.segments.get(device)
+    }
+}
