@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use smallvec::SmallVec;
 use waymark_proto::{
     DeviceProgram, FACTS_API_VERSION, Facts, Flow, Hook, Inventory, Link, LinkKind, NodeName, Place,
     Protocol, RuleRef, Socket,
@@ -188,6 +189,16 @@ impl Cluster {
         Some(namespace.sockets.iter().filter(serves).map(|socket| socket.port).collect())
     }
 
+    /// Which of the namespaces a place is; numbers change when facts are added.
+    pub(crate) fn number_of(&self, place: &Place) -> Option<usize> {
+        self.layout().number_of(place)
+    }
+
+    /// A namespace by its number.
+    pub(crate) fn numbered(&self, number: usize) -> Option<&Namespace> {
+        self.layout().numbered(number)
+    }
+
     pub(crate) fn namespace(&self, place: &Place) -> Option<&Namespace> {
         self.namespaces.get(place).map(Arc::as_ref)
     }
@@ -205,8 +216,9 @@ impl Cluster {
         self.namespace(&device.0)?.link(device.1)
     }
 
-    pub(crate) fn graph(&self) -> &Graph {
-        &self.graph
+    /// The other end of a device, if that is one of a veth pair.
+    pub(crate) fn peer(&self, device: &Device) -> &Peer {
+        self.layout().peer(device).unwrap_or(&Peer::Missing)
     }
 
     /// The devices that a frame sent on a device can reach, and that device itself.
@@ -225,7 +237,7 @@ impl Cluster {
     }
 
     /// The hosts that take what is sent to an address, in order.
-    pub(crate) fn hosts_with(&self, ip: IpAddr) -> BTreeSet<&Place> {
+    pub(crate) fn hosts_with(&self, ip: IpAddr) -> SmallVec<[&Place; 1]> {
         self.layout().hosts_with(ip)
     }
 
@@ -245,8 +257,8 @@ impl Cluster {
     }
 
     /// The namespace that has an address by the inventory.
-    pub(crate) fn home_of(&self, ip: IpAddr) -> Option<Place> {
-        self.inventory.owner(ip)
+    pub(crate) fn home_of(&self, ip: IpAddr) -> Option<&Place> {
+        self.layout().home_of(ip)
     }
 
     /// The host's namespace of a node that is known to have lost an address which nobody else has.

@@ -50,14 +50,14 @@ pub(crate) enum Tracking {
 pub(crate) type Table = Vec<Connection>;
 
 /// Looks a packet's connection up or begins one (`nf_conntrack_in`).
-pub(crate) fn track(packet: &mut Packet, table: &Table) {
+pub(crate) fn track(packet: &mut Packet, table: Option<&Table>) {
     if packet.tracking != Tracking::None {
         return;
     }
     let find = |reply: bool| {
         let flow = packet.flow;
         let known =
-            table.iter().find(|known| if reply { known.reply == flow } else { known.original == flow })?;
+            table?.iter().find(|known| if reply { known.reply == flow } else { known.original == flow })?;
         let mut connection = known.clone();
         connection.answered |= reply;
         Some(Tracking::Tracked { connection, reply, confirmed: true })
@@ -171,7 +171,7 @@ mod tests {
     fn an_answer_is_translated_back() {
         let mut table = Table::new();
         let mut packet = Packet::new(flow("10.0.0.1", "10.96.0.1", 80), false);
-        track(&mut packet, &table);
+        track(&mut packet, Some(&table));
         settle(&mut packet, End::Destination, Some(("10.0.0.9".parse().unwrap(), 8080)));
         translate(&mut packet, End::Destination);
         settle(&mut packet, End::Source, Some(("10.0.0.254".parse().unwrap(), 4000)));
@@ -180,7 +180,7 @@ mod tests {
         confirm(&mut packet, &mut table);
 
         let mut answer = Packet::new(packet.flow.reversed(), true);
-        track(&mut answer, &table);
+        track(&mut answer, Some(&table));
         translate(&mut answer, End::Destination);
         assert_eq!(answer.flow.dst, "10.0.0.1".parse::<IpAddr>().unwrap());
         translate(&mut answer, End::Source);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn an_answer_to_nothing_is_invalid() {
         let mut answer = Packet::new(flow("10.0.0.1", "10.0.0.2", 80), true);
-        track(&mut answer, &Table::new());
+        track(&mut answer, None);
         assert_eq!(answer.tracking, Tracking::Invalid);
     }
 }

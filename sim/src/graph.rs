@@ -2,11 +2,12 @@
 //!
 //! The only file that names petgraph.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use petgraph::graph::{NodeIndex, UnGraph};
 use petgraph::visit::{Dfs, EdgeFiltered, EdgeRef, VisitMap};
+use rustc_hash::FxHashMap;
 use waymark_proto::{Link, LinkKind, Place};
 
 use crate::namespace::Namespace;
@@ -169,9 +170,9 @@ impl Graph {
     pub(crate) fn segments<'a>(
         &self,
         find: impl Fn(&Place) -> Option<&'a Namespace>,
-    ) -> HashMap<Device, Arc<Segment>> {
+    ) -> FxHashMap<Device, Arc<Segment>> {
         let live = EdgeFiltered::from_fn(&self.graph, |edge| edge.weight().alive);
-        let mut all = HashMap::new();
+        let mut all = FxHashMap::default();
         let mut search = Dfs::empty(&live);
         for start in self.graph.node_indices() {
             if search.discovered.is_visited(&start) {

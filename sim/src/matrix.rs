@@ -3,15 +3,15 @@
 //! The same walks as those of [`predict`](crate::predict()), of which only the ends are kept. Row by row, so that several
 //! threads may share a cluster; equal outcomes are one.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use rustc_hash::FxHashMap;
 use waymark_proto::{Disposition, Flow, Place, Protocol, Step};
 
 use crate::cluster::Cluster;
 use crate::packet::Packet;
 use crate::predict::reply;
-use crate::walk::{self, Detail, Stage, Walk};
+use crate::walk::{self, Detail, Stage, State};
 
 /// What becomes of a flow's packets, and of the answers.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub struct Failure {
     pub disposition: Disposition,
     /// Whether it is the answer's way.
     pub of_answer: bool,
-    /// The step that decides, if one does.
+    /// The step that decides, if one does; without the flow.
     pub step: Option<Step>,
 }
 
@@ -59,12 +59,20 @@ const SOURCE_PORT: u16 = 50_000;
 /// Predicts the flows of one source to many destinations.
 pub fn row(cluster: &Cluster, start: &Place, src: IpAddr, aims: &[Aim]) -> Row {
     let mut row = Row::default();
-    let mut known: HashMap<Key, u32> = HashMap::new();
+    // Those that may be equal.
+    let mut known: FxHashMap<_, Vec<u32>> = FxHashMap::default();
     for aim in aims {
         let outcome = outcome(cluster, start, &aim.flow(src));
-        let id = *known.entry(Key::of(&outcome)).or_insert_with(|| {
+        let step = outcome.failure.as_ref().and_then(|failure| failure.step.as_ref());
+        let rule = step.and_then(|step| step.rule.as_ref());
+        let decided = step.map(|step| (step.place.netns.clone(), step.hook, step.cause));
+        let alike = known.entry((decided, rule.map(|rule| (rule.handle, rule.position)))).or_default();
+        let equal = alike.iter().copied().find(|&id| row.outcomes[id as usize] == outcome);
+        let id = equal.unwrap_or_else(|| {
             row.outcomes.push(outcome);
-            row.outcomes.len() as u32 - 1
+            let id = row.outcomes.len() as u32 - 1;
+            alike.push(id);
+            id
         });
         row.cells.push(id);
     }
@@ -80,25 +88,9 @@ impl Aim {
     }
 }
 
-/// What makes outcomes equal.
-#[derive(PartialEq, Eq, Hash)]
-struct Key {
-    delivered: u64,
-    failure: Option<(Disposition, bool, Option<String>)>,
-}
-
-impl Key {
-    fn of(outcome: &Outcome) -> Self {
-        let step = |step: &Step| format!("{step} {:?} {:?}", step.cause, step.rule);
-        let failure =
-            |failure: &Failure| (failure.disposition, failure.of_answer, failure.step.as_ref().map(step));
-        Self { delivered: outcome.delivered.to_bits(), failure: outcome.failure.as_ref().map(failure) }
-    }
-}
-
 /// Predicts what becomes of one flow.
 pub fn outcome(cluster: &Cluster, start: &Place, flow: &Flow) -> Outcome {
-    let mut sent = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
+    let mut sent = State::begin(start.clone(), Stage::Inject, Packet::new(*flow, false));
     sent.detail = Detail::Fate;
     let (mut delivered, mut failures) = (0.0, Vec::new());
     for forward in walk::follow(cluster, sent) {
@@ -120,7 +112,8 @@ pub fn outcome(cluster: &Cluster, start: &Place, flow: &Flow) -> Outcome {
     let failure = likeliest.map(|(_, of_answer, mut walk)| Failure {
         disposition: walk.fate.unwrap_or(Disposition::InsufficientInfo),
         of_answer,
-        step: walk.steps.pop(),
+        // Whose flow it was is known, and makes equal outcomes different.
+        step: walk.steps.pop().map(|step| Step { flow: None, ..step }),
     });
     Outcome { delivered, failure }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 use waymark_proto::{
     Address, DeviceProgram, FdbEntry, Link, LinkKind, MissingFact, Neighbour, NetnsFacts, NodeName, Place,
     PolicyRule, Route, RouteType, Socket, Text, text,
@@ -43,6 +44,15 @@ fn name(entry: &FdbEntry) -> String {
     format!("{} on device {}", entry.mac, entry.index)
 }
 
+/// Where the entries of a forwarding database are, by link-layer address.
+fn by_mac(fdb: &[FdbEntry]) -> FxHashMap<String, Vec<usize>> {
+    let mut positions: FxHashMap<String, Vec<usize>> = FxHashMap::default();
+    for (position, entry) in fdb.iter().enumerate() {
+        positions.entry(entry.mac.clone()).or_default().push(position);
+    }
+    positions
+}
+
 /// Whether a remark is about this device or entry: `NAME: what is special about it`.
 fn concerns(fact: &MissingFact, name: &str) -> bool {
     fact.why.strip_prefix(name).is_some_and(|rest| rest.starts_with(": "))
@@ -71,6 +81,8 @@ pub(crate) struct Namespace {
     /// Whether a policy rule or a route asks for a TOS.
     pub(crate) heeds_dscp: bool,
     pub(crate) fdb: Vec<FdbEntry>,
+    /// Positions there, by link-layer address.
+    fdb_by_mac: FxHashMap<String, Vec<usize>>,
     sysctls: Sysctls,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) ruleset: Ruleset,
@@ -117,6 +129,7 @@ impl Namespace {
             neighbours: known,
             proxied: proxied.into_iter().map(|entry| (entry.index, entry.address)).collect(),
             heeds_dscp,
+            fdb_by_mac: by_mac(&facts.fdb),
             fdb: facts.fdb,
             sysctls: Sysctls::new(&facts.sysctls),
             sockets: facts.sockets,
@@ -135,6 +148,11 @@ impl Namespace {
     /// All devices, by index.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
+    }
+
+    /// The name of a device that the facts have.
+    pub(crate) fn name(&self, index: u32) -> Option<&Arc<str>> {
+        self.names.get(&index)
     }
 
     /// A device's name, or its index if the facts lack it.
@@ -256,11 +274,21 @@ impl Namespace {
         Some(Text::verbatim(&remark.why))
     }
 
+    /// Whether there is a remark on any entry of a forwarding database.
+    pub(crate) fn remarks_on_fdb(&self) -> bool {
+        self.missing.iter().any(|fact| fact.what == "fdb")
+    }
+
     /// A remark on an entry of a forwarding database that is more than the facts tell.
     pub(crate) fn remark_on_entry(&self, entry: &FdbEntry) -> Option<&str> {
         let name = name(entry);
         let remark = self.missing.iter().find(|fact| fact.what == "fdb" && concerns(fact, &name))?;
         Some(&remark.why)
+    }
+
+    /// The entries for a link-layer address, in their order.
+    pub(crate) fn fdb_of(&self, mac: &str) -> impl Iterator<Item = &FdbEntry> {
+        self.fdb_by_mac.get(mac).into_iter().flatten().map(|&position| &self.fdb[position])
     }
 
     /// Remarks on single routes of a table that a destination might take.

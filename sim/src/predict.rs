@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use smallvec::smallvec;
 use waymark_proto::{
     Action, Branch, Disposition, Flow, Hook, NodeName, Path, PathSet, Place, Protocol, Step, text,
 };
@@ -10,7 +11,7 @@ use waymark_proto::{
 use crate::cluster::Cluster;
 use crate::packet::{INITIAL_TTL, Packet};
 use crate::sender;
-use crate::walk::{self, Detail, Stage, Walk};
+use crate::walk::{self, Detail, Stage, State, Walk, Walks};
 
 /// Predicts the walk of a packet that a raw socket in `start` sends, and of its answer.
 ///
@@ -46,7 +47,7 @@ pub fn predict_as(cluster: &Cluster, start: &Place, flow: &Flow, manner: Manner)
     let mut needs = BTreeSet::new();
     let branches = if cluster.namespace(start).is_some() {
         let packet = Packet { ttl, dscp, len, ..Packet::new(*flow, false) };
-        let mut sent = Walk::new(start.clone(), Stage::Inject, packet);
+        let mut sent = State::begin(start.clone(), Stage::Inject, packet);
         sent.detail = if matches { Detail::Matches } else { Detail::Steps };
         let walks = walk::follow(cluster, sent);
         branches(walks, &mut needs, |walk, needs| answer(cluster, start, flow, walk, needs))
@@ -57,8 +58,8 @@ pub fn predict_as(cluster: &Cluster, start: &Place, flow: &Flow, manner: Manner)
             needs.insert(start.node.clone());
             text!(model::FactsNeeded { node: &start.node })
         };
-        let nowhere = Walk::new(start.clone(), Stage::Inject, Packet::new(*flow, false));
-        branches(vec![nowhere.unknown(Hook::Inject, None, why)], &mut needs, |_, _| Vec::new())
+        let nowhere = State::begin(start.clone(), Stage::Inject, Packet::new(*flow, false));
+        branches(smallvec![nowhere.unknown(Hook::Inject, None, why)], &mut needs, |_, _| Vec::new())
     };
     let here = cluster.namespace(start);
     PathSet {
@@ -91,7 +92,7 @@ pub(crate) fn reply(origin: &Place, flow: &Flow, delivered: &Walk) -> Walk {
     let dscp = if is_echo { delivered.packet.dscp } else { 0 };
     let len = delivered.packet.len.filter(|_| is_echo);
     let packet = Packet { dscp, len, ..Packet::new(flow_back, true) };
-    let mut back = Walk::new(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
+    let mut back = State::begin(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
     back.detail = delivered.detail;
     back.connections.clone_from(&delivered.connections);
     back.expected = Some((origin.clone(), flow.reversed()));
@@ -100,7 +101,7 @@ pub(crate) fn reply(origin: &Place, flow: &Flow, delivered: &Walk) -> Walk {
 
 /// Finished walks as branches, the likeliest first. Walks with the same steps are one branch.
 fn branches(
-    walks: Vec<Walk>,
+    walks: Walks,
     needs: &mut BTreeSet<NodeName>,
     mut answer: impl FnMut(&Walk, &mut BTreeSet<NodeName>) -> Vec<Branch>,
 ) -> Vec<Branch> {
@@ -109,7 +110,7 @@ fn branches(
         needs.extend(walk.needs.clone());
         let disposition = walk.fate.unwrap_or(Disposition::InsufficientInfo);
         let answer = if disposition == Disposition::Delivered { answer(&walk, needs) } else { Vec::new() };
-        let Walk { steps, choices, probability, at, .. } = walk;
+        let State { steps, choices, probability, at, .. } = *walk;
         let path = Path::new(disposition, steps).unwrap_or_else(|shape| misshapen(at, &shape.to_string()));
         match branches.iter_mut().find(|branch| branch.choices == choices && branch.path == path) {
             Some(branch) => branch.probability += probability,

@@ -1,13 +1,15 @@
 //! Settings of a namespace, as numbers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 
 /// The sysctls below `net` that are numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Sysctls {
-    plain: HashMap<String, i64>,
+    plain: FxHashMap<String, i64>,
     /// `FAMILY.conf.DEVICE.KEY`, by family, device and key.
-    of_devices: HashMap<String, HashMap<String, HashMap<String, i64>>>,
+    of_devices: FxHashMap<String, FxHashMap<String, FxHashMap<String, i64>>>,
 }
 
 impl Sysctls {

@@ -1,8 +1,8 @@
 //! One walk while it is being predicted, and the loop that drives it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
 use waymark_proto::{
     Action, Cause, Choice, Disposition, Flow, Hook, NodeName, Outer, Place, RuleRef, Step, Text, text,
 };
@@ -72,10 +72,18 @@ pub(crate) enum Stage {
     Socket(u32),
 }
 
-/// A walk that is not finished, or just was.
+/// A walk that is not finished, or just was: handed on from stage to stage.
+pub(crate) type Walk = Box<State>;
+
+/// What comes of a walk at a stage: mostly one.
+pub(crate) type Walks = SmallVec<[Walk; 1]>;
+
+/// All that a walk has.
 #[derive(Clone, Debug)]
-pub(crate) struct Walk {
+pub(crate) struct State {
     pub(crate) at: Place,
+    /// Which namespace of the cluster that is, once it was looked up.
+    pub(crate) home: Option<usize>,
     pub(crate) stage: Stage,
     /// The packet that devices see: the outer one while it is encapsulated.
     pub(crate) packet: Packet,
@@ -87,7 +95,8 @@ pub(crate) struct Walk {
     pub(crate) port: Option<u32>,
     /// Whether the prerouting hook was run on behalf of a bridge (`nf_bridge`).
     pub(crate) filtered_by_bridge: bool,
-    pub(crate) connections: BTreeMap<Place, conntrack::Table>,
+    /// By namespace.
+    pub(crate) connections: Vec<(Place, conntrack::Table)>,
     pub(crate) steps: Vec<Step>,
     pub(crate) probability: f64,
     pub(crate) choices: Vec<Choice>,
@@ -97,7 +106,7 @@ pub(crate) struct Walk {
     pub(crate) detail: Detail,
     /// The answer's receiver and its flow, if this is the walk of an answer.
     pub(crate) expected: Option<(Place, Flow)>,
-    visited: BTreeSet<(Place, u32, Flow, u32, usize)>,
+    visited: Vec<(Place, u32, Flow, u32, usize)>,
     /// How many it went through.
     stages: usize,
 }
@@ -113,9 +122,11 @@ pub(crate) enum Detail {
     Matches,
 }
 
-impl Walk {
-    pub(crate) fn new(at: Place, stage: Stage, packet: Packet) -> Self {
-        Self {
+impl State {
+    /// A walk that begins.
+    pub(crate) fn begin(at: Place, stage: Stage, packet: Packet) -> Walk {
+        Box::new(Self {
+            home: None,
             at,
             stage,
             packet,
@@ -123,7 +134,7 @@ impl Walk {
             next_hop: None,
             port: None,
             filtered_by_bridge: false,
-            connections: BTreeMap::new(),
+            connections: Vec::new(),
             steps: Vec::new(),
             probability: 1.0,
             choices: Vec::new(),
@@ -132,8 +143,14 @@ impl Walk {
             detail: Detail::Steps,
             stages: 0,
             expected: None,
-            visited: BTreeSet::new(),
-        }
+            visited: Vec::new(),
+        })
+    }
+
+    /// Goes on in another namespace.
+    pub(crate) fn move_to(&mut self, place: Place) {
+        self.at = place;
+        self.home = None;
     }
 
     /// The innermost packet's flow: what steps tell.
@@ -144,6 +161,30 @@ impl Walk {
     /// Whether all steps are told.
     pub(crate) fn tells_steps(&self) -> bool {
         self.detail >= Detail::Steps
+    }
+
+    /// The connections here.
+    pub(crate) fn table(&self) -> Option<&conntrack::Table> {
+        self.connections.iter().find(|(place, _)| *place == self.at).map(|(_, table)| table)
+    }
+
+    /// Looks the packet's connection up in the table here.
+    pub(crate) fn track(&mut self) {
+        let table = self.connections.iter().find(|(place, _)| *place == self.at);
+        conntrack::track(&mut self.packet, table.map(|(_, table)| table));
+    }
+
+    /// Enters the packet's connection into the table here, if it has one.
+    pub(crate) fn confirm(&mut self) {
+        if !matches!(self.packet.tracking, conntrack::Tracking::Tracked { .. }) {
+            return;
+        }
+        let index = self.connections.iter().position(|(place, _)| *place == self.at);
+        let index = index.unwrap_or_else(|| {
+            self.connections.push((self.at.clone(), conntrack::Table::new()));
+            self.connections.len() - 1
+        });
+        conntrack::confirm(&mut self.packet, &mut self.connections[index].1);
     }
 
     /// Tells a step here, of which `fill` says more.
@@ -170,19 +211,19 @@ impl Walk {
     }
 
     /// The same walk at its next stage.
-    pub(crate) fn to(mut self, stage: Stage) -> Self {
+    pub(crate) fn to(mut self: Walk, stage: Stage) -> Walk {
         self.stage = stage;
         self
     }
 
     /// Ends the walk: a drop for a cause, with the object that decided.
     pub(crate) fn dropped(
-        mut self,
+        mut self: Walk,
         hook: Hook,
         device: Option<&str>,
         cause: Cause,
         object: impl Into<Option<Text>>,
-    ) -> Self {
+    ) -> Walk {
         let action = if cause.fate() == Disposition::Rejected { Action::Rejected } else { Action::Dropped };
         let step = self.add_step(hook, device, action);
         step.cause = Some(cause);
@@ -192,7 +233,13 @@ impl Walk {
     }
 
     /// Ends the walk: by a rule or policy.
-    pub(crate) fn refused(mut self, hook: Hook, device: Option<&str>, cause: Cause, rule: RuleRef) -> Self {
+    pub(crate) fn refused(
+        mut self: Walk,
+        hook: Hook,
+        device: Option<&str>,
+        cause: Cause,
+        rule: RuleRef,
+    ) -> Walk {
         self = self.dropped(hook, device, cause, None);
         if let Some(step) = self.steps.last_mut() {
             step.rule = Some(rule);
@@ -201,14 +248,14 @@ impl Walk {
     }
 
     /// Ends the walk: what happens here cannot be said.
-    pub(crate) fn unknown(mut self, hook: Hook, device: Option<&str>, why: Text) -> Self {
+    pub(crate) fn unknown(mut self: Walk, hook: Hook, device: Option<&str>, why: Text) -> Walk {
         self.add_step(hook, device, Action::Unknown).note = Some(why);
         self.fate = Some(Disposition::InsufficientInfo);
         self
     }
 
     /// Ends the walk at its receiver.
-    pub(crate) fn delivered(mut self, device: Option<&str>, object: impl FnOnce() -> Text) -> Self {
+    pub(crate) fn delivered(mut self: Walk, device: Option<&str>, object: impl FnOnce() -> Text) -> Walk {
         self.step(Hook::Socket, device, Action::Delivered, |step| step.object = Some(object()));
         self.fate = Some(Disposition::Delivered);
         self
@@ -217,13 +264,16 @@ impl Walk {
     /// Notes that the packet is at this device with these headers; `false` if it was before.
     pub(crate) fn visit(&mut self, device: u32) -> bool {
         let mark = self.packet.mark;
-        self.visited.insert((self.at.clone(), device, self.packet.flow, mark, self.carried.len()))
+        let here = (self.at.clone(), device, self.packet.flow, mark, self.carried.len());
+        let is_new = !self.visited.contains(&here);
+        self.visited.push(here);
+        is_new
     }
 }
 
 /// Follows a walk through all its branches to their ends.
-pub(crate) fn follow(cluster: &Cluster, start: Walk) -> Vec<Walk> {
-    let mut ended = Vec::new();
+pub(crate) fn follow(cluster: &Cluster, start: Walk) -> Walks {
+    let mut ended = Walks::new();
     let mut open = vec![start];
     while let Some(mut walk) = open.pop() {
         walk.stages += 1;

@@ -79,7 +79,7 @@ pub(crate) async fn predict(arguments: &PredictArguments) -> Result<Prediction, 
 /// Who collects facts.
 pub(crate) enum Collector {
     Here(LocalAgents, Inventory),
-    Controller(Box<Controller>),
+    Controller(Controller),
 }
 
 impl Collector {
@@ -88,7 +88,7 @@ impl Collector {
             LocalAgents::may_look()?;
             return Ok(Self::Here(LocalAgents::new(inventory.clone()), inventory));
         }
-        Ok(Self::Controller(Box::new(Controller::dial(&answerer.line).await?)))
+        Ok(Self::Controller(Controller::dial(&answerer.line).await?))
     }
 
     /// What there is.

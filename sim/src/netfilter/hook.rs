@@ -3,6 +3,7 @@
 use std::iter::repeat_n;
 use std::net::IpAddr;
 
+use smallvec::{SmallVec, smallvec};
 use waymark_proto::{Action, Cause, Choice, ChoiceKind, FIRST_TRACED_PRIORITY, Hook, RuleRef, Text, text};
 
 use super::nat;
@@ -34,43 +35,55 @@ pub(crate) struct Passage {
 }
 
 /// Takes a walk through a hook. Walks that ended there come back with their fate.
-pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec<Passage> {
-    let name = |index: Option<u32>| index.map(|index| namespace.name_of(index));
+pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, mut walk: Walk) -> SmallVec<[Passage; 1]> {
     let devices = [at.input, at.output, at.port_in, at.port_out];
-    let [input, output, port_in, port_out] = devices.map(name);
+    let [input, output, port_in, port_out] = devices.map(|index| namespace.name(index?));
     let context = Context {
         namespace,
         hook,
-        input: input.as_ref(),
-        output: output.as_ref(),
-        port_in: port_in.as_ref(),
-        port_out: port_out.as_ref(),
+        input,
+        output,
+        port_in,
+        port_out,
         next_hop: at.next_hop,
         tells_matches: walk.detail == Detail::Matches,
     };
     // Postrouting and output are named after the device ahead, the others after the one behind.
     let leaving = matches!(hook, Hook::NetfilterOutput | Hook::NetfilterPostrouting);
-    let device = if leaving { output.as_deref() } else { input.as_deref() };
+    let device = if leaving { output } else { input }.map(|name| &**name);
     // Rules go by names of devices.
     if let Some(index) = devices.into_iter().flatten().find(|index| namespace.link(*index).is_none()) {
         let why = text!(model::DeviceAbsent { index });
-        return vec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
+        return smallvec![Passage { walk: walk.unknown(hook, device, why), reroute: false }];
     }
     if let Some(why) = &namespace.ruleset.missing {
-        return vec![Passage { walk: walk.unknown(hook, device, why.clone()), reroute: false }];
+        return smallvec![Passage { walk: walk.unknown(hook, device, why.clone()), reroute: false }];
     }
-    let mut runs = vec![(Run::new(walk.packet.clone()), false)];
-    let mut passages = Vec::new();
-    let phases = namespace.ruleset.phases(hook, walk.packet.flow.is_ipv6());
+    let mut phases = namespace.ruleset.phases(hook, walk.packet.flow.is_ipv6());
+    while let [Phase::Conntrack, later @ ..] = phases {
+        walk.track();
+        phases = later;
+    }
+    if phases.is_empty() {
+        if confirms(hook, &walk) {
+            walk.confirm();
+        }
+        walk.step(hook, device, Action::Forwarded, |_| {});
+        return smallvec![Passage { walk, reroute: false }];
+    }
+    let run = Box::new(Run::new(walk.packet.clone()));
+    let mut runs: SmallVec<[(Box<Run>, bool); 1]> = smallvec![(run, false)];
+    let mut passages = SmallVec::new();
     for (at, phase) in phases.iter().enumerate() {
-        let mut survivors = Vec::new();
+        let rivals = rivals(phase, &phases[at + 1..]);
+        let mut survivors = SmallVec::new();
         for (run, reroute) in runs {
-            let before = run.clone();
+            let before = (!rivals.is_empty()).then(|| run.clone());
             for (run, end, again) in self::phase(context, phase, &walk, run) {
                 let refused = if again { refused(namespace, &run.packet) } else { None };
                 match (end, refused) {
                     (End::Accept, Some((cause, object))) => {
-                        let (mut walk, left) = branch(walk.clone(), run);
+                        let (mut walk, left) = branch(walk.clone(), *run);
                         walk = walk.dropped(hook, device, cause, object);
                         if let Some(step) = walk.steps.last_mut() {
                             (step.rule, step.matched) = (left.translated_by, left.matched);
@@ -79,9 +92,10 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
                     }
                     (End::Accept, None) => survivors.push((run, reroute || again)),
                     (ended, _) => {
-                        let remark = rival(context, phase, &phases[at + 1..], &before, &ended)
-                            .or_else(|| before_traces(phase));
-                        let mut walk = finish(walk.clone(), hook, device, run, ended);
+                        let rival =
+                            before.as_ref().and_then(|before| rival(context, &rivals, before, &ended));
+                        let remark = rival.or_else(|| before_traces(phase));
+                        let mut walk = finish(walk.clone(), hook, device, *run, ended);
                         if let (Some(note), Some(step)) = (remark, walk.steps.last_mut()) {
                             step.note = Some(note);
                         }
@@ -94,7 +108,10 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, walk: Walk) -> Vec
     }
     // The last of them, mostly the only one, takes the walk itself.
     let walks = repeat_n(walk, runs.len());
-    let through = |((run, reroute), walk)| Passage { walk: through(walk, hook, device, run), reroute };
+    let through = |((run, reroute), walk): ((Box<Run>, bool), Walk)| Passage {
+        walk: through(walk, hook, device, *run),
+        reroute,
+    };
     passages.extend(runs.into_iter().zip(walks).map(through));
     passages
 }
@@ -109,26 +126,28 @@ fn refused(namespace: &Namespace, packet: &Packet) -> Option<(Cause, Text)> {
     }
 }
 
-/// A remark on a packet refused by a chain of `x_tables`, if one of nftables with the same priority refuses
-/// it too: which of them was registered last, and so is asked first, cannot be read.
-fn rival(at: Context<'_>, phase: &Phase, later: &[Phase], run: &Run, end: &End) -> Option<Text> {
-    let refuses = |end: &End| matches!(end, End::Drop(_) | End::Reject(_));
-    let Phase::Chain(base) = phase else { return None };
-    if !base.legacy || !refuses(end) {
-        return None;
-    }
-    let equals = later.iter().filter_map(|phase| match phase {
-        Phase::Chain(other) if !other.legacy && other.priority == base.priority => Some(other),
+/// The chains of nftables with the priority of one of `x_tables`: which of them was registered last, and so is asked first,
+/// cannot be read.
+fn rivals<'a>(phase: &Phase, later: &'a [Phase]) -> Vec<&'a BaseChain> {
+    let Phase::Chain(base) = phase else { return Vec::new() };
+    let is_rival = |other: &&BaseChain| base.legacy && !other.legacy && other.priority == base.priority;
+    let chains = later.iter().filter_map(|phase| match phase {
+        Phase::Chain(other) => Some(other),
         _ => None,
     });
-    for other in equals {
-        for (_, end) in run::chain(at, other, run.clone()) {
-            if let End::Drop(rule) | End::Reject(rule) = end {
-                return Some(text!(model::Rival { rule }));
-            }
-        }
+    chains.filter(is_rival).collect()
+}
+
+/// A remark on a packet that a chain refused, if a rival refuses it, too.
+fn rival(at: Context<'_>, rivals: &[&BaseChain], run: &Run, end: &End) -> Option<Text> {
+    if !matches!(end, End::Drop(_) | End::Reject(_)) {
+        return None;
     }
-    None
+    let mut ends = rivals.iter().flat_map(|other| run::chain(at, other, Box::new(run.clone())));
+    ends.find_map(|(_, end)| match end {
+        End::Drop(rule) | End::Reject(rule) => Some(text!(model::Rival { rule })),
+        _ => None,
+    })
 }
 
 /// A remark on a packet that a chain ends which comes before those that show that it came to the hook.
@@ -138,28 +157,25 @@ fn before_traces(phase: &Phase) -> Option<Text> {
         .then(|| text!(model::BeforeTraces { priority: base.priority.to_string() }))
 }
 
-/// One phase; the flag asks for routing again.
-fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Run) -> Vec<(Run, End, bool)> {
+/// What became of a run in a phase; the flag asks for routing again.
+type Ended = SmallVec<[(Box<Run>, End, bool); 1]>;
+
+/// One phase.
+fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Box<Run>) -> Ended {
     match phase {
         Phase::Conntrack => {
-            let empty = conntrack::Table::new();
-            conntrack::track(&mut run.packet, walk.connections.get(&walk.at).unwrap_or(&empty));
-            vec![(run, End::Accept, false)]
+            conntrack::track(&mut run.packet, walk.table());
+            smallvec![(run, End::Accept, false)]
         }
         Phase::Chain(base) => {
-            let before = run.packet.clone();
             let routed_by = |packet: &Packet| {
                 let limit = packet.ttl * u8::from(packet.flow.is_ipv6());
                 (packet.mark, packet.flow, packet.dscp, limit)
             };
-            let decides =
-                |run: &Run| base.kind == ChainKind::Route && routed_by(&run.packet) != routed_by(&before);
-            let ended = run::chain(at, base, run);
-            ended
-                .into_iter()
-                .map(|(run, end)| (decides(&run), run, end))
-                .map(|(r, run, e)| (run, e, r))
-                .collect()
+            let before = routed_by(&run.packet);
+            let decides = |run: &Run| base.kind == ChainKind::Route && routed_by(&run.packet) != before;
+            let ended = run::chain(at, base, run).into_iter();
+            ended.map(|(run, end)| (decides(&run), run, end)).map(|(r, run, e)| (run, e, r)).collect()
         }
         Phase::Nat(bases) => translate(at, bases, run),
     }
@@ -167,22 +183,25 @@ fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Run) -> Vec<(Run,
 
 /// Address translation (`nf_nat_inet_fn`): chains are asked for new connections only, one after the other
 /// until one of them has settled it.
-fn translate(at: Context<'_>, bases: &[BaseChain], run: Run) -> Vec<(Run, End, bool)> {
-    let Some(end) = nat::end_at(at.hook) else { return vec![(run, End::Accept, false)] };
-    let mut runs = vec![run];
-    let mut done = Vec::new();
+fn translate(at: Context<'_>, bases: &[BaseChain], run: Box<Run>) -> Ended {
+    let Some(end) = nat::end_at(at.hook) else { return smallvec![(run, End::Accept, false)] };
+    let mut runs: SmallVec<[Box<Run>; 1]> = smallvec![run];
+    let mut done = Ended::new();
     for base in bases {
-        let (open, settled): (Vec<_>, Vec<_>) =
-            runs.into_iter().partition(|run| conntrack::unsettled(&run.packet, end));
-        runs = settled;
-        for run in open {
+        let mut asked = SmallVec::new();
+        for run in runs {
+            if !conntrack::unsettled(&run.packet, end) {
+                asked.push(run);
+                continue;
+            }
             for (run, ended) in run::chain(at, base, run) {
                 match ended {
-                    End::Accept => runs.push(run),
+                    End::Accept => asked.push(run),
                     ended => done.push((run, ended, false)),
                 }
             }
         }
+        runs = asked;
     }
     for mut run in runs {
         if conntrack::unsettled(&run.packet, end) {
@@ -221,9 +240,8 @@ fn through(walk: Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
     let before = walk.packet.flow;
     let (mut walk, left) = branch(walk, run);
     let translated = walk.packet.flow != before;
-    if matches!(hook, Hook::NetfilterInput | Hook::NetfilterPostrouting) || is_confirmed(&walk) {
-        let table = walk.connections.entry(walk.at.clone()).or_default();
-        conntrack::confirm(&mut walk.packet, table);
+    if confirms(hook, &walk) {
+        walk.confirm();
     }
     let action = if translated { Action::Translated } else { Action::Forwarded };
     walk.step(hook, device, action, |step| {
@@ -237,8 +255,11 @@ fn through(walk: Walk, hook: Hook, device: Option<&str>, run: Run) -> Walk {
     walk
 }
 
-fn is_confirmed(walk: &Walk) -> bool {
-    matches!(walk.packet.tracking, conntrack::Tracking::Tracked { confirmed: true, .. })
+/// Whether the packet's connection is entered into the table: where it leaves or is delivered, and what is there is kept up
+/// to date.
+fn confirms(hook: Hook, walk: &Walk) -> bool {
+    matches!(hook, Hook::NetfilterInput | Hook::NetfilterPostrouting)
+        || matches!(walk.packet.tracking, conntrack::Tracking::Tracked { confirmed: true, .. })
 }
 
 /// Whether a rule is one of kube-proxy's with this comment.

@@ -5,10 +5,11 @@
 //! rules that demand one of a few values of a field are found by the value that the packet has, and only those that demand
 //! nothing of the kind are always asked. The order of rules stays.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
 use super::rule::{Expr, Field, Lookup, Op, Rule, Statement, Test};
 use super::value::{Pattern, Value};
@@ -33,7 +34,7 @@ struct ByValue {
     /// Lengths of the prefixes that addresses are demanded by, by family; others are demanded whole.
     lengths: BTreeSet<(bool, u8)>,
     /// Positions, ascending.
-    rules: HashMap<Demand, Vec<usize>>,
+    rules: FxHashMap<Demand, Vec<usize>>,
 }
 
 /// What a rule demands of a field.
@@ -51,7 +52,7 @@ impl Index {
         }
         let all: Vec<Vec<(Field, Vec<Demand>)>> = rules.iter().map(demands).collect();
         // A rule is found by what the fewest others demand as well.
-        let mut common: HashMap<(&Field, &Demand), usize> = HashMap::new();
+        let mut common: FxHashMap<(&Field, &Demand), usize> = FxHashMap::default();
         for (field, demands) in all.iter().flatten() {
             for demand in demands {
                 *common.entry((field, demand)).or_default() += 1;
@@ -77,7 +78,7 @@ impl Index {
 
     fn add(&mut self, position: usize, field: Field, demands: Vec<Demand>) {
         let at = self.fields.iter().position(|by| by.field == field).unwrap_or_else(|| {
-            self.fields.push(ByValue { field, lengths: BTreeSet::new(), rules: HashMap::new() });
+            self.fields.push(ByValue { field, lengths: BTreeSet::new(), rules: FxHashMap::default() });
             self.fields.len() - 1
         });
         let by = &mut self.fields[at];

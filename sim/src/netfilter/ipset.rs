@@ -1,9 +1,9 @@
 //! Sets as `ipset save` prints them.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
 use super::symbols;
 use super::value::{Elements, Pattern, Value};
@@ -32,8 +32,8 @@ pub(crate) struct IpSet {
 
 /// Reads `ipset save`. Lines that it does not know are skipped; elements that it does not know mark
 /// their set ([`Elements::note_unread`]).
-pub(crate) fn parse(text: &str) -> BTreeMap<String, IpSet> {
-    let mut sets = BTreeMap::new();
+pub(crate) fn parse(text: &str) -> FxHashMap<String, IpSet> {
+    let mut sets = FxHashMap::default();
     for line in text.lines() {
         let words = shlex::split(line).unwrap_or_default();
         match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

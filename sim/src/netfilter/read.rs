@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use waymark_proto::{Flow, Hook, Text, text};
 
 use super::address;
@@ -11,7 +10,7 @@ use super::ipset::{Dimension, IpSet};
 use super::raw;
 use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
 use super::symbols;
-use super::value::{Elements, Value};
+use super::value::{Elements, Operands, Value};
 use crate::conntrack::Tracking;
 use crate::fib::{self, Found, Transport};
 use crate::namespace::Namespace;
@@ -32,9 +31,6 @@ pub(crate) struct Context<'a> {
     /// Whether all rules that match are to be told.
     pub(crate) tells_matches: bool,
 }
-
-/// The operands of an expression, mostly one.
-pub(crate) type Operands = SmallVec<[Value; 1]>;
 
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,10 +58,7 @@ fn unknown<T>(why: Text) -> Result<T, Stop> {
 impl Reading<'_> {
     /// The operands of an expression.
     pub(crate) fn expr(&self, expr: &Expr) -> Result<Operands, Stop> {
-        let one = |value: Value| Operands::from_buf([value]);
         match expr {
-            Expr::Const(value) => Ok(one(value.clone())),
-            Expr::Field(field) => self.field(field).map(one),
             Expr::Concat(parts) => {
                 let mut operands = Operands::new();
                 for part in parts {
@@ -73,37 +66,50 @@ impl Reading<'_> {
                 }
                 Ok(operands)
             }
-            Expr::Binary(op, left, right) => self.binary(*op, left, right).map(one),
-            Expr::Random { modulus, offset } => match self.random {
-                Some(number) => Ok(one(Value::Number(offset.saturating_add(number % modulus.max(&1))))),
-                None => Err(Stop::Random(*modulus)),
-            },
             Expr::Map { key, map } => {
                 let key = self.expr(key)?;
                 let maps = &self.at.namespace.ruleset.maps;
                 find(lookup(map, maps)?, &key)?.map(|data| data.as_slice().into()).ok_or(Stop::Break)
             }
+            Expr::Const(_) | Expr::Field(_) | Expr::Binary(..) | Expr::Random { .. } | Expr::Unknown(_) => {
+                Ok(Operands::from_buf([self.value(expr)?]))
+            }
+        }
+    }
+
+    /// An expression that must be one operand.
+    fn value(&self, expr: &Expr) -> Result<Value, Stop> {
+        match expr {
+            Expr::Const(value) => Ok(value.clone()),
+            Expr::Field(field) => self.field(field),
+            Expr::Binary(op, left, right) => self.binary(*op, left, right),
+            Expr::Random { modulus, offset } => match self.random {
+                Some(number) => Ok(Value::Number(offset.saturating_add(number % modulus.max(&1)))),
+                None => Err(Stop::Random(*modulus)),
+            },
             Expr::Unknown(what) => unknown(text!(model::NotModelled { what })),
+            Expr::Concat(_) | Expr::Map { .. } => match self.expr(expr)?.as_slice() {
+                [value] => Ok(value.clone()),
+                other => unknown(text!(model::NoNumber { value: format!("{other:?}") })),
+            },
         }
     }
 
     /// An expression that must be one number.
     pub(crate) fn number(&self, expr: &Expr) -> Result<u64, Stop> {
-        match self.expr(expr)?.as_slice() {
-            [Value::Number(number)] => Ok(*number),
+        match self.value(expr)? {
+            Value::Number(number) => Ok(number),
             other => unknown(text!(model::NoNumber { value: format!("{other:?}") })),
         }
     }
 
     fn binary(&self, op: Bitwise, left: &Expr, right: &Expr) -> Result<Value, Stop> {
-        let left = self.expr(left)?;
-        let right = self.expr(right)?;
-        match (op, left.as_slice(), right.as_slice()) {
-            (Bitwise::And, [Value::Ip(address)], [Value::Ip(mask)]) => {
-                Ok(Value::Ip(super::value::masked(*address, *mask)))
+        match (op, self.value(left)?, self.value(right)?) {
+            (Bitwise::And, Value::Ip(address), Value::Ip(mask)) => {
+                Ok(Value::Ip(super::value::masked(address, mask)))
             }
-            (_, [Value::Number(left)], [Value::Number(right)]) => {
-                let shift = u32::try_from(*right).unwrap_or(u32::MAX);
+            (_, Value::Number(left), Value::Number(right)) => {
+                let shift = u32::try_from(right).unwrap_or(u32::MAX);
                 Ok(Value::Number(match op {
                     Bitwise::And => left & right,
                     Bitwise::Or => left | right,
@@ -269,28 +275,34 @@ impl Reading<'_> {
     }
 
     fn compare(&self, left: &Expr, op: Op, right: &Lookup<()>) -> Result<bool, Stop> {
-        let values = match self.expr(left) {
-            // iptables' negated matches on fields that a packet lacks do not match either: their
-            // modules refuse packets of another protocol.
-            Err(Stop::Break) => return Ok(false),
-            other => other?,
+        // iptables' negated matches on fields that a packet lacks do not match either: their
+        // modules refuse packets of another protocol.
+        let (one, many);
+        let values = if matches!(left, Expr::Concat(_) | Expr::Map { .. }) {
+            match self.expr(left) {
+                Err(Stop::Break) => return Ok(false),
+                values => many = values?,
+            }
+            many.as_slice()
+        } else {
+            match self.value(left) {
+                Err(Stop::Break) => return Ok(false),
+                value => one = value?,
+            }
+            std::slice::from_ref(&one)
         };
         let elements = lookup(right, &self.at.namespace.ruleset.sets)?;
-        match op {
-            Op::Equal => Ok(find(elements, &values)?.is_some()),
-            Op::NotEqual => Ok(find(elements, &values)?.is_none()),
-            Op::Less | Op::LessEqual | Op::Greater | Op::GreaterEqual | Op::Any => {
-                let ([Value::Number(left)], Some(right)) = (values.as_slice(), elements.single()) else {
-                    return unknown(text!(model::Comparison));
-                };
-                Ok(match op {
-                    Op::Less => *left < right,
-                    Op::LessEqual => *left <= right,
-                    Op::Greater => *left > right,
-                    Op::GreaterEqual => *left >= right,
-                    _ => left & right != 0,
-                })
-            }
+        match (op, values, elements.single()) {
+            (Op::Equal, [Value::Number(left)], Some(right)) => Ok(*left == right),
+            (Op::NotEqual, [Value::Number(left)], Some(right)) => Ok(*left != right),
+            (Op::Equal, ..) => Ok(find(elements, values)?.is_some()),
+            (Op::NotEqual, ..) => Ok(find(elements, values)?.is_none()),
+            (Op::Less, [Value::Number(left)], Some(right)) => Ok(*left < right),
+            (Op::LessEqual, [Value::Number(left)], Some(right)) => Ok(*left <= right),
+            (Op::Greater, [Value::Number(left)], Some(right)) => Ok(*left > right),
+            (Op::GreaterEqual, [Value::Number(left)], Some(right)) => Ok(*left >= right),
+            (Op::Any, [Value::Number(left)], Some(right)) => Ok(left & right != 0),
+            _ => unknown(text!(model::Comparison)),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
 use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts, RuleRef, Text, text};
 
 use super::ipset::{self, IpSet};
@@ -71,7 +72,7 @@ pub(crate) struct Ruleset {
     pub(crate) sets: Vec<Elements<()>>,
     pub(crate) maps: Vec<Elements<Vec<Value>>>,
     pub(crate) vmaps: Vec<Elements<Verdict>>,
-    pub(crate) ipsets: BTreeMap<String, IpSet>,
+    pub(crate) ipsets: FxHashMap<String, IpSet>,
     /// Whether connections are tracked, by family: only as long as some rule needs them (`nf_ct_netns_get`).
     pub(crate) tracks: [bool; 2],
     /// Chains of hooks that are not run.

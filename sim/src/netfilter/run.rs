@@ -1,5 +1,6 @@
 //! A packet in the chains of one hook: an interpreter of rules that branches where chance decides.
 
+use smallvec::SmallVec;
 use waymark_proto::{Choice, ChoiceKind, RuleRef, Text, text};
 
 use super::nat;
@@ -71,7 +72,7 @@ pub(crate) enum End {
 }
 
 /// A branch, and how it ended if it did.
-type Branch = (Run, Option<End>);
+type Branch = (Box<Run>, Option<End>);
 
 /// What a statement did.
 enum Next {
@@ -83,32 +84,37 @@ enum Next {
 }
 
 /// Runs one base chain.
-pub(crate) fn chain(at: Context<'_>, base: &BaseChain, mut run: Run) -> Vec<(Run, End)> {
+pub(crate) fn chain(at: Context<'_>, base: &BaseChain, mut run: Box<Run>) -> SmallVec<[(Box<Run>, End); 1]> {
     run.frames.clear();
     run.frames.push(Frame { chain: base.chain, rule: 0, statement: 0 });
-    let mut ended = Vec::new();
-    let mut open = vec![run];
+    let mut ended = SmallVec::new();
+    // Where chance decides, the others wait.
+    let mut waiting: Vec<Box<Run>> = Vec::new();
     let mut statements = 0;
-    while let Some(mut run) = open.pop() {
+    loop {
         statements += 1;
-        if statements > MAX_STATEMENTS || open.len() + ended.len() > MAX_RUNS {
-            ended.push((run, End::Unknown(None, text!(model::TooManyRules))));
-            continue;
-        }
-        match statement(at, base, &mut run) {
-            Next::On => open.push(run),
+        let next = if statements > MAX_STATEMENTS || waiting.len() + ended.len() > MAX_RUNS {
+            Next::End(End::Unknown(None, text!(model::TooManyRules)))
+        } else {
+            statement(at, base, &mut run)
+        };
+        match next {
+            Next::On => continue,
             Next::End(end) => ended.push((run, end)),
             Next::Branches(branches) => {
                 for (run, end) in branches {
                     match end {
-                        None => open.push(run),
+                        None => waiting.push(run),
                         Some(end) => ended.push((run, end)),
                     }
                 }
             }
         }
+        match waiting.pop() {
+            Some(next) => run = next,
+            None => return ended,
+        }
     }
-    ended
 }
 
 /// Runs the next statement of a rule that the packet may match.
@@ -184,7 +190,7 @@ fn by_chance(run: &Run, probability: f64, chain: &Chain, rule: &Rule) -> Vec<Bra
         if share <= 0.0 {
             continue;
         }
-        let mut branch = run.clone();
+        let mut branch = Box::new(run.clone());
         branch.probability *= share;
         if share < 1.0 {
             let verb = if matches { "matches" } else { "does not match" };
@@ -211,7 +217,7 @@ fn by_number(
 ) -> Vec<Branch> {
     let mut branches: Vec<Branch> = Vec::new();
     for number in 0..u64::from(modulus) {
-        let mut branch = asked.clone();
+        let mut branch = Box::new(asked.clone());
         branch.probability /= f64::from(modulus);
         let taken = format!("{} {} outcome {number} of {modulus}", chain.table, chain.name);
         let probability = 1.0 / f64::from(modulus);

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 /// One operand: a header field, a mark, a device name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,10 +140,15 @@ pub(crate) fn masked(ip: IpAddr, mask: IpAddr) -> IpAddr {
     }
 }
 
+/// Operands of one expression or key, mostly one.
+pub(crate) type Operands = SmallVec<[Value; 1]>;
+
 /// A set or map: keys of one or more operands, each with its data (`()` for sets).
 #[derive(Clone, Debug)]
 pub(crate) struct Elements<D> {
-    exact: BTreeMap<Vec<Value>, D>,
+    exact: FxHashMap<Operands, D>,
+    /// The number that is its only element.
+    single: Option<u64>,
     /// Prefixes that are the only operand, by length.
     nets: BTreeMap<Reverse<u8>, BTreeMap<IpAddr, D>>,
     ranges: Vec<(Vec<Pattern>, D)>,
@@ -150,7 +157,13 @@ pub(crate) struct Elements<D> {
 
 impl<D> Default for Elements<D> {
     fn default() -> Self {
-        Self { exact: BTreeMap::new(), nets: BTreeMap::new(), ranges: Vec::new(), unread: None }
+        Self {
+            exact: FxHashMap::default(),
+            single: None,
+            nets: BTreeMap::new(),
+            ranges: Vec::new(),
+            unread: None,
+        }
     }
 }
 
@@ -161,7 +174,12 @@ impl<D> Elements<D> {
 
     /// Adds an element. Of equal keys the last one stays.
     pub(crate) fn insert(&mut self, key: Vec<Pattern>, data: D) {
-        let exact: Option<Vec<Value>> = key
+        let is_first = self.exact.is_empty() && self.nets.is_empty() && self.ranges.is_empty();
+        self.single = match key.as_slice() {
+            [Pattern::Is(Value::Number(number))] if is_first => Some(*number),
+            _ => None,
+        };
+        let exact: Option<Operands> = key
             .iter()
             .map(|pattern| match pattern {
                 Pattern::Is(value) => Some(value.clone()),
@@ -206,11 +224,7 @@ impl<D> Elements<D> {
 
     /// The number that is its only element.
     pub(crate) fn single(&self) -> Option<u64> {
-        let others = self.ranges.len() + self.nets.len();
-        match (self.exact.len(), others, self.exact.keys().next().map(Vec::as_slice)) {
-            (1, 0, Some([Value::Number(number)])) => Some(*number),
-            _ => None,
-        }
+        self.single.filter(|_| self.unread.is_none())
     }
 
     /// The data of the most specific element that a key falls into.

@@ -3,31 +3,33 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::smallvec;
 use waymark_proto::{Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, Place, Text, text};
 
 use super::Here;
 use super::neighbour::{self, Resolved};
 use crate::cluster::is_uplink;
 use crate::fib::{self, Found, Transport};
+use crate::graph::Peer;
 use crate::netfilter::{At, pass};
-use crate::walk::{Stage, Walk};
+use crate::walk::{Stage, Walk, Walks};
 
 /// A frame comes in at a port.
-pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
+pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Walks {
     let found = here.namespace.link(port).and_then(|link| Some((link, here.namespace.bridge_of(link)?)));
     let Some((link, bridge)) = found else {
-        return vec![walk.unknown(Hook::Bridge, None, text!(model::BridgeAbsent))];
+        return smallvec![walk.unknown(Hook::Bridge, None, text!(model::BridgeAbsent))];
     };
     if let Some(object) = closed(link, bridge) {
         let cause = if bridge.up { Cause::BridgePort } else { Cause::DeviceDown };
-        return vec![walk.dropped(Hook::Bridge, Some(&bridge.name), cause, object)];
+        return smallvec![walk.dropped(Hook::Bridge, Some(&bridge.name), cause, object)];
     }
     let next = Stage::BridgeForward { bridge: bridge.index, from: port };
     if !calls_netfilter(here, walk.packet.flow.is_ipv6()) {
         if let Some(remark) = here.namespace.remark_on(bridge) {
-            return vec![walk.unknown(Hook::Bridge, Some(&bridge.name), remark)];
+            return smallvec![walk.unknown(Hook::Bridge, Some(&bridge.name), remark)];
         }
-        return vec![walk.to(next)];
+        return smallvec![walk.to(next)];
     }
     let mut walk = walk;
     walk.port = Some(port);
@@ -39,7 +41,7 @@ pub(super) fn enter(here: Here<'_>, walk: Walk, port: u32) -> Vec<Walk> {
             let mut walk = passage.walk;
             walk.filtered_by_bridge = true;
             let redirected = walk.fate.is_none() && walk.packet.flow.dst != before;
-            if redirected { redirect(here, walk, bridge, &next) } else { vec![walk.to(next.clone())] }
+            if redirected { redirect(here, walk, bridge, &next) } else { smallvec![walk.to(next.clone())] }
         })
         .collect()
 }
@@ -52,7 +54,7 @@ fn calls_netfilter(here: Here<'_>, ipv6: bool) -> bool {
 
 /// A frame whose destination address was translated: what routing sends out by this very bridge stays
 /// bridged, with the next hop's link-layer address; the rest goes up (`br_nf_pre_routing_finish`).
-fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<Walk> {
+fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Walks {
     let flow = walk.packet.flow;
     let on = Some(bridge.name.as_str());
     let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
@@ -67,11 +69,11 @@ fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<
     };
     let hops = match fib::lookup(here.namespace, &key) {
         Found::Unicast(_, hops) => hops,
-        Found::Unknown(why) => return vec![walk.unknown(Hook::Route, on, why)],
+        Found::Unknown(why) => return smallvec![walk.unknown(Hook::Route, on, why)],
         // Routing will say what becomes of it.
         Found::Local(_) | Found::Nothing | Found::Refused(..) => {
             walk.packet.mac.clone_from(&bridge.mac);
-            return vec![walk.to(next.clone())];
+            return smallvec![walk.to(next.clone())];
         }
     };
     let several = hops.len() > 1;
@@ -100,22 +102,26 @@ fn redirect(here: Here<'_>, mut walk: Walk, bridge: &Link, next: &Stage) -> Vec<
 }
 
 /// The host sends a frame on the bridge device.
-pub(super) fn send(here: Here<'_>, walk: Walk, bridge: u32) -> Vec<Walk> {
+pub(super) fn send(here: Here<'_>, walk: Walk, bridge: u32) -> Walks {
     decide(here, walk, bridge, None)
 }
 
 /// A frame from a port goes to another port or up to the host.
-pub(super) fn forward(here: Here<'_>, walk: Walk, bridge: u32, from: u32) -> Vec<Walk> {
+pub(super) fn forward(here: Here<'_>, walk: Walk, bridge: u32, from: u32) -> Walks {
     decide(here, walk, bridge, Some(from))
 }
 
-fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec<Walk> {
+fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Walks {
     let Some(bridge) = here.namespace.link(bridge) else {
-        return vec![walk.unknown(Hook::Bridge, None, text!(model::BridgeAbsent))];
+        return smallvec![walk.unknown(Hook::Bridge, None, text!(model::BridgeAbsent))];
     };
     let on = Some(bridge.name.as_str());
     if has_vlans(here, bridge) {
-        return vec![walk.unknown(Hook::Bridge, on, text!(model::VlanFiltering { bridge: &bridge.name }))];
+        return smallvec![walk.unknown(
+            Hook::Bridge,
+            on,
+            text!(model::VlanFiltering { bridge: &bridge.name })
+        )];
     }
     if from.is_some() && is_for_host(here, bridge, walk.packet.mac.as_deref()) {
         walk.step(Hook::Bridge, on, Action::Forwarded, |step| {
@@ -123,7 +129,7 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
             step.note = here.namespace.ruleset.remark_on_bridge(&["prerouting", "input"]);
         });
         walk.packet.mac = None;
-        return vec![walk.to(Stage::Receive(bridge.index))];
+        return smallvec![walk.to(Stage::Receive(bridge.index))];
     }
     match choose(here, &walk, bridge, from) {
         Chosen::Port(port) => {
@@ -138,7 +144,7 @@ fn decide(here: Here<'_>, mut walk: Walk, bridge: u32, from: Option<u32>) -> Vec
             });
             across(here, walk, bridge, from, port)
         }
-        Chosen::Nobody(object) => vec![walk.dropped(Hook::Bridge, on, Cause::BridgePort, object)],
+        Chosen::Nobody(object) => smallvec![walk.dropped(Hook::Bridge, on, Cause::BridgePort, object)],
     }
 }
 
@@ -169,26 +175,31 @@ fn has_vlans(here: Here<'_>, bridge: &Link) -> bool {
 /// Whether a frame is for the host: to the bridge's own address, or to one of its ports'.
 fn is_for_host(here: Here<'_>, bridge: &Link, mac: Option<&str>) -> bool {
     let Some(mac) = mac else { return true };
-    let of_port = || here.namespace.ports(bridge.index).any(|port| port.mac.as_deref() == Some(mac));
+    let of_port = || {
+        here.cluster.with_mac(mac).iter().any(|(place, index)| {
+            let port = here.namespace.link(*index).filter(|_| *place == here.namespace.place);
+            port.is_some_and(|port| port.master == Some(bridge.index))
+        })
+    };
     let in_fdb = || {
-        here.namespace.fdb.iter().any(|entry| {
+        here.namespace.fdb_of(mac).any(|entry| {
             let ours = entry.master == Some(bridge.index) || entry.index == bridge.index;
-            ours && entry.local && entry.remote.is_none() && entry.mac == mac
+            ours && entry.local && entry.remote.is_none()
         })
     };
     bridge.mac.as_deref() == Some(mac) || of_port() || in_fdb()
 }
 
 /// From one port to another, netfilter sees the packet pass; from the host it did already.
-fn across(here: Here<'_>, mut walk: Walk, bridge: &Link, from: Option<u32>, port: &Link) -> Vec<Walk> {
+fn across(here: Here<'_>, mut walk: Walk, bridge: &Link, from: Option<u32>, port: &Link) -> Walks {
     walk.port = None;
     let next = Stage::Transmit(port.index);
     if from.is_none() || !std::mem::take(&mut walk.filtered_by_bridge) {
-        return vec![walk.to(next)];
+        return smallvec![walk.to(next)];
     }
     let on = Some(bridge.index);
     let at = At { input: on, output: on, port_in: from, port_out: Some(port.index), ..At::default() };
-    let mut done = Vec::new();
+    let mut done = Walks::new();
     for passage in pass(here.namespace, Hook::NetfilterForward, at, walk) {
         if passage.walk.fate.is_some() {
             done.push(passage.walk);
@@ -212,12 +223,9 @@ fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> 
     let namespace = here.namespace;
     let mac = walk.packet.mac.as_deref();
     let known = mac.and_then(|mac| {
-        namespace.fdb.iter().find(|entry| {
-            entry.master == Some(bridge.index)
-                && entry.mac == mac
-                && !entry.local
-                && entry.index != bridge.index
-        })
+        namespace
+            .fdb_of(mac)
+            .find(|entry| entry.master == Some(bridge.index) && !entry.local && entry.index != bridge.index)
     });
     if let Some(port) = known.and_then(|entry| namespace.link(entry.index)) {
         return match refuses(here, bridge, port, from) {
@@ -226,6 +234,13 @@ fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> 
         };
     }
     let with_mac = mac.map_or(&[][..], |mac| here.cluster.with_mac(mac));
+    // Mostly it is the other end of a port; what lies further behind takes a search.
+    let is_peer = |port: &&Link| match here.cluster.peer(&(walk.at.clone(), port.index)) {
+        Peer::Device(peer) => {
+            with_mac.contains(peer) && here.cluster.link(peer).is_some_and(|link| link.master.is_none())
+        }
+        Peer::Outside | Peer::Missing => false,
+    };
     let leads = |port: &&Link| {
         let behind = here.cluster.behind(&(walk.at.clone(), port.index));
         with_mac.iter().any(|device| behind.has(device))
@@ -237,7 +252,8 @@ fn choose<'a>(here: Here<'a>, walk: &Walk, bridge: &Link, from: Option<u32>) -> 
             .filter(|port| port.bridge_port.is_none_or(|state| state.flood))
     };
     let anywhere = !with_mac.is_empty();
-    let port = anywhere.then(|| open().find(leads)).flatten().or_else(|| open().find(|port| is_uplink(port)));
+    let found = || open().find(is_peer).or_else(|| open().find(leads));
+    let port = anywhere.then(found).flatten().or_else(|| open().find(|port| is_uplink(port)));
     match port {
         Some(port) => Chosen::Port(port),
         None => Chosen::Nobody(nobody(here, walk, bridge, from)),

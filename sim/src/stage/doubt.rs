@@ -8,8 +8,8 @@ use crate::namespace::Namespace;
 use crate::walk::Walk;
 
 /// Takes back the end of a walk if facts are missing that could have changed it.
-pub(super) fn weigh(cluster: &Cluster, mut walk: Walk) -> Walk {
-    let Some(why) = doubt(cluster, &walk) else { return walk };
+pub(super) fn weigh(cluster: &Cluster, walk: &mut Walk) {
+    let Some(why) = doubt(cluster, walk) else { return };
     if let Some(step) = walk.steps.last_mut() {
         let (cause, object) = (step.cause.take(), step.object.take());
         step.note = Some(text!(model::Doubt { why, cause, object }));
@@ -17,7 +17,6 @@ pub(super) fn weigh(cluster: &Cluster, mut walk: Walk) -> Walk {
         step.rule = None;
     }
     walk.fate = Some(Disposition::InsufficientInfo);
-    walk
 }
 
 fn doubt(cluster: &Cluster, walk: &Walk) -> Option<Text> {

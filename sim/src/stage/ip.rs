@@ -1,13 +1,14 @@
 //! Entry of the network layer on a device that is no port (`ip_rcv`, `ipv6_rcv`).
 
+use smallvec::smallvec;
 use waymark_proto::{Cause, Hook, LinkKind, text};
 
 use super::{Here, filter};
-use crate::walk::{Stage, Walk};
+use crate::walk::{Stage, Walk, Walks};
 
 /// Checks whom the frame is for, and goes on to prerouting unless a bridge has been there
 /// (`ip_sabotage_in`).
-pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Walks {
     let link = here.namespace.link(device);
     let own = link.filter(|link| link.kind != LinkKind::Loopback).and_then(|link| link.mac.as_deref());
     if let (Some(own), Some(to)) = (own, walk.packet.mac.as_deref())
@@ -15,7 +16,7 @@ pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     {
         let name = here.namespace.name_of(device);
         let object = text!(object::FrameTo { to, device: &name, own });
-        return vec![walk.dropped(Hook::Ip, Some(&name), Cause::OtherHost, object)];
+        return smallvec![walk.dropped(Hook::Ip, Some(&name), Cause::OtherHost, object)];
     }
     walk.packet.mac = None;
     // IPv4 leaves this to routing, behind prerouting.
@@ -24,10 +25,10 @@ pub(super) fn enter(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     if flow.is_ipv6() && !looped && (flow.src.is_loopback() || flow.dst.is_loopback()) {
         let name = here.namespace.name_of(device);
         let object = text!(object::LoopbackAddress { flow, device: &name });
-        return vec![walk.dropped(Hook::Ip, Some(&name), Cause::MartianAddress, object)];
+        return smallvec![walk.dropped(Hook::Ip, Some(&name), Cause::MartianAddress, object)];
     }
     if std::mem::take(&mut walk.filtered_by_bridge) {
-        return vec![walk.to(Stage::RouteInput(device))];
+        return smallvec![walk.to(Stage::RouteInput(device))];
     }
     filter::prerouting(here, walk, device)
 }

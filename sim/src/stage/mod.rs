@@ -27,11 +27,12 @@ mod source;
 mod tunnel;
 mod wire;
 
+use smallvec::smallvec;
 use waymark_proto::{Hook, text};
 
 use crate::cluster::Cluster;
 use crate::namespace::Namespace;
-use crate::walk::{Stage, Walk};
+use crate::walk::{Stage, Walk, Walks};
 
 /// What a stage works with: the cluster, and the namespace where the packet is.
 #[derive(Clone, Copy)]
@@ -41,11 +42,13 @@ pub(crate) struct Here<'a> {
 }
 
 /// Takes a walk through its next stage.
-pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
-    let Some(namespace) = cluster.namespace(&walk.at) else {
+pub(crate) fn process(cluster: &Cluster, mut walk: Walk) -> Walks {
+    let home = walk.home.or_else(|| cluster.number_of(&walk.at));
+    let Some(namespace) = home.and_then(|home| cluster.numbered(home)) else {
         let why = text!(model::NamespaceAbsent { place: &walk.at });
-        return vec![walk.unknown(Hook::Ip, None, why)];
+        return smallvec![walk.unknown(Hook::Ip, None, why)];
     };
+    walk.home = home;
     let here = Here { cluster, namespace };
     let walks = match walk.stage.clone() {
         Stage::Inject => local::inject(walk),
@@ -67,5 +70,9 @@ pub(crate) fn process(cluster: &Cluster, walk: Walk) -> Vec<Walk> {
         Stage::Decapsulate => tunnel::decapsulate(here, walk),
         Stage::Socket(device) => socket::deliver(here, walk, device),
     };
-    walks.into_iter().map(|walk| doubt::weigh(cluster, walk)).collect()
+    let mut walks = walks;
+    for walk in walks.iter_mut().filter(|walk| walk.fate.is_some()) {
+        doubt::weigh(cluster, walk);
+    }
+    walks
 }

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use smallvec::smallvec;
 use waymark_proto::{Action, Cause, Hook, Link, LinkKind, Neighbour, Place, Text, text};
 
 use super::Here;
 use super::route::{Forwarding, forwarding};
 use crate::fib::{self, Found, Transport};
 use crate::graph::{Device, Segment};
-use crate::walk::{Egress, Stage, Walk};
+use crate::walk::{Egress, Stage, Walk, Walks};
 
 /// What is known about a next hop's link-layer address.
 pub(super) enum Resolved {
@@ -20,23 +21,23 @@ pub(super) enum Resolved {
 }
 
 /// Resolves the next hop and goes on to the device.
-pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Walk> {
+pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Walks {
     let Some(link) = here.namespace.link(egress.device) else {
         let why = text!(model::DeviceAbsent { index: egress.device });
-        return vec![walk.unknown(Hook::Neighbour, None, why)];
+        return smallvec![walk.unknown(Hook::Neighbour, None, why)];
     };
     let on = Some(link.name.as_str());
     walk.next_hop = Some(egress.next_hop);
     let next = Stage::Transmit(egress.device);
     if matches!(link.kind, LinkKind::Loopback | LinkKind::Dummy | LinkKind::Other { .. }) {
-        return vec![walk.to(next)];
+        return smallvec![walk.to(next)];
     }
     if !link.up || !link.carrier {
         // Nothing can be asked on such a device; what is wrong with it is told there.
         walk.step(Hook::Neighbour, on, Action::Forwarded, |step| {
             step.note = Some(text!(model::NotAsked { next_hop: egress.next_hop }));
         });
-        return vec![walk.to(next)];
+        return smallvec![walk.to(next)];
     }
     match lookup(here, &walk.at, link, egress.next_hop) {
         Resolved::To(mac, remark) => {
@@ -46,10 +47,10 @@ pub(super) fn resolve(here: Here<'_>, mut walk: Walk, egress: &Egress) -> Vec<Wa
                     |mac| Text::verbatim(format!("{} dev {} lladdr {mac}", egress.next_hop, link.name));
                 step.object = remark.or(mac.map(told));
             });
-            vec![walk.to(next)]
+            smallvec![walk.to(next)]
         }
-        Resolved::Fails(cause, object) => vec![walk.dropped(Hook::Neighbour, on, cause, object)],
-        Resolved::Unknown(why) => vec![walk.unknown(Hook::Neighbour, on, why)],
+        Resolved::Fails(cause, object) => smallvec![walk.dropped(Hook::Neighbour, on, cause, object)],
+        Resolved::Unknown(why) => smallvec![walk.unknown(Hook::Neighbour, on, why)],
     }
 }
 
@@ -97,6 +98,10 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
         let remark = misled(here, link, shown(), &mac, entry.address, segment, owners);
         return Resolved::To(Some(mac), remark);
     }
+    let has = |device: &Device| here.cluster.link(device).and_then(|link| link.mac.as_deref()) == Some(&*mac);
+    if owners.iter().any(has) {
+        return Resolved::To(Some(mac), None);
+    }
     let truths: Vec<(&Device, String)> =
         owners.iter().filter_map(|device| Some((device, mac_of(here, device)?))).collect();
     if truths.is_empty() {
@@ -105,7 +110,7 @@ fn check(here: Here<'_>, link: &Link, entry: &Neighbour, segment: &Segment, owne
         if segment.whole && !anywhere() {
             return wrong(text!(object::NobodysNeighbour { entry: shown() }));
         }
-    } else if !truths.iter().any(|(_, truth)| *truth == mac) {
+    } else {
         let (device, truth) = &truths[0];
         let name = here.cluster.link(device).map(|link| link.name.clone()).unwrap_or_default();
         return wrong(text!(object::WrongNeighbour {
@@ -130,10 +135,11 @@ fn misled(
     segment: &Segment,
     owners: &[Device],
 ) -> Option<Text> {
-    let has_it = |device: &&Device| mac_of(here, device).as_deref() == Some(mac);
+    let has_it =
+        |device: &&Device| here.cluster.link(device).and_then(|link| link.mac.as_deref()) == Some(mac);
     // Of several that have an address, it is the one's who should.
     let home = here.cluster.home_of(ip);
-    let rightful = owners.iter().filter(|owner| home.as_ref().is_none_or(|home| owner.0 == *home));
+    let rightful = owners.iter().filter(|owner| home.is_none_or(|home| owner.0 == *home));
     let rightful: Vec<&Device> = rightful.collect();
     if rightful.iter().any(has_it) {
         return None;
@@ -165,7 +171,7 @@ fn ask(
     owners: &[Device],
 ) -> Resolved {
     if let LinkKind::Vxlan { remote: None, .. } = link.kind
-        && !here.namespace.fdb.iter().any(|entry| entry.index == link.index && is_default(&entry.mac))
+        && !here.namespace.fdb_of(ANY).any(|entry| entry.index == link.index)
     {
         let object = text!(object::NeighbourWithoutRemote { next_hop, device: &link.name });
         return Resolved::Fails(Cause::NeighbourUnresolved, object);
@@ -188,9 +194,7 @@ fn ask(
 }
 
 /// The address of a VXLAN device's default destinations.
-pub(super) fn is_default(mac: &str) -> bool {
-    mac == "00:00:00:00:00:00"
-}
+pub(super) const ANY: &str = "00:00:00:00:00:00";
 
 /// Whether a device answers for an address that another host has (`arp_process`, proxy entries).
 fn proxies(here: Here<'_>, at: &Place, device: &Device, ip: IpAddr) -> bool {

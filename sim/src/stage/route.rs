@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use smallvec::smallvec;
 use waymark_proto::{
     Action, Cause, Choice, ChoiceKind, Hook, Link, LinkKind, NextHop, Protocol, Route, RouteType, Text, text,
 };
@@ -10,10 +11,10 @@ use waymark_proto::{
 use super::{Here, source};
 use crate::fib::{self, Found, Transport};
 use crate::namespace::TABLE_LOCAL;
-use crate::walk::{Egress, Stage, Walk};
+use crate::walk::{Egress, Stage, Walk, Walks};
 
 /// Routes a packet of this host, by a device if its sender names one.
-pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u32>) -> Vec<Walk> {
+pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u32>) -> Walks {
     let flow = walk.packet.flow;
     let echo_reply = walk.packet.answer && flow.protocol == Protocol::Icmp && flow.is_ipv6();
     let key = if again {
@@ -32,27 +33,27 @@ pub(super) fn output(here: Here<'_>, mut walk: Walk, again: bool, oif: Option<u3
                 step.object = Some(text!(object::TakenOnLink { dst: flow.dst, device: &name }));
             });
             let egress = Egress { device, next_hop: flow.dst, local: false };
-            vec![walk.to(behind(egress, again))]
+            smallvec![walk.to(behind(egress, again))]
         }
         (found, _) => send(here, walk, again, found),
     }
 }
 
 /// Sends by what the lookup found.
-fn send(here: Here<'_>, walk: Walk, again: bool, found: Found<'_>) -> Vec<Walk> {
+fn send(here: Here<'_>, walk: Walk, again: bool, found: Found<'_>) -> Walks {
     let flow = walk.packet.flow;
     match found {
         Found::Local(route) => {
             let Some(loopback) = here.namespace.loopback() else {
-                return vec![walk.unknown(Hook::Route, Some("lo"), text!(model::LoopbackAbsent))];
+                return smallvec![walk.unknown(Hook::Route, Some("lo"), text!(model::LoopbackAbsent))];
             };
             let egress = Egress { device: loopback.index, next_hop: flow.dst, local: true };
-            vec![leave(here, walk, route, egress, again)]
+            smallvec![leave(here, walk, route, egress, again)]
         }
         Found::Unicast(route, hops) => {
             by_hops(here, &walk, route, &hops, |walk, egress| leave(here, walk, route, egress, again))
         }
-        other => vec![refuse(here, walk, None, other)],
+        other => smallvec![refuse(here, walk, None, other)],
     }
 }
 
@@ -80,7 +81,7 @@ fn by_hops(
     route: &Route,
     hops: &[(f64, &NextHop)],
     go: impl Fn(Walk, Egress) -> Walk,
-) -> Vec<Walk> {
+) -> Walks {
     let several = hops.len() > 1;
     hops.iter()
         .map(|(share, hop)| {
@@ -118,18 +119,18 @@ fn refuse(here: Here<'_>, walk: Walk, device: Option<&str>, found: Found<'_>) ->
 }
 
 /// Routes a packet that came in on a device.
-pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Walks {
     let name = here.namespace.name_of(device);
     let on = Some(&*name);
     if !walk.visit(device) {
         let object = text!(object::CameBefore { flow: walk.flow(), device: &name });
-        return vec![walk.dropped(Hook::Route, on, Cause::RoutingLoop, object)];
+        return smallvec![walk.dropped(Hook::Route, on, Cause::RoutingLoop, object)];
     }
     let flow = walk.packet.flow;
     // What this host sent to itself keeps the route of its way out.
     let looped = here.namespace.loopback().is_some_and(|loopback| loopback.index == device);
     if !looped && let Some(object) = martian(here, &name, flow.src, flow.dst) {
-        return vec![walk.dropped(Hook::Route, on, Cause::MartianAddress, object)];
+        return smallvec![walk.dropped(Hook::Route, on, Cause::MartianAddress, object)];
     }
     let (mark, transport) = (walk.packet.mark, Transport::of(&flow));
     let key = fib::Key {
@@ -146,30 +147,23 @@ pub(super) fn input(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
     match found {
         Found::Local(route) => {
             if validates && let Some(walk) = source::validate(here, &walk, device, None) {
-                return vec![walk];
+                return smallvec![walk];
             }
             let loopback = here.namespace.loopback().map_or("lo", |link| link.name.as_str());
             walk.step(Hook::Route, Some(loopback), Action::Forwarded, |step| {
                 step.object = Some(Text::verbatim(fib::describe(here.namespace, route)));
             });
-            vec![walk.to(Stage::FilterInput(device))]
+            smallvec![walk.to(Stage::FilterInput(device))]
         }
         // It might be for this host.
-        Found::Unknown(why) => vec![walk.unknown(Hook::Route, on, why)],
+        Found::Unknown(why) => smallvec![walk.unknown(Hook::Route, on, why)],
         other => transit(here, walk, device, &name, validates, other),
     }
 }
 
 /// A packet for another host: whether it may pass at all is asked before its source is
 /// (`ip_route_input_slow`, then `__mkroute_input`).
-fn transit(
-    here: Here<'_>,
-    walk: Walk,
-    device: u32,
-    name: &str,
-    validates: bool,
-    found: Found<'_>,
-) -> Vec<Walk> {
+fn transit(here: Here<'_>, walk: Walk, device: u32, name: &str, validates: bool, found: Found<'_>) -> Walks {
     let ipv6 = walk.packet.flow.is_ipv6();
     match forwarding(here, name, ipv6) {
         Forwarding::On => {}
@@ -178,9 +172,9 @@ fn transit(
                 Some(object) => (Cause::NoRoute, object),
                 None => (Cause::ForwardingDisabled, sysctl),
             };
-            return vec![walk.dropped(Hook::Route, Some(name), cause, object)];
+            return smallvec![walk.dropped(Hook::Route, Some(name), cause, object)];
         }
-        Forwarding::Unknown(why) => return vec![walk.unknown(Hook::Route, Some(name), why)],
+        Forwarding::Unknown(why) => return smallvec![walk.unknown(Hook::Route, Some(name), why)],
     }
     match found {
         Found::Unicast(route, hops) => by_hops(here, &walk, route, &hops, |mut walk, egress| {
@@ -195,7 +189,7 @@ fn transit(
             walk.packet.ttl -= 1;
             walk.to(Stage::FilterForward { input: device, egress })
         }),
-        other => vec![refuse(here, walk, None, other)],
+        other => smallvec![refuse(here, walk, None, other)],
     }
 }
 

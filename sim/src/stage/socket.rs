@@ -2,30 +2,31 @@
 
 use std::net::IpAddr;
 
+use smallvec::smallvec;
 use waymark_proto::{Cause, Hook, Protocol, Socket, SocketHolder, Text, text};
 
 use super::Here;
-use crate::walk::Walk;
+use crate::walk::{Walk, Walks};
 
 /// Delivers a packet to this host (`tcp_v4_rcv`, `udp_rcv`, `icmp_rcv` and their IPv6 relatives).
-pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
+pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Walks {
     let name = here.namespace.name_of(device);
     let on = Some(&*name);
     if let Some((origin, expected)) = walk.expected.clone() {
-        return vec![answered(walk, on, &origin, &expected)];
+        return smallvec![answered(walk, on, &origin, &expected)];
     }
     let flow = walk.packet.flow;
     if flow.protocol == Protocol::Icmp {
         let sysctl = if flow.is_ipv6() { "ipv6.icmp.echo_ignore_all" } else { "ipv4.icmp_echo_ignore_all" };
         if here.namespace.sysctl(sysctl).unwrap_or(0) != 0 {
-            return vec![walk.dropped(
+            return smallvec![walk.dropped(
                 Hook::Socket,
                 on,
                 Cause::EchoIgnored,
                 Text::verbatim(format!("net.{sysctl} = 1")),
             )];
         }
-        return vec![walk.delivered(on, || text!(object::Responder { ip: flow.dst }))];
+        return smallvec![walk.delivered(on, || text!(object::Responder { ip: flow.dst }))];
     }
     let fits = |socket: &&Socket| {
         socket.protocol == flow.protocol
@@ -41,10 +42,10 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
             });
             text!(object::Socket { protocol: flow.protocol, bound, holder })
         };
-        return vec![walk.delivered(on, object)];
+        return smallvec![walk.delivered(on, object)];
     }
     if let Some(why) = here.namespace.lacks("sockets") {
-        return vec![walk.unknown(Hook::Socket, on, why)];
+        return smallvec![walk.unknown(Hook::Socket, on, why)];
     }
     let to = std::net::SocketAddr::new(flow.dst, flow.dst_port);
     let on_port = || {
@@ -60,7 +61,7 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
             bound: here.namespace.name_of(bound),
             device: &name,
         });
-        return vec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)];
+        return smallvec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)];
     }
     let elsewhere = on_port().next();
     let object = text!(object::NobodyListens {
@@ -69,7 +70,7 @@ pub(super) fn deliver(here: Here<'_>, walk: Walk, device: u32) -> Vec<Walk> {
         bound: elsewhere.map(|socket| std::net::SocketAddr::new(socket.address, socket.port)),
         loopback: elsewhere.is_some_and(|socket| socket.address.is_loopback()),
     });
-    vec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)]
+    smallvec![walk.dropped(Hook::Socket, on, Cause::NoListener, object)]
 }
 
 /// Whether a socket's bound address takes a destination.

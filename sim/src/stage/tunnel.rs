@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use smallvec::smallvec;
 use waymark_proto::{Action, Cause, FdbEntry, Flow, Hook, Link, LinkKind, Outer, Protocol, Text, text};
 
 use super::Here;
-use super::neighbour::is_default;
+use super::neighbour::ANY;
 use crate::fib::{self, Found, Transport};
 use crate::netfilter::select_source;
 use crate::packet::Packet;
-use crate::walk::{Stage, Walk};
+use crate::walk::{Stage, Walk, Walks};
 
 /// Any: the outer source port is a hash of the inner packet with a key of the kernel's.
 const OUTER_SOURCE_PORT: u16 = 0;
@@ -26,16 +27,16 @@ struct Remote {
 }
 
 /// Wraps a packet and sends it as one of this host.
-pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Walks {
     let Some(link) = here.namespace.link(device) else {
-        return vec![walk.unknown(Hook::Tunnel, None, text!(model::TunnelAbsent))];
+        return smallvec![walk.unknown(Hook::Tunnel, None, text!(model::TunnelAbsent))];
     };
     let on = Some(link.name.as_str());
     let LinkKind::Vxlan { vni, port, local, remote, underlay, .. } = link.kind else {
-        return vec![walk.unknown(Hook::Tunnel, on, text!(model::TunnelKind))];
+        return smallvec![walk.unknown(Hook::Tunnel, on, text!(model::TunnelKind))];
     };
     if let Some(remark) = here.namespace.remark_on(link) {
-        return vec![walk.unknown(Hook::Tunnel, on, remark)];
+        return smallvec![walk.unknown(Hook::Tunnel, on, remark)];
     }
     let mac = walk.packet.mac.clone();
     let given =
@@ -44,7 +45,7 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
         [] => {
             let mac = mac.map_or_else(|| text!(object::UnknownAddress), Text::verbatim);
             let object = text!(object::NoFdbEntry { device: &link.name, mac });
-            return vec![walk.dropped(Hook::Tunnel, on, Cause::TunnelNoRemote, object)];
+            return smallvec![walk.dropped(Hook::Tunnel, on, Cause::TunnelNoRemote, object)];
         }
         [one] => *one,
         several => match owner(here, mac.as_deref(), several) {
@@ -52,18 +53,23 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
             Err(needs) => {
                 let why = text!(model::Floods { device: &link.name, remotes: several.len() });
                 walk.needs = needs;
-                return vec![walk.unknown(Hook::Tunnel, on, why)];
+                return smallvec![walk.unknown(Hook::Tunnel, on, why)];
             }
         },
     };
     let wanted = |entry: &&FdbEntry| entry.index == device && entry.remote == Some(to);
-    if let Some(remark) =
-        here.namespace.fdb.iter().filter(wanted).find_map(|entry| here.namespace.remark_on_entry(entry))
+    if here.namespace.remarks_on_fdb()
+        && let Some(remark) =
+            here.namespace.fdb.iter().filter(wanted).find_map(|entry| here.namespace.remark_on_entry(entry))
     {
-        return vec![walk.unknown(Hook::Tunnel, on, text!(model::FdbRemark { device: &link.name, remark }))];
+        return smallvec![walk.unknown(
+            Hook::Tunnel,
+            on,
+            text!(model::FdbRemark { device: &link.name, remark })
+        )];
     }
     if to.is_multicast() {
-        return vec![walk.unknown(Hook::Tunnel, on, text!(model::MulticastRemote { remote: to }))];
+        return smallvec![walk.unknown(Hook::Tunnel, on, text!(model::MulticastRemote { remote: to }))];
     }
     let vni = own_vni.unwrap_or(vni);
     let unbound = match to {
@@ -73,7 +79,7 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     let (src_port, protocol) = (OUTER_SOURCE_PORT, Protocol::Udp);
     let flow = Flow { src: unbound, dst: to, protocol, src_port, dst_port: port };
     let Some(src) = local.or_else(|| source(here, &flow, walk.packet.mark, oif)) else {
-        return vec![walk.unknown(Hook::Tunnel, on, text!(model::NoSourceTowards { remote: to }))];
+        return smallvec![walk.unknown(Hook::Tunnel, on, text!(model::NoSourceTowards { remote: to }))];
     };
     let flow = Flow { src, ..flow };
     // The mark stays within a namespace; the connection does not (iptunnel_xmit).
@@ -85,25 +91,24 @@ pub(super) fn encapsulate(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Wa
     walk.step(Hook::Tunnel, on, Action::Encapsulated, |step| {
         step.object = Some(Text::verbatim(format!("remote {to} id {vni}")));
     });
-    vec![walk.to(Stage::RouteOutput { again: false, oif })]
+    smallvec![walk.to(Stage::RouteOutput { again: false, oif })]
 }
 
 /// The remotes for a link-layer address: its own entries, else the default ones.
 fn remotes(here: Here<'_>, link: &Link, mac: Option<&str>, given: Option<Remote>) -> Vec<Remote> {
-    let entries = |wanted: &dyn Fn(&str) -> bool| -> Vec<Remote> {
-        let of_device =
-            here.namespace.fdb.iter().filter(|entry| entry.index == link.index && wanted(&entry.mac));
+    let entries = |mac: &str| -> Vec<Remote> {
+        let of_device = here.namespace.fdb_of(mac).filter(|entry| entry.index == link.index);
         let mut remotes: Vec<Remote> = of_device
             .filter_map(|entry| Some(Remote { ip: entry.remote?, vni: entry.vni, oif: None }))
             .collect();
         remotes.dedup();
         remotes
     };
-    let own = mac.map(|mac| entries(&|entry| entry == mac)).unwrap_or_default();
+    let own = mac.map(entries).unwrap_or_default();
     if !own.is_empty() {
         return own;
     }
-    let mut defaults = entries(&is_default);
+    let mut defaults = entries(ANY);
     // The kernel lists the device's own remote among them.
     for entry in &mut defaults {
         if let Some(given) = given.filter(|given| given.ip == entry.ip && entry.vni.is_none()) {
@@ -151,10 +156,10 @@ fn source(here: Here<'_>, flow: &Flow, mark: u32, oif: Option<u32>) -> Option<Ip
 }
 
 /// Unwraps a packet that came to this host.
-pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
+pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Walks {
     let dst = walk.packet.flow;
     let Some((_, outer)) = walk.carried.last() else {
-        return vec![walk.unknown(Hook::Tunnel, None, text!(model::NothingToUnwrap))];
+        return smallvec![walk.unknown(Hook::Tunnel, None, text!(model::NothingToUnwrap))];
     };
     let wanted = outer.vni.unwrap_or_default();
     let all_on_port = || {
@@ -168,20 +173,20 @@ pub(super) fn decapsulate(here: Here<'_>, mut walk: Walk) -> Vec<Walk> {
         // The socket of a tunnel is open as long as one of its devices is up (vxlan_open, vxlan_stop).
         if let Some((link, _)) = all_on_port().next() {
             let object = text!(object::TunnelDown { link: &link.name });
-            return vec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::DeviceDown, object)];
+            return smallvec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::DeviceDown, object)];
         }
         let object = text!(object::NoVxlan { place: &walk.at, port: dst.dst_port });
-        return vec![walk.dropped(Hook::Socket, None, Cause::NoListener, object)];
+        return smallvec![walk.dropped(Hook::Socket, None, Cause::NoListener, object)];
     };
     let Some((link, _)) = std::iter::once(first).chain(on_port).find(|(_, vni)| *vni == wanted) else {
         let (link, vni) = first;
         let object = text!(object::OtherVni { device: &link.name, own: vni, wanted });
-        return vec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::TunnelUnknownVni, object)];
+        return smallvec![walk.dropped(Hook::Tunnel, Some(&link.name), Cause::TunnelUnknownVni, object)];
     };
     let mark = walk.packet.mark;
     if let Some((inner, _)) = walk.carried.pop() {
         walk.packet = Packet { mark, ..inner };
     }
     walk.step(Hook::Tunnel, Some(&link.name), Action::Decapsulated, |_| {});
-    vec![walk.to(Stage::Receive(link.index))]
+    smallvec![walk.to(Stage::Receive(link.index))]
 }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use smallvec::smallvec;
 use waymark_proto::{Action, Cause, Disposition, Hook, NodeName, Place, Text, text};
 
 use super::Here;
 use crate::graph::Device;
-use crate::walk::{Stage, Walk};
+use crate::walk::{Stage, Walk, Walks};
 
 /// Where a frame on the wire comes out.
 enum Receiver {
@@ -23,7 +24,7 @@ enum Receiver {
 }
 
 /// Crosses the wire from a device.
-pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
+pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Walks {
     let name = here.namespace.name_of(device);
     let on = Some(&*name);
     let (place, index) = match receiver(here, &walk, device) {
@@ -35,26 +36,26 @@ pub(super) fn cross(here: Here<'_>, mut walk: Walk, device: u32) -> Vec<Walk> {
         Receiver::Needs(node) => {
             let why = text!(model::FactsNeeded { node: &node });
             walk.needs = Some(node);
-            return vec![walk.unknown(Hook::Wire, on, why)];
+            return smallvec![walk.unknown(Hook::Wire, on, why)];
         }
-        Receiver::Unclear(why) => return vec![walk.unknown(Hook::Wire, on, why)],
+        Receiver::Unclear(why) => return smallvec![walk.unknown(Hook::Wire, on, why)],
         Receiver::Addressless(place, ip) => {
             walk.step(Hook::Wire, on, Action::Forwarded, |_| {});
-            walk.at = place;
+            walk.move_to(place);
             let object = text!(object::AddressOfNoDevice { ip });
-            return vec![walk.dropped(Hook::Route, None, Cause::AddressMissing, object)];
+            return smallvec![walk.dropped(Hook::Route, None, Cause::AddressMissing, object)];
         }
         Receiver::Nobody(note) => {
             walk.step(Hook::Wire, on, Action::Forwarded, |step| step.note = Some(note));
             walk.fate = Some(Disposition::ExitsCluster);
-            return vec![walk];
+            return smallvec![walk];
         }
     };
     walk.step(Hook::Wire, on, Action::Forwarded, |_| {});
     walk.packet.scrub(true);
     walk.port = None;
-    walk.at = place;
-    vec![walk.to(Stage::Receive(index))]
+    walk.move_to(place);
+    smallvec![walk.to(Stage::Receive(index))]
 }
 
 fn receiver(here: Here<'_>, walk: &Walk, device: u32) -> Receiver {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use waymark_lab::{Dataplane, Lab, calico};
-use waymark_proto::{Disposition, Expectation, Flow, NetworkPolicy, Pod, Protocol};
+use waymark_proto::{Disposition, Expectation, Flow, Inventory, NetworkPolicy, Pod, Protocol};
 use waymark_sim::{Aim, Cluster, Outcome, Row, intend, row, selects};
 
 use crate::row as line;
@@ -67,10 +67,10 @@ fn peak() -> f64 {
     kib.unwrap_or(f64::INFINITY) / 1024.0
 }
 
-fn agrees(lab: &Lab, from: &Pod, aim: &Aim, outcome: &Outcome) -> bool {
+fn agrees(inventory: &Inventory, from: &Pod, aim: &Aim, outcome: &Outcome) -> bool {
     let flow =
         Flow { src: from.ip, dst: aim.dst, protocol: aim.protocol, src_port: 50_000, dst_port: aim.dst_port };
-    match intend(&lab.inventory, &flow).expectation {
+    match intend(inventory, &flow).expectation {
         Expectation::Allowed => outcome.failure.is_none(),
         Expectation::Denied => {
             let dropped = |failure: &waymark_sim::Failure| failure.disposition == Disposition::Dropped;
@@ -82,20 +82,19 @@ fn agrees(lab: &Lab, from: &Pod, aim: &Aim, outcome: &Outcome) -> bool {
 
 /// Measures; says whether all limits are kept.
 pub fn measure() -> bool {
-    let lab = lab();
-    let aims = lab
-        .inventory
+    let Lab { inventory, facts } = lab();
+    let aims = inventory
         .pods
         .iter()
         .flat_map(|pod| PORTS.map(|(protocol, dst_port)| Aim { dst: pod.ip, protocol, dst_port }));
     let aims: Vec<Aim> = aims.collect();
     let started = Instant::now();
-    let mut cluster = Cluster::new(&lab.inventory);
-    for facts in &lab.facts {
-        cluster.add(facts.clone()).expect("the facts are right");
+    let mut cluster = Cluster::new(&inventory);
+    for facts in facts {
+        cluster.add(facts).expect("the facts are right");
     }
     let compiled = started.elapsed().as_secs_f64();
-    let pods: Vec<&Pod> = lab.inventory.pods.iter().collect();
+    let pods: Vec<&Pod> = inventory.pods.iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let rows: Vec<(&Pod, Row)> = std::thread::scope(|scope| {
         let part = |pods: &'_ [&'_ Pod]| -> Vec<Row> {
@@ -110,16 +109,15 @@ pub fn measure() -> bool {
     let took = started.elapsed().as_secs_f64();
     let cells: usize = rows.iter().map(|(_, row)| row.cells.len()).sum();
     let cell = |row: &Row, index: usize| row.outcomes[row.cells[index] as usize].clone();
-    let open = rows.iter().flat_map(|(_, row)| &row.cells).count();
     let width = aims.len();
     let all = rows.iter().enumerate().flat_map(|(at, (pod, row))| {
         let of_row = (0..row.cells.len()).filter(move |index| (at * width + index).is_multiple_of(ONE_OF));
         of_row.map(move |index| (*pod, row, index))
     });
     let compared: Vec<bool> =
-        all.map(|(pod, row, index)| agrees(&lab, pod, &aims[index], &cell(row, index))).collect();
+        all.map(|(pod, row, index)| agrees(&inventory, pod, &aims[index], &cell(row, index))).collect();
     let right = compared.iter().filter(|agrees| **agrees).count();
-    println!("{cells} flows of {} pods under {POLICIES} policies: {open} predicted", pods.len());
+    println!("{cells} flows of {} pods under {POLICIES} policies", pods.len());
     println!("{right} of {} are what the policies ask for", compared.len());
     line("facts of all nodes, compiled", compiled, "s", 1.0, None);
     let fast = line("all flows, there and back", took, "s", took / LIMIT_S, Some(("≤", 1.0)));
