@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
 use waymark_proto::{Flow, Protocol};
 
 use crate::packet::Packet;
@@ -47,7 +48,7 @@ pub(crate) enum Tracking {
 }
 
 /// The connections of a namespace.
-pub(crate) type Table = Vec<Connection>;
+pub(crate) type Table = SmallVec<[Connection; 1]>;
 
 /// Looks a packet's connection up or begins one (`nf_conntrack_in`).
 pub(crate) fn track(packet: &mut Packet, table: Option<&Table>) {

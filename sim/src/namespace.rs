@@ -241,8 +241,7 @@ impl Namespace {
 
     /// The larger of a device's IPv4 setting and that of `all` (`IN_DEV_MAXCONF`, `IN_DEV_ORCONF`).
     pub(crate) fn conf_max(&self, device: &str, key: &str) -> i64 {
-        let of = |device: &str| self.conf("ipv4", device, key);
-        of(device).or_else(|| of("default")).unwrap_or(0).max(of("all").unwrap_or(0))
+        self.sysctls.larger(device, key)
     }
 
     /// Why a kind of facts is not there, or not all of it. Remarks on one entry do not count.

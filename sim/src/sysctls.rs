@@ -9,8 +9,16 @@ use rustc_hash::FxHashMap;
 pub(crate) struct Sysctls {
     plain: FxHashMap<String, i64>,
     /// `FAMILY.conf.DEVICE.KEY`, by family, device and key.
-    of_devices: FxHashMap<String, FxHashMap<String, FxHashMap<String, i64>>>,
+    of_devices: FxHashMap<String, OfDevices>,
+    /// Of IPv4, the larger of a device's and that of `all`.
+    larger: OfDevices,
 }
+
+/// Settings by device and key.
+type OfDevices = FxHashMap<String, FxHashMap<String, i64>>;
+
+/// Keys of which the larger value of two counts, and that are asked for each packet.
+const LARGER: [&str; 5] = ["accept_local", "proxy_arp", "route_localnet", "rp_filter", "src_valid_mark"];
 
 impl Sysctls {
     /// Arranges settings by their dotted names.
@@ -26,7 +34,24 @@ impl Sysctls {
                 None => drop(sysctls.plain.insert(name.clone(), value)),
             }
         }
+        let devices = sysctls.of_devices.get("ipv4").into_iter().flat_map(OfDevices::keys);
+        let larger = devices.map(|device| {
+            let of_key = |key: &str| (key.to_owned(), sysctls.compare(device, key));
+            (device.clone(), LARGER.map(of_key).into_iter().collect())
+        });
+        sysctls.larger = larger.collect();
         sysctls
+    }
+
+    /// The larger of a device's IPv4 setting and that of `all` (`IN_DEV_MAXCONF`, `IN_DEV_ORCONF`).
+    pub(crate) fn larger(&self, device: &str, key: &str) -> i64 {
+        let known = self.larger.get(device).and_then(|keys| keys.get(key));
+        known.copied().unwrap_or_else(|| self.compare(device, key))
+    }
+
+    fn compare(&self, device: &str, key: &str) -> i64 {
+        let of = |device: &str| self.of_device("ipv4", device, key);
+        of(device).or_else(|| of("default")).unwrap_or(0).max(of("all").unwrap_or(0))
     }
 
     /// One by its dotted name.

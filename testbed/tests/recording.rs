@@ -51,6 +51,36 @@ fn a_recorded_check_is_answered_as_it_was() {
 }
 
 #[test]
+fn a_snapshot_of_a_cluster_predicts_as_its_controller_does() {
+    if !privileged("collecting facts") {
+        return;
+    }
+    let testbed = Testbed::named();
+    testbed.succeed(&["up", "--dataplane", "bridge-vxlan"]);
+    let folder = tempfile::tempdir().unwrap();
+    let inventory = testbed.folder().join("inventory.json");
+    let controller = format!("unix:{}", testbed.folder().join("controller.sock").display());
+    let controller = ["--controller", &controller];
+    let local = ["--local", "--inventory", inventory.to_str().unwrap()];
+    let ask = |to: &str, way: &[&str]| {
+        client().args(["predict", "pod/shop/cart", to, "-o", "json"]).args(way).output().unwrap()
+    };
+    for (name, way) in [("asked", &controller[..]), ("local", &local)] {
+        let snapshot = folder.path().join(name);
+        let snapshot = snapshot.to_str().unwrap();
+        let taken = client().args(["facts", "--cluster", "-o", snapshot]).args(way).output().unwrap();
+        assert_eq!(taken.status.code(), Some(0), "{}", text(&taken.stderr));
+        for to in ["pod/shop/pay-1:80", "svc/shop/pay:80", "svc/shop/empty:80"] {
+            let (there, here) = (ask(to, &controller), ask(to, &["--facts", snapshot]));
+            assert_eq!(here.status, there.status, "{}", text(&here.stderr));
+            assert_eq!(text(&here.stdout), text(&there.stdout), "{to}");
+        }
+        let again = client().args(["facts", "--cluster", "-o", snapshot]).args(way).output().unwrap();
+        assert_eq!(again.status.code(), Some(73), "{}", text(&again.stderr));
+    }
+}
+
+#[test]
 fn what_follow_ups_told_is_recorded() {
     if !privileged("following up") {
         return;

@@ -166,8 +166,9 @@ fn saved(arguments: &PredictArguments) -> Result<(Inventory, Vec<Facts>), Failur
             None => (snapshot.inventory, snapshot.facts),
         });
     }
+    let inventory = inventory(&arguments.answerer)?;
     let facts = arguments.facts.iter().map(|path| saved_facts(path)).collect::<Result<_, _>>()?;
-    Ok((inventory(&arguments.answerer)?, facts))
+    Ok((inventory, facts))
 }
 
 fn saved_facts(path: &Path) -> Result<Facts, Failure> {

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use waymark_controller::Snapshot;
+use waymark_proto::{FACTS_API_VERSION, Facts, Inventory, NetnsFacts};
+
 const INVENTORY: &str =
     r#"{"nodes":[{"name":"a","netns":"a","ip":"10.0.0.1"},{"name":"b","netns":"b","ip":"10.0.0.2"}]}"#;
 
@@ -275,4 +278,37 @@ fn a_broken_inventory_is_65() {
     let (code, message) = outcome(&predict(&stage.inventory, &stage.path("none"), "node/a", "node/b"));
     assert_eq!(code, 65);
     assert!(is_one_sentence(&message) && message.contains("inventory"), "{message}");
+}
+
+#[test]
+fn a_snapshot_is_all_that_a_prediction_needs() {
+    let stage = Stage::new();
+    let folder = stage.path("snapshot");
+    let node = Facts {
+        api_version: FACTS_API_VERSION.into(),
+        node: "a".into(),
+        kernel: String::new(),
+        namespaces: vec![NetnsFacts { name: "a".into(), ..NetnsFacts::default() }],
+    };
+    let snapshot = Snapshot {
+        taken: jiff::Timestamp::UNIX_EPOCH,
+        inventory: Inventory::from_json(INVENTORY.as_bytes()).unwrap(),
+        facts: vec![node],
+        missing: Vec::new(),
+    };
+    snapshot.write(&folder).unwrap();
+    let ask = || waymark(["predict", "node/a", "node/b", "--facts", folder.to_str().unwrap()]);
+    let output = ask();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text} {}", outcome(&output).1);
+    assert!(text.contains("no route"), "{text}");
+
+    std::fs::write(folder.join("nodes/0.json.gz"), "{").unwrap();
+    let (code, message) = outcome(&ask());
+    assert_eq!(code, 65);
+    assert!(is_one_sentence(&message) && message.contains("nodes/0.json.gz"), "{message}");
+    std::fs::remove_file(folder.join("snapshot.json")).unwrap();
+    let (code, message) = outcome(&ask());
+    assert_eq!(code, 66);
+    assert!(is_one_sentence(&message) && message.contains("snapshot.json"), "{message}");
 }

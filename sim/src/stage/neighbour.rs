@@ -78,6 +78,9 @@ fn mac_of(here: Here<'_>, device: &Device) -> Option<String> {
 fn owners(here: Here<'_>, at: &Place, segment: &Segment, ip: IpAddr) -> Vec<Device> {
     let others = here.cluster.hosts_with(ip).into_iter().filter(|place| *place != at);
     let mut owners: Vec<Device> = others.flat_map(|place| segment.devices_of(place)).collect();
+    if owners.len() < 2 {
+        return owners;
+    }
     owners.sort_by_key(|device| {
         let namespace = here.cluster.namespace(&device.0);
         namespace.and_then(|namespace| namespace.device_with(ip)).is_none_or(|link| link.index != device.1)

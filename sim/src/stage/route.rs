@@ -213,22 +213,13 @@ pub(super) enum Forwarding {
 pub(super) fn forwarding(here: Here<'_>, device: &str, ipv6: bool) -> Forwarding {
     let global = if ipv6 { "ipv6.conf.all.forwarding" } else { "ipv4.ip_forward" };
     let all = here.namespace.sysctl(global);
-    if all == Some(0) && (ipv6 || here.namespace.conf("ipv4", device, "forwarding") != Some(1)) {
-        return Forwarding::Off(Text::verbatim(format!("net.{global} = 0")));
-    }
-    if !ipv6 {
-        match here.namespace.conf("ipv4", device, "forwarding") {
-            Some(0) => {
-                return Forwarding::Off(Text::verbatim(format!("net.ipv4.conf.{device}.forwarding = 0")));
-            }
-            Some(_) => return Forwarding::On,
-            None => {}
-        }
-    }
-    match all {
-        Some(0) => Forwarding::Off(Text::verbatim(format!("net.{global} = 0"))),
-        Some(_) => Forwarding::On,
-        None => Forwarding::Unknown(text!(model::SysctlAbsent { sysctl: format!("net.{global}") })),
+    let own = if ipv6 { None } else { here.namespace.conf("ipv4", device, "forwarding") };
+    match (own, all) {
+        (Some(1), _) => Forwarding::On,
+        (_, Some(0)) => Forwarding::Off(Text::verbatim(format!("net.{global} = 0"))),
+        (Some(0), _) => Forwarding::Off(Text::verbatim(format!("net.ipv4.conf.{device}.forwarding = 0"))),
+        (Some(_), _) | (None, Some(_)) => Forwarding::On,
+        (None, None) => Forwarding::Unknown(text!(model::SysctlAbsent { sysctl: format!("net.{global}") })),
     }
 }
 
