@@ -126,8 +126,9 @@ impl Cluster {
             _ => (device.as_ref(), None),
         };
         let (port_in, port_out, next_hop) = (None, None, None);
+        let (tells_matches, memory) = (false, None);
         let at =
-            Context { namespace, hook, input, output, port_in, port_out, next_hop, tells_matches: false };
+            Context { namespace, hook, input, output, port_in, port_out, next_hop, tells_matches, memory };
         netfilter::asked(at, flow, decided)
     }
 

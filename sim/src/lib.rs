@@ -51,6 +51,6 @@ mod walk;
 pub use cluster::{Cluster, Compiled};
 pub use error::SimError;
 pub use intent::{Change, Destination, Pair, Reach, Reachability, Survey, Target, Traffic, intend, selects};
-pub use matrix::{Aim, Failure, Outcome, Row, outcome, row};
+pub use matrix::{Aim, Failure, Outcome, Predictor, Row};
 pub use netfilter::Membership;
 pub use predict::{Manner, predict, predict_as};

@@ -80,6 +80,8 @@ pub(crate) struct Namespace {
     proxied: BTreeSet<(u32, IpAddr)>,
     /// Whether a policy rule or a route asks for a TOS.
     pub(crate) heeds_dscp: bool,
+    /// Whether a policy rule asks for ports.
+    pub(crate) heeds_ports: bool,
     pub(crate) fdb: Vec<FdbEntry>,
     /// Positions there, by link-layer address.
     fdb_by_mac: FxHashMap<String, Vec<usize>>,
@@ -97,6 +99,7 @@ impl Namespace {
         let ruleset = Ruleset::compile(&facts.netfilter, &facts.missing);
         let heeds_dscp = facts.rules.iter().any(|rule| rule.tos.is_some())
             || facts.routes.iter().any(|route| route.tos != 0);
+        let heeds_ports = facts.rules.iter().any(|rule| rule.src_ports.or(rule.dst_ports).is_some());
         let mut tables: BTreeMap<(bool, u32), Vec<Route>> = BTreeMap::new();
         for route in facts.routes {
             tables.entry((route.dst.addr().is_ipv6(), route.table)).or_default().push(route);
@@ -129,6 +132,7 @@ impl Namespace {
             neighbours: known,
             proxied: proxied.into_iter().map(|entry| (entry.index, entry.address)).collect(),
             heeds_dscp,
+            heeds_ports,
             fdb_by_mac: by_mac(&facts.fdb),
             fdb: facts.fdb,
             sysctls: Sysctls::new(&facts.sysctls),

@@ -94,6 +94,7 @@ pub(crate) fn reply(origin: &Place, flow: &Flow, delivered: &Walk) -> Walk {
     let packet = Packet { dscp, len, ..Packet::new(flow_back, true) };
     let mut back = State::begin(delivered.at.clone(), Stage::RouteOutput { again: false, oif: None }, packet);
     back.detail = delivered.detail;
+    back.memory.clone_from(&delivered.memory);
     back.connections.clone_from(&delivered.connections);
     back.expected = Some((origin.clone(), flow.reversed()));
     back

@@ -1,6 +1,7 @@
 //! One walk while it is being predicted, and the loop that drives it.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use smallvec::SmallVec;
 use waymark_proto::{
@@ -9,6 +10,7 @@ use waymark_proto::{
 
 use crate::cluster::Cluster;
 use crate::conntrack;
+use crate::netfilter::Memory;
 use crate::packet::Packet;
 use crate::stage;
 
@@ -104,6 +106,8 @@ pub(crate) struct State {
     pub(crate) needs: Option<NodeName>,
     /// How much of it is told.
     pub(crate) detail: Detail,
+    /// What is remembered of other walks, if this is one of many.
+    pub(crate) memory: Option<Rc<Memory>>,
     /// The answer's receiver and its flow, if this is the walk of an answer.
     pub(crate) expected: Option<(Place, Flow)>,
     visited: Vec<(Place, u32, Flow, u32, usize)>,
@@ -141,6 +145,7 @@ impl State {
             fate: None,
             needs: None,
             detail: Detail::Steps,
+            memory: None,
             stages: 0,
             expected: None,
             visited: Vec::new(),

@@ -38,7 +38,9 @@ pub(crate) struct Passage {
 pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, mut walk: Walk) -> SmallVec<[Passage; 1]> {
     let devices = [at.input, at.output, at.port_in, at.port_out];
     let [input, output, port_in, port_out] = devices.map(|index| namespace.name(index?));
+    let memory = walk.memory.clone();
     let context = Context {
+        memory: memory.as_deref(),
         namespace,
         hook,
         input,
@@ -74,12 +76,12 @@ pub(crate) fn pass(namespace: &Namespace, hook: Hook, at: At, mut walk: Walk) ->
     let run = Box::new(Run::new(walk.packet.clone()));
     let mut runs: SmallVec<[(Box<Run>, bool); 1]> = smallvec![(run, false)];
     let mut passages = SmallVec::new();
-    for (at, phase) in phases.iter().enumerate() {
-        let rivals = rivals(phase, &phases[at + 1..]);
+    for (position, phase) in phases.iter().enumerate() {
+        let rivals = rivals(phase, &phases[position + 1..]);
         let mut survivors = SmallVec::new();
         for (run, reroute) in runs {
             let before = (!rivals.is_empty()).then(|| run.clone());
-            for (run, end, again) in self::phase(context, phase, &walk, run) {
+            for (run, end, again) in self::phase(context, at, phase, &walk, run) {
                 let refused = if again { refused(namespace, &run.packet) } else { None };
                 match (end, refused) {
                     (End::Accept, Some((cause, object))) => {
@@ -161,7 +163,7 @@ fn before_traces(phase: &Phase) -> Option<Text> {
 type Ended = SmallVec<[(Box<Run>, End, bool); 1]>;
 
 /// One phase.
-fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Box<Run>) -> Ended {
+fn phase(context: Context<'_>, at: At, phase: &Phase, walk: &Walk, mut run: Box<Run>) -> Ended {
     match phase {
         Phase::Conntrack => {
             conntrack::track(&mut run.packet, walk.table());
@@ -174,10 +176,14 @@ fn phase(at: Context<'_>, phase: &Phase, walk: &Walk, mut run: Box<Run>) -> Ende
             };
             let before = routed_by(&run.packet);
             let decides = |run: &Run| base.kind == ChainKind::Route && routed_by(&run.packet) != before;
-            let ended = run::chain(at, base, run).into_iter();
+            let ended = match (context.memory, walk.home) {
+                (Some(memory), Some(number)) => memory.run(number, context, at, base, run),
+                _ => run::chain(context, base, run),
+            };
+            let ended = ended.into_iter();
             ended.map(|(run, end)| (decides(&run), run, end)).map(|(r, run, e)| (run, e, r)).collect()
         }
-        Phase::Nat(bases) => translate(at, bases, run),
+        Phase::Nat(bases) => translate(context, bases, run),
     }
 }
 

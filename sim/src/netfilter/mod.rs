@@ -2,7 +2,7 @@
 //!
 //! * [`ruleset`]: what runs at each hook, in order
 //! * [`rule`]: rules in one form; [`value`]: what they compare; [`symbols`]: names for numbers
-//! * [`index`]: which rules of a chain a packet may match
+//! * [`index`]: which rules of a chain a packet may match; [`classes`]: packets that a chain cannot tell apart
 //! * [`iptables`], [`nft`], [`ipset`]: the three notations
 //! * [`hook`]: a packet passes a hook
 //! * [`run`]: a packet in the chains of one hook; [`read`]: what tests read; [`nat`]: translations
@@ -12,6 +12,7 @@
 //! * [`members`]: what sets say of a packet
 
 mod address;
+mod classes;
 mod hook;
 mod index;
 mod ipset;
@@ -28,6 +29,7 @@ mod source;
 mod symbols;
 mod value;
 
+pub(crate) use classes::Memory;
 pub(crate) use hook::{At, pass};
 pub use members::Membership;
 pub(crate) use members::asked;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use waymark_proto::{Flow, Hook, Text, text};
 
 use super::address;
+use super::classes::Memory;
 use super::ipset::{Dimension, IpSet};
 use super::raw;
 use super::rule::{Bitwise, Direction, Expr, Field, Lookup, Op, Test};
@@ -30,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) next_hop: Option<IpAddr>,
     /// Whether all rules that match are to be told.
     pub(crate) tells_matches: bool,
+    /// Who is to know that a source port was looked at.
+    pub(crate) memory: Option<&'a Memory>,
 }
 
 /// Why there is no value.
@@ -123,6 +126,12 @@ impl Reading<'_> {
         }
     }
 
+    fn see_source_port(&self) {
+        if let Some(memory) = self.at.memory {
+            memory.see_source_port();
+        }
+    }
+
     /// What a field holds; `None` if the packet has no such field, or it is not known.
     pub(crate) fn known(&self, field: &Field) -> Option<Value> {
         self.field(field).ok()
@@ -142,6 +151,14 @@ impl Reading<'_> {
         };
         // No packet has port 0: it stands for any.
         let unknowable = || flow.protocol.has_ports() && flow.src_port == 0;
+        match (field, &self.packet.answer) {
+            (Field::SourcePort(_), false)
+            | (Field::DestinationPort(_), true)
+            | (Field::ConnPort { .. }, _) => {
+                self.see_source_port();
+            }
+            _ => {}
+        }
         match field {
             Field::Source(family) => when(family.is_none_or(|v6| v6 == ipv6), Value::Ip(flow.src)),
             Field::Destination(family) => when(family.is_none_or(|v6| v6 == ipv6), Value::Ip(flow.dst)),
@@ -330,6 +347,9 @@ impl Reading<'_> {
         let flow = &self.packet.flow;
         let protocol = flow.protocol.number(flow.is_ipv6());
         let mut key = Vec::new();
+        if set.dimensions.iter().any(|dimension| matches!(dimension, Dimension::Port | Dimension::BarePort)) {
+            self.see_source_port();
+        }
         for (dimension, direction) in set.dimensions.iter().zip(fields) {
             let destination = *direction == Direction::Destination;
             let (address, port) = end(flow, destination);

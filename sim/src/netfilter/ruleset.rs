@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use waymark_proto::{Hook, IptablesBackend, MissingFact, NetfilterFacts, RuleRef, Text, text};
 
+use super::classes::Asked;
 use super::ipset::{self, IpSet};
 use super::rule::{Chain, ChainId, Rule, Verdict};
 use super::value::{Elements, Value};
@@ -77,6 +78,8 @@ pub(crate) struct Ruleset {
     pub(crate) tracks: [bool; 2],
     /// Chains of hooks that are not run.
     pub(crate) foreign: Vec<nft::Foreign>,
+    /// What filter chains ask of packets, of those that have classes.
+    asked: BTreeMap<ChainId, Asked>,
     /// Why nothing can be said about netfilter here.
     pub(crate) missing: Option<Text>,
 }
@@ -118,7 +121,15 @@ impl Ruleset {
         ruleset.rank(&nft::chain_order(&objects));
         ruleset.order();
         ruleset.chains.iter_mut().for_each(Chain::complete);
+        let filters = ruleset.bases.iter().filter(|base| base.kind == ChainKind::Filter);
+        let asked = filters.filter_map(|base| Some((base.chain, Asked::of(&ruleset, base.chain)?)));
+        ruleset.asked = asked.collect();
         ruleset
+    }
+
+    /// What a base chain asks of packets; `None` if it has no classes of them.
+    pub(crate) fn asked(&self, base: ChainId) -> Option<&Asked> {
+        self.asked.get(&base)
     }
 
     /// All that is known of a rule that is named by its handle or position.

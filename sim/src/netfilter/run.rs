@@ -61,6 +61,14 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Whether a chain did no more to it than to mark the packet.
+    pub(crate) fn is_plain(&self) -> bool {
+        let translated = self.backend.is_some() || self.translated_by.is_some();
+        self.chances.is_empty() && !translated && !self.without_endpoints
+    }
+}
+
 /// How a chain ended for a packet.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum End {

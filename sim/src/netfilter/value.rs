@@ -212,6 +212,12 @@ impl<D> Elements<D> {
         exact.chain(nets).chain(self.ranges.iter().map(|(key, _)| key.clone()))
     }
 
+    /// The data of all elements.
+    pub(crate) fn data(&self) -> impl Iterator<Item = &D> {
+        let nets = self.nets.values().flat_map(BTreeMap::values);
+        self.exact.values().chain(nets).chain(self.ranges.iter().map(|(_, data)| data))
+    }
+
     /// Notes an element that could not be read: that a key is not found says nothing then.
     pub(crate) fn note_unread(&mut self, element: String) {
         self.unread = Some(element);

@@ -49,6 +49,9 @@ pub(crate) fn process(cluster: &Cluster, mut walk: Walk) -> Walks {
         return smallvec![walk.unknown(Hook::Ip, None, why)];
     };
     walk.home = home;
+    if let Some(memory) = walk.memory.as_ref().filter(|_| namespace.heeds_ports) {
+        memory.see_source_port();
+    }
     let here = Here { cluster, namespace };
     let walks = match walk.stage.clone() {
         Stage::Inject => local::inject(walk),

@@ -154,6 +154,15 @@ pub struct Stream<'a> {
 }
 
 impl Stream<'_> {
+    /// Their flows.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        let port = |socket: &UdpSocket| socket.local_addr().expect("it is bound").port();
+        self.sockets
+            .iter()
+            .map(port)
+            .flat_map(|port| (0..self.services).map(move |service| flow(service, port)))
+    }
+
     /// Sends them from one processor, which passes them on, too. Gives those that arrived each second.
     pub fn run(&self) -> f64 {
         let before = self.world.arrived();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use waymark_lab::{Dataplane, Lab, calico};
 use waymark_proto::{Disposition, Expectation, Flow, Inventory, NetworkPolicy, Pod, Protocol};
-use waymark_sim::{Aim, Cluster, Outcome, Row, intend, row, selects};
+use waymark_sim::{Aim, Cluster, Outcome, Predictor, Row, intend, selects};
 
 use crate::row as line;
 
@@ -98,7 +98,8 @@ pub fn measure() -> bool {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let rows: Vec<(&Pod, Row)> = std::thread::scope(|scope| {
         let part = |pods: &'_ [&'_ Pod]| -> Vec<Row> {
-            let of = |pod: &&Pod| row(&cluster, &pod.place(), pod.ip, &aims);
+            let predictor = Predictor::new(&cluster);
+            let of = |pod: &&Pod| predictor.row(&pod.place(), pod.ip, &aims);
             pods.iter().map(of).collect()
         };
         let parts: Vec<_> = pods.chunks(pods.len().div_ceil(threads)).collect();
