@@ -107,24 +107,32 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Writes it to a folder, which is made if it is not there.
+    /// Writes it to a folder, which is made if it is not there. If that fails nothing of it stays in the folder.
     ///
     /// # Errors
     /// A folder that holds anything, or what the file system says.
     pub fn write(&self, folder: &Path) -> Result<(), SnapshotError> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| SnapshotError::Io { what, path, source }
-        };
-        let nodes = folder.join(NODES);
-        std::fs::create_dir_all(folder).map_err(io("make", folder))?;
-        if std::fs::read_dir(folder).map_err(io("read", folder))?.next().is_some() {
+        std::fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        if std::fs::read_dir(folder).map_err(failed("read", folder))?.next().is_some() {
             return Err(SnapshotError::NotEmpty(folder.to_owned()));
         }
-        std::fs::create_dir(&nodes).map_err(io("make", &nodes))?;
+        let written = self.fill(folder);
+        if written.is_err() {
+            // What is not there need not be removed; why it could not be written is what matters.
+            let _ = std::fs::remove_dir_all(folder.join(NODES));
+            for name in [INVENTORY, CONTENTS] {
+                let _ = std::fs::remove_file(folder.join(name));
+            }
+        }
+        written
+    }
+
+    fn fill(&self, folder: &Path) -> Result<(), SnapshotError> {
+        let nodes = folder.join(NODES);
+        std::fs::create_dir(&nodes).map_err(failed("make", &nodes))?;
         let save = |name: &Path, json: Vec<u8>| {
             let path = folder.join(name);
-            packed::save(&path, &json).map_err(io("write", &path))
+            packed::save(&path, &json).map_err(failed("write", &path))
         };
         let mut files = Vec::new();
         for (number, facts) in self.facts.iter().enumerate() {
@@ -185,6 +193,11 @@ impl Snapshot {
             missing: contents.missing,
         })
     }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
+    let path = path.to_owned();
+    move |source| SnapshotError::Io { what, path, source }
 }
 
 fn json_of(document: &impl Serialize) -> Vec<u8> {

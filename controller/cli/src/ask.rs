@@ -157,8 +157,9 @@ fn inventory(answerer: &Answerer) -> Result<Inventory, Failure> {
 
 /// Facts that were saved, with their inventory: all of a cluster in a folder, or file by file.
 fn saved(arguments: &PredictArguments) -> Result<(Inventory, Vec<Facts>), Failure> {
+    // What is not there is told as such, whatever it was meant to be.
     if let [folder] = arguments.facts.as_slice()
-        && folder.is_dir()
+        && (folder.is_dir() || !folder.exists() && arguments.answerer.inventory.is_none())
     {
         let snapshot = Snapshot::read(folder)?;
         return Ok(match arguments.answerer.inventory {

@@ -307,7 +307,7 @@ fn a_snapshot_is_all_that_a_prediction_needs() {
     let (code, message) = outcome(&ask());
     assert_eq!(code, 65);
     assert!(is_one_sentence(&message) && message.contains("nodes/0.json.gz"), "{message}");
-    std::fs::remove_file(folder.join("snapshot.json")).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
     let (code, message) = outcome(&ask());
     assert_eq!(code, 66);
     assert!(is_one_sentence(&message) && message.contains("snapshot.json"), "{message}");
